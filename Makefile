@@ -1,0 +1,51 @@
+# Everything below makes .venv first if it is not there. A fresh machine needs Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= 2
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+RAW ?= $(RADPROBE_RAW)
+WEIGHTS ?= $(RADPROBE_WEIGHTS)
+
+.PHONY: setup demo real test test-fast lint lock schema clean
+
+setup: .venv/ready
+
+.venv/ready: envs/requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "radprobe needs Python 3.11 or newer: make setup PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -r envs/requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup            ## the main job, on data that need no download; open demo/reports/explorer.html
+	$(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/demo
+	@echo "Open demo/reports/explorer.html (the answer) and demo/reports/report.html (run times, provenance)."
+
+real: setup            ## real X-rays on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
+	RADPROBE_RAW=$(RAW) RADPROBE_WEIGHTS=$(WEIGHTS) $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real
+	@echo "Open real/reports/explorer.html (the answer) and real/reports/report.html (run times, provenance)."
+
+test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
+	$(BIN)/python -m pytest
+
+test-fast: setup       ## tests of a few seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint --configfile workflow/profiles/demo/params.yaml
+
+schema: setup          ## workflow/schemas from the typed params
+	$(BIN)/radprobe schema > workflow/schemas/params.schema.json
+
+lock:                  ## pins of all extras, where uv is installed; torch's local version is taken off
+	(echo "# Every package of the tests and the demo, pinned. Made from pyproject.toml by \`make lock\`."; \
+	uv pip compile -q pyproject.toml --extra workflow --extra demo --extra test --python-version 3.11 --no-annotate --no-header \
+	  | sed 's/+cpu//') > envs/requirements.lock.new
+	mv envs/requirements.lock.new envs/requirements.lock
+
+clean:                 ## the demo and the caches; your data, work and results stay
+	rm -rf demo .pytest_cache .ruff_cache

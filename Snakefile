@@ -1,0 +1,41 @@
+"""radprobe: from raw radiology downloads to one report. `params.yaml` is the study; `radprobe --help` lists the verbs."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A study named by --configfile stands alone: merged with params.yaml it would be neither of the two.
+if "datasets" not in config:
+
+    configfile: "params.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/retrieve.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/embed.smk"
+include: "workflow/rules/probe.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+    message:
+        "Done: open {input[0]}"
+
+
+# A failed cell hides nothing: the pages show what there is, and say what failed.
+onerror:
+    shell(f"{RADPROBE} report --params {PARAMS} || true")

@@ -1,0 +1,5 @@
+"""`python -m radprobe`."""
+
+from radprobe.cli import main
+
+main()

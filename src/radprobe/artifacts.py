@@ -1,0 +1,561 @@
+"""The contracts between stages: what lies on disk between one verb and the next.
+
+Each artifact is a manifest `<kind>.json`, written last, beside the data files whose bytes and SHA-256 it lists. Loading
+checks them; a manifest whose files are missing or changed is set aside, so that the next run makes the artifact again.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from radprobe import __version__, files
+from radprobe.files import RadprobeError
+
+PARTS = ("train", "val", "test")
+LABEL, META = "label:", "meta:"
+
+
+@dataclass
+class Manifest:
+    """What an artifact holds: its spec, its files with bytes and sha256, and facts that its readers need."""
+
+    kind: str
+    spec: str
+    facts: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    made: str = ""
+    radprobe: str = __version__
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a manifest, without looking at the files that it lists."""
+        try:
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise RadprobeError(path, "is not there", "run the stage that makes it, or `snakemake`") from None
+        except (json.JSONDecodeError, TypeError) as error:
+            _set_aside(Path(path))
+            raise RadprobeError(path, f"is no manifest ({error}); set aside", "run again: it is re-made") from None
+
+
+def seal(folder: Path, kind: str, spec: str, facts: dict[str, Any], names: list[str]) -> None:
+    """Write the manifest of files that already lie in `folder`."""
+    digests = files.in_threads(lambda name: files.sha256(folder / name), names)
+    listed = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
+        for name, digest in zip(names, digests, strict=True)
+    }
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = Manifest(kind=kind, spec=spec, facts=facts, files=listed, made=made)
+    files.write_json(folder / f"{kind}.json", vars(manifest))
+
+
+def unseal(folder: Path, kind: str) -> Manifest:
+    """Read a manifest and check every file that it lists; if one is missing or changed, set the manifest aside."""
+    path = Path(folder) / f"{kind}.json"
+    manifest = Manifest.read(path)
+    names = list(manifest.files)
+    broken = [name for name, why in zip(names, files.in_threads(_fault(path, manifest), names), strict=True) if why]
+    if broken:
+        _set_aside(path)
+        raise RadprobeError(
+            path.parent / broken[0],
+            f"is missing or does not match its manifest ({len(broken)} of {len(names)} files); manifest set aside",
+            "run the same command again: the artifact is made anew",
+        )
+    return manifest
+
+
+def _fault(path: Path, manifest: Manifest):
+    def fault(name: str) -> bool:
+        file, expected = path.parent / name, manifest.files[name]
+        return (
+            not file.is_file() or file.stat().st_size != expected["bytes"] or files.sha256(file) != expected["sha256"]
+        )
+
+    return fault
+
+
+def _set_aside(path: Path) -> None:
+    path.replace(path.with_name(f"{path.name}.set-aside"))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a parquet table, atomically."""
+    with files.atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy array, atomically (no pickle)."""
+    with files.atomic(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+
+
+# --- raw data and weights ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RawManifest:
+    """The raw files of a dataset: `table` has path (relative to `root`), bytes, sha256."""
+
+    KIND: ClassVar[str] = "raw"
+    root: Path
+    variant: str  # the layout found: official, flat, ...
+    source: str  # user | phantom | package:<name>==<version>
+    table: pd.DataFrame
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write raw.parquet and raw.json."""
+        write_table(folder / "raw.parquet", self.table)
+        facts = {"root": str(self.root), "variant": self.variant, "source": self.source, "n_files": len(self.table)}
+        facts["bytes"] = int(self.table["bytes"].sum())
+        seal(folder, self.KIND, spec, facts, ["raw.parquet"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it; the raw files themselves are not touched."""
+        facts = unseal(folder, cls.KIND).facts
+        table = pd.read_parquet(Path(folder) / "raw.parquet")
+        return cls(Path(facts["root"]), facts["variant"], facts["source"], table)
+
+
+@dataclass
+class Weights:
+    """A verified weights file. `file` is None where the backbone is random-initialised from `seed`."""
+
+    KIND: ClassVar[str] = "weights"
+    file: Path | None
+    sha256: str | None
+    source: str  # local | package:<name> | hub:<repo>@<revision> | random
+    facts: dict[str, Any] = field(default_factory=dict)  # bytes, tensors, parameters, derived, seed
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write weights.json (the weights stay where they are)."""
+        file = str(self.file) if self.file else None
+        facts = {**self.facts, "file": file, "sha256": self.sha256, "source": self.source}
+        seal(folder, self.KIND, spec, facts, [])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it and check the weights file's hash."""
+        facts = dict(unseal(folder, cls.KIND).facts)
+        file, sha256, source = facts.pop("file"), facts.pop("sha256"), facts.pop("source")
+        if file and (not Path(file).is_file() or files.sha256(Path(file)) != sha256):
+            _set_aside(Path(folder) / "weights.json")
+            raise RadprobeError(file, "the weights changed since they were verified", "run again to verify them anew")
+        return cls(Path(file) if file else None, sha256, source, facts)
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+INDEX_SCHEMA = pa.DataFrameSchema(
+    {
+        "sample_id": pa.Column(str, unique=True),  # one per image or slice, sorted
+        "patient_id": pa.Column(str),
+        "volume_id": pa.Column(str),  # the case that a slice belongs to; the sample itself for films
+        "slice": pa.Column(int, pa.Check.ge(0)),  # position in the volume; 0 for films
+        "image": pa.Column(str),  # relative to the raw root
+        "masks": pa.Column(object),  # list of paths: [] none, [one] a label map, [k] one binary mask per class
+        "spacing": pa.Column(object),  # mm per pixel along each axis of the original grid; [] where unknown
+        f"^{LABEL}.+$": pa.Column(float, nullable=True, required=False, regex=True),  # 1, 0, -1 uncertain, NaN blank
+        f"^{META}.+$": pa.Column(object, nullable=True, required=False, regex=True),  # age, sex, view: the controls
+    },
+    strict=True,
+    checks=pa.Check(lambda table: table["sample_id"].is_monotonic_increasing, error="rows sorted by sample_id"),
+)
+
+
+@dataclass
+class Index:
+    """One row per sample, as INDEX_SCHEMA says; label columns `label:<class>` in the catalog's order."""
+
+    KIND: ClassVar[str] = "index"
+    table: pd.DataFrame
+    facts: dict[str, Any] = field(default_factory=dict)  # partial, n_listed, n_absent, limit, quarantine, ...
+
+    def __post_init__(self):
+        self.table = INDEX_SCHEMA.validate(self.table)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the label columns, in order."""
+        return [name.removeprefix(LABEL) for name in self.table.columns if name.startswith(LABEL)]
+
+    def labels(self) -> np.ndarray:
+        """Return the labels, float32 [n, classes]; NaN where blank."""
+        return self.table[[LABEL + name for name in self.classes]].to_numpy(np.float32)
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write index.parquet and index.json."""
+        write_table(folder / "index.parquet", self.table)
+        seal(folder, self.KIND, spec, self.facts, ["index.parquet"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and validate it."""
+        facts = unseal(folder, cls.KIND).facts
+        table = pd.read_parquet(Path(folder) / "index.parquet")
+        for column in ("masks", "spacing"):
+            table[column] = table[column].map(list)
+        return cls(table, facts)
+
+
+@dataclass
+class Pixels:
+    """Decoded images at the stored size, rows as in the Index. Intensities are native: windows are applied later.
+
+    images: [n, H, W] uint8 (8-bit sources) or int16 (CT, MR). masks: [n, H, W] uint8 label maps (nearest), or None.
+    shapes: [n, 2] height and width of each original image.
+    """
+
+    KIND: ClassVar[str] = "pixels"
+    images: np.ndarray
+    masks: np.ndarray | None
+    shapes: np.ndarray
+    facts: dict[str, Any] = field(default_factory=dict)  # verification report: checked, warnings, quarantined
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Seal images.npy (already streamed there, or written now), masks.npy, shapes.npy."""
+        for name, array in (("images", self.images), ("masks", self.masks), ("shapes", self.shapes)):
+            if array is not None and not _is_mapped(array, folder / f"{name}.npy"):
+                write_array(folder / f"{name}.npy", array)
+        names = ["images.npy", "shapes.npy"] + (["masks.npy"] if self.masks is not None else [])
+        seal(folder, self.KIND, spec, self.facts, names)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map the arrays read-only."""
+        manifest = unseal(folder, cls.KIND)
+        arrays = {Path(name).stem: np.load(Path(folder) / name, mmap_mode="r") for name in manifest.files}
+        return cls(arrays["images"], arrays.get("masks"), arrays["shapes"], manifest.facts)
+
+
+def _is_mapped(array: np.ndarray, path: Path) -> bool:
+    return isinstance(array, np.memmap) and Path(str(array.filename)).resolve() == path.resolve()
+
+
+class LabelMaps:
+    """Label maps on their original grids, each deflated, in one file beside a table of offsets.
+
+    Used by Truth and by Predictions of segmentation: `maps[case_id]` is uint8 [H, W] or [X, Y, Z].
+    """
+
+    def __init__(self, blob: Path, table: pd.DataFrame):
+        self.blob, self.table = Path(blob), table.set_index("case_id", drop=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self):
+        return iter(self.table["case_id"])
+
+    def __getitem__(self, case_id: str) -> np.ndarray:
+        row = self.table.loc[case_id]
+        with self.blob.open("rb") as handle:
+            handle.seek(int(row["offset"]))
+            packed = handle.read(int(row["bytes"]))
+        return np.frombuffer(zlib.decompress(packed), np.uint8).reshape([int(side) for side in row["shape"]])
+
+    def spacing(self, case_id: str) -> list[float]:
+        """Return mm per pixel along each axis, [] where unknown."""
+        return [float(step) for step in self.table.loc[case_id]["spacing"]]
+
+    @staticmethod
+    def write(folder: Path, name: str, cases) -> list[str]:
+        """Stream (case_id, patient_id, part, label map, spacing) to `name`.bin and `name`.parquet; return the names.
+
+        `part` is "" for Truth. A case id occurs once; a Predictions of several protocols writes one `name` for each.
+        """
+        rows, offset = [], 0
+        with files.atomic(folder / f"{name}.bin") as temporary, temporary.open("wb") as handle:
+            for case_id, patient_id, part, labels, spacing in cases:
+                packed = zlib.compress(np.ascontiguousarray(labels, np.uint8).tobytes(), 1)
+                handle.write(packed)
+                rows.append((case_id, patient_id, part, offset, len(packed), list(labels.shape), list(spacing)))
+                offset += len(packed)
+        columns = ["case_id", "patient_id", "part", "offset", "bytes", "shape", "spacing"]
+        write_table(folder / f"{name}.parquet", pd.DataFrame(rows, columns=columns))
+        return [f"{name}.bin", f"{name}.parquet"]
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Self:
+        """Open the maps that `write` made."""
+        return cls(Path(folder) / f"{name}.bin", pd.read_parquet(Path(folder) / f"{name}.parquet"))
+
+
+@dataclass
+class Truth:
+    """The reference label maps on the original grid: scores can be re-made from it without the images."""
+
+    KIND: ClassVar[str] = "truth"
+    maps: LabelMaps
+    facts: dict[str, Any]
+
+    @classmethod
+    def write(cls, folder: Path, spec: str, cases, classes: list[str]) -> None:
+        """Stream (case_id, patient_id, "", label map, spacing) to disk; label i + 1 is classes[i]."""
+        names = LabelMaps.write(folder, "truth", cases)
+        seal(folder, cls.KIND, spec, {"classes": classes}, names)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Open it."""
+        facts = unseal(folder, cls.KIND).facts
+        return cls(LabelMaps.read(folder, "truth"), facts)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+SPLIT_SCHEMA = pa.DataFrameSchema(
+    {
+        "sample_id": pa.Column(str, unique=True),
+        "patient_id": pa.Column(str),
+        "part": pa.Column(str, pa.Check.isin(PARTS)),
+    },
+    strict=True,
+)
+
+
+@dataclass
+class Split:
+    """Which sample is in which part; samples in no part are absent from the table. A few-shot draw is a Split too."""
+
+    KIND: ClassVar[str] = "split"
+    table: pd.DataFrame
+    classes: list[str]  # the classes that this split evaluates, in order
+    facts: dict[str, Any] = field(default_factory=dict)  # recipe, counts of samples, patients and positives by part
+
+    def __post_init__(self):
+        self.table = SPLIT_SCHEMA.validate(self.table.reset_index(drop=True))
+        parts = self.table.groupby("patient_id")["part"].nunique()
+        if (shared := parts[parts > 1]).size:
+            raise RadprobeError(
+                f"patient {shared.index[0]}",
+                f"is in two parts of the split ({shared.size} such patients)",
+                "give every image of a patient the same part",
+            )
+
+    def rows(self, index: Index, *parts: str) -> np.ndarray:
+        """Return the positions in `index` of the samples of `parts`, sorted."""
+        chosen = self.table.loc[self.table["part"].isin(parts), "sample_id"]
+        return np.flatnonzero(index.table["sample_id"].isin(chosen).to_numpy())
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write split.csv and split.json."""
+        with files.atomic(folder / "split.csv") as temporary:
+            self.table.to_csv(temporary, index=False, lineterminator="\n")
+        seal(folder, self.KIND, spec, {**self.facts, "classes": self.classes}, ["split.csv"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and validate it."""
+        facts = dict(unseal(folder, cls.KIND).facts)
+        table = pd.read_csv(Path(folder) / "split.csv", dtype=str, keep_default_na=False)
+        return cls(table, facts.pop("classes"), facts)
+
+
+@dataclass
+class LeakCertificate:
+    """What was compared across parts and what overlaps. Every training rule takes it as input."""
+
+    KIND: ClassVar[str] = "leaks"
+    compared: dict[str, Any]
+    overlaps: list[dict[str, Any]]  # empty, or the stage has failed
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write leaks.json."""
+        seal(folder, self.KIND, spec, {"compared": self.compared, "overlaps": self.overlaps}, [])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it."""
+        return cls(**unseal(folder, cls.KIND).facts)
+
+
+# --- what a backbone and a head make ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Embeddings:
+    """Frozen features, rows as in the Index.
+
+    cls: float16 [n, blocks, C], the last entry from the last block (a CNN: its pooled output, blocks = 1).
+    patch_mean: float16 [n, C], mean patch token of the last block, or None (CNNs).
+    dense: float16 [n, C, h, w] maps, memory-mapped shard by shard, or None.
+    """
+
+    KIND: ClassVar[str] = "embeddings"
+    cls: np.ndarray
+    patch_mean: np.ndarray | None
+    dense: "Shards | None"
+    facts: dict[str, Any]  # n, shard_rows, size, dtype, seconds, peak_gb, images_per_second, device, grid
+
+    @classmethod
+    def load(cls, folder: Path, dense: bool = False) -> Self:
+        """Read the vectors into memory; map the dense maps when asked for."""
+        manifest = unseal(folder, cls.KIND)
+        shards = sorted({name.split(".")[0] for name in manifest.files})
+
+        def vectors(kind: str) -> np.ndarray | None:
+            names = [f"{shard}.{kind}.npy" for shard in shards if f"{shard}.{kind}.npy" in manifest.files]
+            return np.concatenate([np.load(Path(folder) / name) for name in names]) if names else None
+
+        maps = [np.load(Path(folder) / f"{shard}.dense.npy", mmap_mode="r") for shard in shards] if dense else None
+        return cls(vectors("cls"), vectors("patch_mean"), Shards(maps) if maps else None, manifest.facts)
+
+
+class Shards:
+    """Several arrays read as one along the first axis: `shards[rows]` gathers rows into memory."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self.arrays = arrays
+        self.starts = np.cumsum([0] + [len(array) for array in arrays])
+        self.shape = (int(self.starts[-1]), *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows) -> np.ndarray:
+        rows = np.atleast_1d(np.asarray(rows))
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        return np.stack([self.arrays[s][row - self.starts[s]] for s, row in zip(which, rows, strict=True)])
+
+
+@dataclass
+class Predictions:
+    """What the heads of one job say of val and test; scores come from here and never from inside training.
+
+    Classification: `table` has protocol, part, sample_id, patient_id, `score:<class>` (logits, log-odds or similar:
+    higher is more likely) and `target:<class>` (1, 0, NaN undefined). Segmentation: `maps[protocol]` are LabelMaps on
+    the original grid, with case_id, patient_id and part. `facts["protocols"][name]` holds the hyperparameters chosen,
+    from which part, the seconds and memory taken.
+    """
+
+    KIND: ClassVar[str] = "predictions"
+    classes: list[str]
+    table: pd.DataFrame | None = None
+    maps: dict[str, LabelMaps] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write predictions.parquet (or seal maps already written by `LabelMaps.write`) and predictions.json."""
+        names = [file for name in self.maps for file in (f"{name}.bin", f"{name}.parquet")]
+        if self.table is not None:
+            write_table(folder / "predictions.parquet", self.table)
+            names.append("predictions.parquet")
+        seal(folder, self.KIND, spec, {**self.facts, "classes": self.classes, "maps": list(self.maps)}, names)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the table, open the maps."""
+        manifest = unseal(folder, cls.KIND)
+        facts = dict(manifest.facts)
+        maps = {name: LabelMaps.read(folder, name) for name in facts.pop("maps")}
+        table = None
+        if "predictions.parquet" in manifest.files:
+            table = pd.read_parquet(Path(folder) / "predictions.parquet")
+        return cls(facts.pop("classes"), table, maps, facts)
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+_number = {"coerce": True, "nullable": True}
+SCORES_SCHEMA = pa.DataFrameSchema(
+    {
+        "dataset": pa.Column(str),
+        "backbone": pa.Column(str),
+        "protocol": pa.Column(str),
+        "part": pa.Column(str, pa.Check.isin(PARTS)),
+        "metric": pa.Column(str),  # auroc, auprc, dsc, dsc_pooled, ...
+        "class": pa.Column(str),  # a class, or "macro"
+        "value": pa.Column(float, **_number),  # NaN = undefined, never 0
+        "low": pa.Column(float, **_number),  # 95 % interval; NaN under 10 patients
+        "high": pa.Column(float, **_number),
+        "n_patients": pa.Column(int, coerce=True),
+        "n_samples": pa.Column(int, coerce=True),
+        "n_classes": pa.Column(int, coerce=True),  # classes that are defined, for macro rows
+        "note": pa.Column(str),  # why a value or an interval is missing
+        "seed": pa.Column(int, coerce=True),
+        "seconds": pa.Column(float, **_number),  # of embedding and fitting
+        "peak_gb": pa.Column(float, **_number),
+        "spec": pa.Column(str),  # of the Predictions
+    },
+    strict=True,
+)
+
+
+@dataclass
+class Scores:
+    """Tidy scores: one row a metric and class, as SCORES_SCHEMA says. `cases` holds per-case values (segmentation)."""
+
+    KIND: ClassVar[str] = "scores"
+    table: pd.DataFrame
+    cases: pd.DataFrame | None = None  # protocol, part, case_id, patient_id, metric, class, value
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.table = SCORES_SCHEMA.validate(self.table)
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write scores.parquet, cases.parquet and scores.json."""
+        names = ["scores.parquet"]
+        write_table(folder / "scores.parquet", self.table)
+        if self.cases is not None:
+            write_table(folder / "cases.parquet", self.cases)
+            names.append("cases.parquet")
+        seal(folder, self.KIND, spec, self.facts, names)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and validate it."""
+        manifest = unseal(folder, cls.KIND)
+        cases = pd.read_parquet(Path(folder) / "cases.parquet") if "cases.parquet" in manifest.files else None
+        return cls(pd.read_parquet(Path(folder) / "scores.parquet"), cases, manifest.facts)
+
+
+COMPARISON_SCHEMA = pa.DataFrameSchema(
+    {
+        "dataset": pa.Column(str),
+        "protocol": pa.Column(str),
+        "metric": pa.Column(str),  # the dataset's primary metric, macro, test part
+        "backbone": pa.Column(str),
+        "other": pa.Column(str),
+        "difference": pa.Column(float, **_number),  # backbone minus other, on the same test patients
+        "low": pa.Column(float, **_number),
+        "high": pa.Column(float, **_number),
+        "n_patients": pa.Column(int, coerce=True),
+        "note": pa.Column(str),
+    },
+    strict=True,
+)
+
+
+@dataclass
+class Comparison:
+    """Paired differences between every two backbones of a dataset, on the same resampled test patients."""
+
+    KIND: ClassVar[str] = "comparison"
+    table: pd.DataFrame
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.table = COMPARISON_SCHEMA.validate(self.table)
+
+    def save(self, folder: Path, spec: str) -> None:
+        """Write comparison.parquet and comparison.json."""
+        write_table(folder / "comparison.parquet", self.table)
+        seal(folder, self.KIND, spec, self.facts, ["comparison.parquet"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and validate it."""
+        facts = unseal(folder, cls.KIND).facts
+        return cls(pd.read_parquet(Path(folder) / "comparison.parquet"), facts)

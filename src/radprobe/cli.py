@@ -1,0 +1,154 @@
+"""The command line: one subcommand per verb. Snakemake's rules call these, and so can a person."""
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radprobe import __version__, files
+from radprobe.console import say
+from radprobe.files import RadprobeError
+from radprobe.study import Step, Study
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+ParamsFile = Annotated[Path, typer.Option("--params", help="The study.")]
+DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
+BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is printed in three lines, without a traceback."""
+    try:
+        app()
+    except RadprobeError as error:
+        print(f"radprobe: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def retrieve(
+    dataset: Annotated[str | None, typer.Argument(help="A dataset of the study.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Or a backbone, to find and verify its weights.")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Find (or generate) the raw download of a dataset, or the weights of a backbone, and verify it."""
+    if (dataset is None) == (backbone is None):
+        raise RadprobeError("radprobe retrieve", "wants a dataset or a backbone", "name one, and not both")
+    if backbone:
+        _make(params, "weights", None, backbone)
+    else:
+        _make(params, "retrieve", dataset)
+
+
+@app.command()
+def prepare(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Verify and decode the images once; pack them."""
+    _make(params, "prepare", dataset)
+
+
+@app.command()
+def split(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Give each sample its part, and certify that nothing leaks between the parts."""
+    _make(params, "split", dataset)
+
+
+@app.command()
+def embed(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Compute the frozen features of a dataset, once."""
+    _make(params, "embed", dataset, backbone)
+
+
+@app.command()
+def probe(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Fit the cheap heads (kNN, ML-kNN, linear probe) on frozen features."""
+    _make(params, "probe", dataset, backbone)
+
+
+@app.command()
+def segment(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Fit decoders on frozen dense maps."""
+    _make(params, "segment", dataset, backbone)
+
+
+@app.command()
+def score(
+    dataset: DatasetId,
+    backbone: Annotated[str | None, typer.Argument(help="A backbone; none compares those of the dataset.")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Score predictions with intervals, or compare the backbones of a dataset pairwise."""
+    _make(params, "score" if backbone else "compare", dataset, backbone)
+
+
+@app.command()
+def report(params: ParamsFile = Path("params.yaml")) -> None:
+    """Write explorer.html and the figures from whatever has been made."""
+    study = Study(params)
+    _limit_threads(study.params.threads)
+    _stage("report").run(study)
+    say(f"open {study.path('reports') / 'explorer.html'}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of params.yaml."""
+    from radprobe.params import schema as text
+
+    print(text(), end="")
+
+
+STAGES = {"weights": ("retrieve", "weights"), "compare": ("score", "compare")}  # the others: <verb>.run
+
+
+def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = None) -> None:
+    study = Study(params)
+    step = study.step(verb, dataset, backbone)
+    for need in step.needs:
+        for manifest in need.outputs:
+            if not manifest.is_file():
+                raise RadprobeError(manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {_command(need)}`")
+    with files.lock(step.folder / "lock", on_wait=say):
+        if all(manifest.is_file() for manifest in step.outputs):
+            say(f"already made: {step.folder}")
+            return
+        for leftover in step.folder.glob(f"*{files.TEMPORARY}"):
+            leftover.unlink()
+        _limit_threads(study.params.threads)
+        module, name = STAGES.get(verb, (verb, "run"))
+        started = time.monotonic()
+        function: Callable[[Study, Step], None] = getattr(_stage(module), name)
+        function(study, step)
+    say(f"{_command(step)}: {time.monotonic() - started:.1f} s, {step.folder}")
+
+
+def _stage(name: str):
+    return importlib.import_module(f"radprobe.stages.{name}")
+
+
+def _command(step: Step) -> str:
+    """Return the subcommand and arguments that make a step."""
+    if step.verb == "weights":
+        return f"retrieve --backbone {step.backbone}"
+    verb = "score" if step.verb == "compare" else step.verb
+    return " ".join(filter(None, (verb, step.dataset, step.backbone)))
+
+
+def _limit_threads(threads: int) -> None:
+    """Give every numerical library `threads` threads: those already loaded, and (by the environment) those to come."""
+    import threadpoolctl
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    threadpoolctl.threadpool_limits(threads)

@@ -1,0 +1,100 @@
+"""Writing files so that a kill leaves the old one or the new one, hashing them, and one lock per artifact."""
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+TEMPORARY = ".partial"
+
+
+class RadprobeError(Exception):
+    """A problem that the user can mend. The message names the file (or key), the reason and the remedy."""
+
+    def __init__(self, what: str | Path, reason: str, remedy: str):
+        self.what, self.reason, self.remedy = str(what), reason, remedy
+        super().__init__(f"{what}: {reason}\n  -> {remedy}")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success fsync it and rename it to `path`, on failure remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as readable JSON with sorted keys, atomically."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def in_threads(function: Callable[[Any], Any], items: list, threads: int = 8) -> list:
+    """Return `[function(item) for item in items]`, computed by threads (hashing and reading release the GIL)."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+def digest(content: Any) -> str:
+    """Return 12 hexadecimal digits that identify JSON-like `content`, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def lock(path: Path, wait_s: float = -1, on_wait: Callable[[str], None] = print) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for another owner (by default for ever).
+
+    The kernel releases it when the owner dies, so a `kill -9` leaves nothing to clean up. The file names host and pid.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    guard = FileLock(path)
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        owner = path.read_text() or "another process"
+        on_wait(f"{path.parent}: waiting for {owner}, which is making it")
+        try:
+            guard.acquire(timeout=wait_s)
+        except Timeout:
+            raise RadprobeError(path.parent, f"still held by {owner}", "wait for it to end, or stop it") from None
+    try:
+        path.write_text(f"{socket.gethostname()} pid {os.getpid()}")
+        yield
+    finally:
+        guard.release()

@@ -1,0 +1,221 @@
+"""params.yaml, typed: every knob of a study with its description. Unknown keys are refused with the nearest name."""
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from radprobe.catalog import Strict
+from radprobe.files import RadprobeError
+
+
+class Paths(Strict):
+    """Where things are. Relative paths start at `root`."""
+
+    root: Path = Field(Path(), description="Folder that the other paths are relative to.")
+    raw: Path = Field(Path("data/raw"), description="Raw downloads, one folder per dataset. RADPROBE_RAW overrides it.")
+    weights: Path = Field(Path("data/weights"), description="Local weights files. RADPROBE_WEIGHTS overrides it.")
+    work: Path = Field(Path("work"), description="Intermediate artifacts, shared by studies.")
+    results: Path = Field(Path("results"), description="Predictions and scores.")
+    reports: Path = Field(Path("reports"), description="The pages that people read.")
+
+
+class Phantom(Strict):
+    """A generated raw download instead of the real one, in the same layout and format."""
+
+    patients: int = Field(gt=0, description="How many patients to generate.")
+    seed: int = Field(0, description="Seed of the generator.")
+
+
+class DatasetChoice(Strict):
+    """How this study uses a benchmark."""
+
+    raw: Path | None = Field(None, description="Folder of the raw download; default <paths.raw>/<dataset>.")
+    split: str = Field("study", description="A named split of the catalog.")
+    allow_missing: bool = Field(False, description="Accept a partial copy: listed images may be absent.")
+    max_quarantine: int = Field(0, ge=0, description="How many unreadable files may be set aside before it fails.")
+    phantom: Phantom | None = Field(None, description="Generate the raw download; for demos and tests.")
+
+
+class OwnBackbone(Strict):
+    """Your own checkpoint: the architecture of a catalog entry, other weights."""
+
+    like: str = Field(description="Catalog id whose architecture and recipe it shares.")
+    title: str = Field(description="How the report calls it.")
+    file: str = Field(description="safetensors state dict, absolute or under paths.weights.")
+    sha256: str | None = Field(None, description="Of the file; checked where given.")
+    derived: str | None = Field(None, description="Why these are not the published weights, shown with every score.")
+    licence: str = Field("not stated", description="Licence of the weights.")
+
+
+class Embed(Strict):
+    """Frozen features, computed once per dataset and backbone."""
+
+    batch_size: int = Field(32, gt=0, description="Images per forward pass.")
+    shard_rows: int = Field(256, gt=0, description="Images per shard; at most one shard is lost in a kill.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the forward pass.")
+    blocks: int = Field(4, gt=0, description="CLS tokens of the last so many blocks (ViTs).")
+    max_dense_cache_gb: float = Field(20, gt=0, description="Largest cache of dense maps per dataset and backbone.")
+
+
+class Knn(Strict):
+    """Similarity-weighted k nearest neighbours on the L2-normalised CLS token."""
+
+    k: list[int] = Field([5, 10, 20, 50, 100], min_length=1, description="Candidates; val chooses.")
+    temperature: float = Field(0.07, gt=0, description="Softmax temperature of the cosine similarities.")
+
+
+class MlKnn(Strict):
+    """ML-kNN (Zhang & Zhou 2007), multi-label sets only."""
+
+    k: list[int] = Field([5, 10, 20, 50], min_length=1, description="Candidates; val chooses.")
+    smoothing: float = Field(1.0, gt=0, description="Laplace smoothing s of the priors and likelihoods.")
+
+
+class Linear(Strict):
+    """The study's linear probe: a head for each learning rate, number of blocks and pooling, trained together."""
+
+    learning_rates: list[float] = Field([0.001, 0.005, 0.01, 0.05], min_length=1, description="SGD learning rates.")
+    blocks: list[int] = Field([1, 4], min_length=1, description="CLS tokens of the last so many blocks.")
+    patch_mean: list[bool] = Field([False, True], min_length=1, description="With the mean patch token or without.")
+    epochs: int = Field(100, gt=0, description="Passes over train.")
+    batch_size: int = Field(64, gt=0, description="Samples per step.")
+
+
+class Probe(Strict):
+    """Cheap heads on frozen features; all of them are one job per dataset and backbone. null leaves one out."""
+
+    knn: Knn | None = Knn()
+    mlknn: MlKnn | None = MlKnn()
+    linear: Linear | None = Linear()
+
+
+class LinearDecoder(Strict):
+    """1x1 convolution on the dense map, logits upsampled bilinearly, Dice loss; one decoder per learning rate."""
+
+    learning_rates: list[float] = Field(
+        [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1], min_length=1, description="Adam learning rates; val chooses."
+    )
+    epochs: int = Field(20, gt=0, description="Passes over train.")
+    batch_size: int = Field(8, gt=0, description="Images per step.")
+
+
+class Segment(Strict):
+    """Decoders on frozen dense maps. null leaves one out."""
+
+    linear: LinearDecoder | None = LinearDecoder()
+
+
+class Score(Strict):
+    """Intervals and comparisons."""
+
+    resamples: int = Field(2000, ge=100, description="Bootstrap resamples of the patients.")
+    seed: int = Field(0, description="Seed of the resamples: the same for every backbone, so differences are paired.")
+    min_patients: int = Field(10, ge=2, description="Under this many patients no interval is given.")
+
+
+class Report(Strict):
+    """What the pages show."""
+
+    images: Literal["auto", "none", "thumbnails"] = Field(
+        "auto", description="Pictures of samples; auto shows them except for gated sets."
+    )
+    examples: int = Field(3, ge=1, description="Pictures per dataset.")
+
+
+class Params(Strict):
+    """A study: datasets x backbones x protocols, and every knob."""
+
+    study: str = Field(description="Name of the study, shown in the report.")
+    seed: int = Field(0, description="Seed of everything that is trained or initialised.")
+    threads: int = Field(2, gt=0, description="Threads per job; trained results are reproducible for the same number.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where backbones run.")
+    on_missing: Literal["skip", "fail"] = Field(
+        "skip", description="Data or weights absent: leave the cells out, or stop."
+    )
+    hub: bool = Field(
+        True, description="May weights be fetched from the Hugging Face hub (HF_HUB_OFFLINE=1 forbids it)."
+    )
+    limit: int | None = Field(None, gt=0, description="A pilot on so many patients of each dataset, marked as such.")
+    paths: Paths = Paths()
+    datasets: dict[str, DatasetChoice] = Field(min_length=1, description="Benchmarks, by catalog id.")
+    backbones: list[str] = Field(min_length=1, description="Catalog ids, own ids, or random:<id>.")
+    controls: list[Literal["random"]] = Field(["random"], description="Control rows: a random twin of each backbone.")
+    own_backbones: dict[str, OwnBackbone] = Field({}, description="Your own checkpoints, by an id of your choice.")
+    embed: Embed = Embed()
+    probe: Probe = Probe()
+    segment: Segment = Segment()
+    score: Score = Score()
+    report: Report = Report()
+
+
+def load(source: Path | str | dict[str, Any]) -> Params:
+    """Read and check a params file (or its content).
+
+    Raises RadprobeError that names the key and the nearest valid one.
+    """
+    name = "params" if isinstance(source, dict) else str(source)
+    content = source if isinstance(source, dict) else _read(Path(source))
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise _explain(name, error) from None
+    return params.model_copy(update={"paths": _with_environment(params.paths)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RadprobeError(path, "is not there", "name a params file with --params") from None
+    except yaml.YAMLError as error:
+        raise RadprobeError(path, f"is not valid YAML: {error}", "mend the line that it names") from None
+    if not isinstance(content, dict):
+        raise RadprobeError(path, "is not a mapping", "start from the params.yaml of the repository")
+    return content
+
+
+def _with_environment(paths: Paths) -> Paths:
+    names = {"raw": "RADPROBE_RAW", "weights": "RADPROBE_WEIGHTS"}
+    return paths.model_copy(update={key: Path(os.environ[name]) for key, name in names.items() if os.environ.get(name)})
+
+
+def _explain(name: str, error: ValidationError) -> RadprobeError:
+    first = error.errors()[0]
+    key = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
+        return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
+    return RadprobeError(f"{name}: {key}", f"{first['msg']} (got {first.get('input')!r})", "see params.schema.json")
+
+
+def nearest_name(word: str, names: list[str]) -> str:
+    """Return the name nearest to `word`, or all of them when none is near."""
+    close = difflib.get_close_matches(word, names, 1, 0.5)
+    return f"'{close[0]}'" if close else "one of " + ", ".join(names)
+
+
+def valid_keys(where: tuple) -> list[str]:
+    """Return the keys that are valid in the section at `where` of params."""
+    model: Any = Params
+    for step in where:
+        fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+        if step in fields:
+            model = _model_in(fields[step].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_model_in(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((model for model in found if model), None)
+
+
+def schema() -> str:
+    """Return the JSON schema of params.yaml, as kept in workflow/schemas."""
+    return json.dumps(Params.model_json_schema(), indent=1) + "\n"

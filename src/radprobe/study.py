@@ -1,0 +1,281 @@
+"""params -> steps: what is to be made, from what, under which path. Snakefile, stages and report ask it.
+
+A step is one verb applied to one dataset and backbone. Its spec hashes what its result depends on: params slice,
+catalog entry, the verb's VERSION and the specs of the steps that it needs. It is known before anything has run.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from radprobe import catalog, files, params
+from radprobe.catalog import Backbone, Dataset, package_folder
+from radprobe.datasets import Layout, locate
+from radprobe.files import RadprobeError
+
+# Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
+VERSIONS = {"retrieve": 1, "prepare": 1, "split": 1, "embed": 1, "probe": 1, "segment": 1, "score": 1, "compare": 1}
+PREDICTING = {"multilabel": "probe", "segmentation": "segment"}  # task -> the verb that makes its predictions
+RANDOM = "random:"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One verb applied to one dataset and backbone (either may be None), with its spec, folder and needs."""
+
+    verb: str
+    dataset: str | None
+    backbone: str | None
+    knobs: dict[str, Any]
+    folder: Path
+    spec: str
+    needs: tuple["Step", ...] = ()
+
+    def need(self, verb: str) -> "Step":
+        """Return the one need of this verb."""
+        (step,) = (step for step in self.needs if step.verb == verb)
+        return step
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The manifests that the step makes; they are what Snakemake sees."""
+        return [self.folder / f"{kind}.json" for kind in OUTPUTS[self.verb]]
+
+
+# The manifests of each verb. A `retrieve` of a backbone makes weights.json instead.
+OUTPUTS = {
+    "retrieve": ["raw"],
+    "weights": ["weights"],
+    "prepare": ["index", "pixels"],
+    "split": ["split", "leaks"],
+    "embed": ["embeddings"],
+    "probe": ["predictions"],
+    "segment": ["predictions"],
+    "score": ["scores"],
+    "compare": ["comparison"],
+}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that the study asks for and that is not here."""
+
+    kind: str  # dataset | backbone
+    name: str
+    why: str
+    remedy: str
+
+
+class Study:
+    """A study as params describe it: its datasets and backbones, what of them is missing, and the steps to run."""
+
+    def __init__(self, source: Path | str | dict[str, Any]):
+        self.params = params.load(source)
+        for name, choice in self.params.datasets.items():
+            entry = _known(name, catalog.datasets(), "datasets")
+            if entry.splits:
+                _known(choice.split, entry.splits, f"datasets.{name}.split")
+        for name in self.params.backbones:
+            self.backbone(name)
+
+    # --- where things are ---------------------------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        """Return the folder `paths.<name>`."""
+        return self.params.paths.root / getattr(self.params.paths, name)
+
+    def raw_folder(self, dataset: str) -> Path:
+        """Return the folder in which a dataset's raw download lies or will lie."""
+        entry, choice = catalog.datasets()[dataset], self.params.datasets[dataset]
+        if choice.phantom:
+            name = f"{dataset}-{choice.phantom.patients}-{choice.phantom.seed}"
+            return self.path("work") / "phantom" / name
+        if choice.raw:
+            return self.params.paths.root / choice.raw
+        if entry.package:
+            return package_folder(entry.package) or self.path("raw") / dataset
+        return self.path("raw") / dataset
+
+    def layout(self, dataset: str) -> Layout | None:
+        """Return the layout found in a dataset's raw folder, or None; cheap."""
+        return locate(dataset, self.raw_folder(dataset))
+
+    def weights_file(self, backbone: str) -> Path | None:
+        """Return the local safetensors file of a backbone, or None where there is none."""
+        folder = self.path("weights")
+        return next((folder / name for name in self.backbone(backbone).local if (folder / name).is_file()), None)
+
+    # --- what is asked for --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def backbones(self) -> list[str]:
+        """The backbones of the study, each followed by its controls."""
+        names = []
+        for name in self.params.backbones:
+            names.append(name)
+            if "random" in self.params.controls and not self.backbone(name).random:
+                names.append(RANDOM + name)
+        return list(dict.fromkeys(names))
+
+    def backbone(self, name: str) -> Backbone:
+        """Return the entry of a catalog id, of an own id, or of the random twin `random:<id>`."""
+        if name.startswith(RANDOM):
+            entry = self.backbone(name.removeprefix(RANDOM))
+            update = {"title": f"{entry.title}, random", "family": "control", "random": True, "derived": None}
+            return entry.model_copy(update={**update, "sha256": None, "local": [], "package": None, "repo": None})
+        if own := self.params.own_backbones.get(name):
+            entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like")
+            update = {"title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
+            source = {"local": [own.file], "sha256": own.sha256, "package": None, "repo": None}
+            return entry.model_copy(update={**update, **source})
+        return _known(name, {**catalog.backbones(), **self.params.own_backbones}, "backbones")
+
+    @cached_property
+    def missing(self) -> list[Missing]:
+        """What the study asks for and is not here. Raises RadprobeError when `on_missing: fail`."""
+        found = [*self._missing_datasets(), *self._missing_backbones()]
+        if found and self.params.on_missing == "fail":
+            first = found[0]
+            raise RadprobeError(f"{first.kind} {first.name}", first.why, f"{first.remedy}, or set on_missing: skip")
+        return found
+
+    def _missing_datasets(self) -> Iterator[Missing]:
+        for name, choice in self.params.datasets.items():
+            if not choice.phantom and self.layout(name) is None:
+                entry, folder = catalog.datasets()[name], self.raw_folder(name)
+                where = f"pip install {entry.package.name}=={entry.package.version}" if entry.package else None
+                get = f"get it ({entry.access}: {', '.join(entry.urls)}) and put there {entry.layout}"
+                why = f"no raw folder {folder}" if not folder.is_dir() else f"no known layout in {folder}"
+                yield Missing("dataset", name, why, where or get)
+
+    def _missing_backbones(self) -> Iterator[Missing]:
+        for name in self.backbones:
+            entry = self.backbone(name)
+            if entry.random or self.weights_file(name) or (entry.package and package_folder(entry.package)):
+                continue
+            if entry.repo and self.params.hub and os.environ.get("HF_HUB_OFFLINE") != "1":
+                continue
+            files_ = " or ".join(entry.local)
+            get = f", from the hub repository {entry.repo}" if entry.repo else ""
+            yield Missing("backbone", name, "no weights", f"put {files_} in {self.path('weights')}{get}")
+
+    @cached_property
+    def datasets_here(self) -> list[str]:
+        """The datasets of the study whose raw files are here (or are generated)."""
+        gone = {missing.name for missing in self.missing if missing.kind == "dataset"}
+        return [name for name in self.params.datasets if name not in gone]
+
+    @cached_property
+    def backbones_here(self) -> list[str]:
+        """The backbones of the study whose weights are here, or may be fetched."""
+        gone = {missing.name for missing in self.missing if missing.kind == "backbone"}
+        return [name for name in self.backbones if name not in gone]
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def steps(self) -> dict[tuple[str, str | None, str | None], Step]:
+        """Every step of the study, by (verb, dataset, backbone), in pipeline order."""
+        steps: dict[tuple[str, str | None, str | None], Step] = {}
+        for backbone in self.backbones_here:
+            steps["weights", None, backbone] = self._weights(backbone)
+        for dataset in self.datasets_here:
+            for step in self._of_dataset(dataset, steps):
+                steps[step.verb, step.dataset, step.backbone] = step
+        return steps
+
+    def step(self, verb: str, dataset: str | None = None, backbone: str | None = None) -> Step:
+        """Return one step; raise RadprobeError where the study has none."""
+        try:
+            return self.steps[verb, dataset, backbone]
+        except KeyError:
+            for missing in self.missing:
+                if missing.name in (dataset, backbone):
+                    raise RadprobeError(missing.name, missing.why, missing.remedy) from None
+            known = [f"{d or ''} {b or ''}".strip() for v, d, b in self.steps if v == verb]
+            wanted = " ".join(filter(None, (dataset, backbone)))
+            reason = f"no step '{verb}' of it in this study"
+            raise RadprobeError(wanted, reason, f"did you mean {params.nearest_name(wanted, known)}?") from None
+
+    def _step(self, verb: str, dataset: str | None, backbone: str | None, knobs: dict, *needs: Step) -> Step:
+        spec = files.digest([verb, VERSIONS.get(verb, 1), dataset, backbone, knobs, [need.spec for need in needs]])
+        root = self.path("results" if verb in ("probe", "segment", "score", "compare") else "work")
+        middle = [slug(backbone)] if backbone else []
+        folder = root.joinpath(*([dataset] if dataset else []), verb, *middle, spec)
+        return Step(verb, dataset, backbone, knobs, folder, spec, needs)
+
+    def _weights(self, backbone: str) -> Step:
+        knobs = self.backbone(backbone).model_dump(
+            include={"library", "name", "repo", "revision", "filename", "random"}
+        )
+        knobs |= {"sha256": self.backbone(backbone).sha256, "local": self.backbone(backbone).local}
+        knobs |= {"seed": self.params.seed} if self.backbone(backbone).random else {}
+        return self._step("weights", None, backbone, knobs)
+
+    def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
+        entry, choice, p = catalog.datasets()[dataset], self.params.datasets[dataset], self.params
+        retrieve = self._step(
+            "retrieve", dataset, None, {"phantom": _dump(choice.phantom), "package": _dump(entry.package)}
+        )
+        yield retrieve
+        knobs = {"stored": entry.stored, "classes": entry.classes, "limit": p.limit}
+        knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
+        prepare = self._step("prepare", dataset, None, knobs, retrieve)
+        yield prepare
+        embeds = {name: self._embed(dataset, name, entry, prepare, steps) for name in self.backbones_here}
+        yield from embeds.values()
+        if entry.task == "look":
+            return
+        recipe = _dump(entry.splits[choice.split])
+        split = self._step("split", dataset, None, {"name": choice.split, "seed": p.seed, **recipe}, prepare)
+        yield split
+        verb = PREDICTING[entry.task]
+        predictions = []
+        for name, embed in embeds.items():
+            knobs = {**_dump(getattr(p, verb)), "seed": p.seed, "threads": p.threads, "task": entry.task}
+            predictions.append(self._step(verb, dataset, name, knobs, prepare, split, embed))
+            yield predictions[-1]
+            yield self._step("score", dataset, name, _dump(p.score), prepare, predictions[-1])
+        yield self._step("compare", dataset, None, _dump(p.score), prepare, *predictions)
+
+    def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
+        shape = self.backbone(backbone).model_dump(include={"mean", "std", "dense_layer"})
+        knobs = {
+            **shape,
+            "size": entry.size,
+            "precision": self.params.embed.precision,
+            "blocks": self.params.embed.blocks,
+        }
+        knobs["dense"] = entry.task != "multilabel"
+        return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, backbone])
+
+    # --- resources ----------------------------------------------------------------------------------------------------
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a job which runs a backbone asks for."""
+        wanted = self.params.device == "cuda" or (
+            self.params.device == "auto" and shutil.which("nvidia-smi") is not None
+        )
+        return int(wanted)
+
+
+def slug(backbone: str) -> str:
+    """Return a backbone id as it stands in paths."""
+    return backbone.replace(":", "-")
+
+
+def _dump(model: Any) -> Any:
+    return model.model_dump() if model is not None else None
+
+
+def _known(name: str, entries: dict[str, Any], where: str) -> Any:
+    if name not in entries:
+        raise RadprobeError(
+            f"params: {where}", f"unknown name '{name}'", f"did you mean {params.nearest_name(name, list(entries))}?"
+        )
+    return entries[name]

@@ -1,0 +1,116 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from radprobe.artifacts import Index, LabelMaps, Manifest, Shards, Split, unseal, write_array
+from radprobe.files import RadprobeError
+
+
+def an_index(n: int = 6) -> Index:
+    names = [f"s{row:02d}" for row in range(n)]
+    table = pd.DataFrame({"sample_id": names, "patient_id": [f"p{row // 2}" for row in range(n)], "volume_id": names})
+    table["slice"] = 0
+    table["image"] = [f"{name}.png" for name in names]
+    table["masks"] = [[] for _ in names]
+    table["spacing"] = [[0.5, 0.5] for _ in names]
+    table["label:Mass"] = [float(row % 2) for row in range(n)]
+    return Index(table, {"partial": True})
+
+
+def a_split(n: int = 6) -> Split:
+    table = an_index(n).table[["sample_id", "patient_id"]].copy()
+    table["part"] = ["train", "train", "val", "val", "test", "test"]
+    return Split(table, ["Mass"])
+
+
+def test_an_index_comes_back_as_it_was_saved(tmp_path):
+    index = an_index()
+    index.save(tmp_path, "spec")
+    back = Index.load(tmp_path)
+    pd.testing.assert_frame_equal(back.table, index.table)
+    assert back.classes == ["Mass"]
+    assert back.facts == {"partial": True}
+
+
+def test_unsorted_or_repeated_samples_are_refused():
+    table = an_index().table
+    with pytest.raises(Exception, match="sorted"):
+        Index(table.iloc[::-1])
+    with pytest.raises(Exception, match="unique"):
+        Index(pd.concat([table, table.tail(1)]))
+
+
+def test_a_patient_in_two_parts_is_refused():
+    split = a_split()
+    table = split.table.copy()
+    table.loc[0, "part"] = "test"
+    with pytest.raises(RadprobeError, match=r"patient p0.*two parts"):
+        Split(table, ["Mass"])
+
+
+def test_a_split_finds_the_rows_of_its_parts(tmp_path):
+    a_split().save(tmp_path, "spec")
+    split = Split.load(tmp_path)
+    assert split.rows(an_index(), "val").tolist() == [2, 3]
+    assert split.rows(an_index(), "train", "val").tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_corrupt_file_sets_the_manifest_aside(tmp_path, harm):
+    an_index().save(tmp_path, "spec")
+    file = tmp_path / "index.parquet"
+    content = bytearray(file.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content[:-1] if harm == "cut" else content)
+    if harm == "remove":
+        file.unlink()
+    with pytest.raises(RadprobeError, match="run the same command again"):
+        Index.load(tmp_path)
+    assert not (tmp_path / "index.json").exists()  # so the workflow makes it anew
+    with pytest.raises(RadprobeError, match="is not there"):
+        Index.load(tmp_path)
+
+
+def test_a_manifest_that_is_no_manifest_is_set_aside(tmp_path):
+    (tmp_path / "index.json").write_text('{"half')
+    with pytest.raises(RadprobeError, match="set aside"):
+        Manifest.read(tmp_path / "index.json")
+    assert not (tmp_path / "index.json").exists()
+
+
+def test_unseal_reports_the_spec(tmp_path):
+    an_index().save(tmp_path, "abc")
+    assert unseal(tmp_path, "index").spec == "abc"
+
+
+shapes = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(hnp.arrays(np.uint8, shapes), min_size=1, max_size=4))
+def test_label_maps_come_back_bit_by_bit(tmp_path_factory, maps):
+    folder = tmp_path_factory.mktemp("maps")
+    LabelMaps.write(folder, "truth", [(f"c{i}", f"p{i}", "", one, [1.0] * one.ndim) for i, one in enumerate(maps)])
+    back = LabelMaps.read(folder, "truth")
+    assert list(back) == [f"c{i}" for i in range(len(maps))]
+    for i, one in enumerate(maps):
+        np.testing.assert_array_equal(back[f"c{i}"], one)
+        assert back.spacing(f"c{i}") == [1.0] * one.ndim
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
+def test_shards_read_as_one_array(sizes, data):
+    whole = np.arange(sum(sizes) * 2).reshape(-1, 2)
+    shards = Shards(np.split(whole, np.cumsum(sizes)[:-1]))
+    rows = data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=8))
+    np.testing.assert_array_equal(shards[rows], whole[rows])
+
+
+def test_arrays_are_written_without_pickle(tmp_path):
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_array(tmp_path / "a.npy", np.array([{}], object))
+    assert list(tmp_path.iterdir()) == []

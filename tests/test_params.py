@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radprobe import params
+from radprobe.files import RadprobeError
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = [ROOT / "params.yaml", *ROOT.glob("workflow/profiles/*/params.yaml")]
+SMALL = {"study": "s", "datasets": {"montgomery": {}}, "backbones": ["test_vit"]}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_shipped_params_are_valid(path):
+    assert params.load(path).datasets
+
+
+def test_the_shipped_values_are_the_defaults():
+    """params.yaml shows the knobs; a value there that differs from the default would mislead who leaves it out."""
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
+    default = params.load(SMALL).model_dump(mode="json")
+    for section in ("embed", "probe", "segment", "score", "report"):
+        for key, value in shipped[section].items():
+            assert value == default[section][key], f"{section}.{key}"
+
+
+def test_the_schema_has_not_drifted():
+    kept = (ROOT / "workflow/schemas/params.schema.json").read_text()
+    assert kept == params.schema(), "run `make schema`"
+
+
+def test_every_field_is_described():
+    def fields(model):
+        for name, field in model.model_fields.items():
+            inner = params._model_in(field.annotation)
+            yield name, field
+            if inner:
+                yield from fields(inner)
+
+    sections = {"paths", "embed", "probe", "segment", "score", "report", "knn", "mlknn", "linear"}
+    undescribed = [name for name, field in fields(params.Params) if not field.description and name not in sections]
+    assert undescribed == []
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "nearest"),
+    [
+        ({"dataset": {}}, "dataset", "'datasets'"),
+        ({"probe": {"knn": {"ks": [1]}}}, "probe.knn.ks", "'k'"),
+        ({"datasets": {"montgomery": {"splitt": "study"}}}, "datasets.montgomery.splitt", "'split'"),
+        ({"embed": {"batchsize": 2}}, "embed.batchsize", "'batch_size'"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
+    with pytest.raises(RadprobeError) as caught:
+        params.load({**SMALL, **change})
+    assert key in caught.value.what
+    assert nearest in caught.value.remedy
+
+
+def test_a_wrong_value_names_its_key(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "threads": "many"}))
+    with pytest.raises(RadprobeError, match=r"mine\.yaml: threads.*many"):
+        params.load(path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", ""])
+def test_a_file_that_is_no_params_file_is_refused(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RadprobeError, match=r"mine\.yaml"):
+        params.load(path)
+
+
+def test_the_environment_overrides_the_data_folders(monkeypatch):
+    monkeypatch.setenv("RADPROBE_RAW", "/somewhere/raw")
+    monkeypatch.setenv("RADPROBE_WEIGHTS", "/somewhere/weights")
+    paths = params.load(SMALL).paths
+    assert (paths.raw, paths.weights) == (Path("/somewhere/raw"), Path("/somewhere/weights"))

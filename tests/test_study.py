@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+
+from radprobe.files import RadprobeError
+from radprobe.study import Study
+
+SMALL = {
+    "study": "s",
+    "hub": False,
+    "datasets": {"montgomery": {"phantom": {"patients": 9}}, "nih_chestxray14": {"phantom": {"patients": 9}}},
+    "backbones": ["test_vit", "random:tf_efficientnet_lite0"],
+}
+
+
+def changed(path: str, value) -> Study:
+    params = copy.deepcopy(SMALL)
+    *sections, key = path.split(".")
+    place = params
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[key] = value
+    return Study(params)
+
+
+def specs(study: Study) -> dict:
+    return {key: step.spec for key, step in study.steps.items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "verbs"),
+    [
+        ("probe.knn.k", [3], {"probe", "score", "compare"}),
+        ("segment.linear.epochs", 1, {"segment", "score", "compare"}),
+        ("score.resamples", 100, {"score", "compare"}),
+        ("embed.precision", "fp32", {"embed", "probe", "segment", "score", "compare"}),
+        ("limit", 5, {"prepare", "split", "embed", "probe", "segment", "score", "compare"}),
+        ("embed.batch_size", 2, set()),  # changes the speed, not the features
+        ("device", "cpu", set()),
+        ("study", "another name", set()),
+        ("paths.reports", "elsewhere", set()),
+    ],
+)
+def test_a_change_reaches_exactly_what_depends_on_it(path, value, verbs):
+    before, after = specs(Study(SMALL)), specs(changed(path, value))
+    assert {key[0] for key in before if before[key] != after[key]} == verbs
+
+
+def test_a_change_of_one_dataset_leaves_the_others_alone():
+    before, after = specs(Study(SMALL)), specs(changed("datasets.montgomery.allow_missing", True))
+    assert {key[1] for key in before if before[key] != after[key]} == {"montgomery"}
+
+
+def test_a_bumped_version_reaches_what_depends_on_it(monkeypatch):
+    before = specs(Study(SMALL))
+    monkeypatch.setitem(__import__("radprobe.study").study.VERSIONS, "split", 99)
+    after = specs(Study(SMALL))
+    assert {key[0] for key in before if before[key] != after[key]} == {"split", "probe", "segment", "score", "compare"}
+
+
+def test_a_random_twin_follows_each_pretrained_backbone(tmp_path):
+    (tmp_path / "tf_efficientnet_lite0.in1k.safetensors").touch()
+    study = Study({**SMALL, "backbones": ["test_vit", "tf_efficientnet_lite0"], "paths": {"weights": str(tmp_path)}})
+    assert study.backbones == ["test_vit", "tf_efficientnet_lite0", "random:tf_efficientnet_lite0"]
+    assert study.backbone("random:tf_efficientnet_lite0").random
+    assert study.backbones_here == study.backbones
+
+
+def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
+    params = {"study": "s", "hub": False, "paths": {"root": str(tmp_path)}, "backbones": ["vit_small_patch14_dinov2"]}
+    params["datasets"] = {"montgomery": {"phantom": {"patients": 9}}, "nih_chestxray14": {}}
+    study = Study(params)
+    assert {(one.kind, one.name) for one in study.missing} == {
+        ("dataset", "nih_chestxray14"),
+        ("backbone", "vit_small_patch14_dinov2"),
+    }
+    assert {key[1:] for key in study.steps if key[0] == "segment"} == {
+        ("montgomery", "random:vit_small_patch14_dinov2"),
+    }
+    with pytest.raises(RadprobeError, match=r"nih_chestxray14.*no raw folder"):
+        study.step("prepare", "nih_chestxray14")
+    with pytest.raises(RadprobeError, match=r"data/raw/nih_chestxray14"):
+        _ = Study({**params, "on_missing": "fail"}).missing
+
+
+@pytest.mark.parametrize(
+    ("change", "nearest"),
+    [
+        ({"backbones": ["tes_vit"]}, "test_vit"),
+        ({"backbones": ["random:tes_vit"]}, "test_vit"),
+        ({"datasets": {"montgomry": {}}}, "montgomery"),
+        ({"datasets": {"nih_chestxray14": {"split": "nih_real_subse"}}}, "nih_real_subset"),
+        ({"backbones": ["mine"], "own_backbones": {"mine": {"like": "tets_vit", "title": "t", "file": "f"}}}, "test_vit"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(change, nearest):
+    with pytest.raises(RadprobeError, match=f"did you mean '{nearest}'"):
+        Study({**SMALL, **change})
+
+
+def test_an_own_backbone_keeps_its_own_name_and_hash():
+    own = {"mine": {"like": "vit_small_patch14_dinov2", "title": "Mine", "file": "m.safetensors", "sha256": "ab"}}
+    study = Study({**SMALL, "backbones": ["mine"], "own_backbones": own})
+    entry = study.backbone("mine")
+    assert (entry.title, entry.family, entry.sha256, entry.repo) == ("Mine", "own", "ab", None)
+    assert entry.name == study.backbone("vit_small_patch14_dinov2").name
+    assert study.missing[0].name == "mine"

@@ -1,0 +1,83 @@
+"""What the rule files share: the study, and the functions that turn wildcards into inputs, specs and arguments."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+
+from radprobe import files
+from radprobe.study import RANDOM, Study, slug
+
+try:
+    STUDY = Study(dict(config))
+    STEPS = {(step.verb, step.dataset, slug(step.backbone or "")): step for step in STUDY.steps.values()}
+except files.RadprobeError as error:
+    raise WorkflowError(str(error)) from None
+
+# Jobs read the study as it is now, from a file named by its content: editing params.yaml under a run changes nothing.
+FROZEN = STUDY.path("work") / "studies" / f"{files.digest(config)}.yaml"
+if not FROZEN.is_file():
+    files.write_text(FROZEN, yaml.safe_dump(dict(config), sort_keys=False))
+PARAMS = shlex.quote(str(FROZEN))
+# PYTHONPATH, so that a rule's own conda environment runs this checkout and needs no installed radprobe.
+PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
+RADPROBE = f"PYTHONPATH={shlex.quote(SOURCE)} {PYTHON} -m radprobe"
+os.environ.setdefault("RADPROBE_COMMAND", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
+GPUS = STUDY.gpus
+THREADS = STUDY.params.threads
+FIGURES = sorted({dataset for verb, dataset, _ in STEPS if verb == "compare"})
+
+for gone in STUDY.missing:
+    logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
+
+
+wildcard_constraints:
+    dataset="[A-Za-z0-9_]+",
+    backbone="[A-Za-z0-9_.-]+",
+    spec="[0-9a-f]{12}",
+
+
+def step(verb, wildcards):
+    """The step that a job makes."""
+    return STEPS[verb, getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", "")]
+
+
+def needs(verb):
+    """Input function: the manifests that the verb's step needs."""
+    return lambda wildcards: [manifest for need in step(verb, wildcards).needs for manifest in need.outputs]
+
+
+def knobs(verb):
+    """Params function: what the verb's result depends on, so that a change of it (or of VERSION) re-runs the job."""
+    return lambda wildcards: step(verb, wildcards).spec
+
+
+def named(verb):
+    """Params function: the dataset and backbone of a job, as arguments."""
+    return lambda wildcards: shlex.join(filter(None, (step(verb, wildcards).dataset, step(verb, wildcards).backbone)))
+
+
+def raw_files(wildcards):
+    """Input function: the tables and folders of a raw download, so that new files in it are noticed."""
+    if STUDY.params.datasets[wildcards.dataset].phantom:
+        return []
+    layout = STUDY.layout(wildcards.dataset)
+    return [*layout.tables, *layout.folders]
+
+
+def local_weights(wildcards):
+    """Input function: the local weights file of a backbone, where there is one."""
+    return STUDY.weights_file(step("weights", wildcards).backbone) or []
+
+
+def final_manifests(wildcards):
+    """Input function of the report: the last step of every chain."""
+    needed = {need.folder for one in STEPS.values() for need in one.needs}
+    return [manifest for one in STEPS.values() if one.folder not in needed for manifest in one.outputs]

@@ -1,0 +1,49 @@
+"""Scores with patient-clustered intervals, and paired comparisons; both from predictions alone."""
+
+
+rule score:
+    input:
+        needs("score"),
+    output:
+        f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{spec}}/scores.json",
+    params:
+        spec=knobs("score"),
+        named=named("score"),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../../envs/score.yaml"
+    log:
+        f"{WORK}/logs/score/{{dataset}}/{{backbone}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/score/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    message:
+        "Scoring {wildcards.backbone} on {wildcards.dataset}"
+    shell:
+        "{RADPROBE} score {params.named} --params {PARAMS} > {log} 2>&1"
+
+
+rule compare:
+    input:
+        needs("compare"),
+    output:
+        f"{RESULTS}/{{dataset}}/compare/{{spec}}/comparison.json",
+    params:
+        spec=knobs("compare"),
+        named=named("compare"),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../../envs/score.yaml"
+    log:
+        f"{WORK}/logs/compare/{{dataset}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/compare/{{dataset}}/{{spec}}.tsv"
+    message:
+        "Comparing the backbones on {wildcards.dataset}"
+    shell:
+        "{RADPROBE} score {params.named} --params {PARAMS} > {log} 2>&1"
