@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo real test test-fast lint lock schema clean
+.PHONY: setup demo study real test test-fast lint lock schema clean
 
 setup: .venv/ready
 
@@ -21,6 +21,10 @@ setup: .venv/ready
 demo: setup            ## the main job, on data that need no download; open demo/reports/explorer.html
 	$(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/demo
 	@echo "Open demo/reports/explorer.html (the answer) and demo/reports/report.html (run times, provenance)."
+
+study: setup           ## the study of params.yaml; RADPROBE_PROFILE=slurm runs it on a cluster
+	mkdir -p results
+	$(BIN)/snakemake --cores $(CORES) $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE))
 
 real: setup            ## real X-rays on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
 	RADPROBE_RAW=$(RAW) RADPROBE_WEIGHTS=$(WEIGHTS) $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real

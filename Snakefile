@@ -36,6 +36,10 @@ rule all:
         "Done: open {input[0]}"
 
 
-# A failed cell hides nothing: the pages show what there is, and say what failed.
+# Both pages after each run. A failed cell hides nothing: they show what there is, and say what failed.
+onsuccess:
+    shell(SNAKEMAKE_REPORT)
+
+
 onerror:
-    shell(f"{RADPROBE} report --params {PARAMS} || true")
+    shell(f"python -m radprobe report && {SNAKEMAKE_REPORT}")

@@ -12,9 +12,14 @@ from radprobe import files
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"old": 1})
-    with pytest.raises(ZeroDivisionError), files.atomic(path) as temporary:
-        temporary.write_text("half")
-        1 / 0  # noqa: B018
+
+    def fail():
+        with files.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
     assert path.read_text() == '{\n "old": 1\n}\n'
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 

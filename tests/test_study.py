@@ -90,7 +90,10 @@ def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
         ({"backbones": ["random:tes_vit"]}, "test_vit"),
         ({"datasets": {"montgomry": {}}}, "montgomery"),
         ({"datasets": {"nih_chestxray14": {"split": "nih_real_subse"}}}, "nih_real_subset"),
-        ({"backbones": ["mine"], "own_backbones": {"mine": {"like": "tets_vit", "title": "t", "file": "f"}}}, "test_vit"),
+        (
+            {"backbones": ["mine"], "own_backbones": {"mine": {"like": "tets_vit", "title": "t", "file": "f"}}},
+            "test_vit",
+        ),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(change, nearest):

@@ -205,7 +205,8 @@ class Index:
         table = pd.read_parquet(Path(folder) / "index.parquet")
         for column in ("masks", "spacing"):
             table[column] = table[column].map(list)
-        return cls(table, facts)
+        meta = [column for column in table if column.startswith(META)]
+        return cls(table.astype(dict.fromkeys(meta, object)), facts)
 
 
 @dataclass

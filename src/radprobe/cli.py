@@ -16,7 +16,7 @@ from radprobe.files import RadprobeError
 from radprobe.study import Step, Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-ParamsFile = Annotated[Path, typer.Option("--params", help="The study.")]
+ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The study.")]
 DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
 BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 
@@ -118,7 +118,9 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
     for need in step.needs:
         for manifest in need.outputs:
             if not manifest.is_file():
-                raise RadprobeError(manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {_command(need)}`")
+                raise RadprobeError(
+                    manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {_command(need)}`"
+                )
     with files.lock(step.folder / "lock", on_wait=say):
         if all(manifest.is_file() for manifest in step.outputs):
             say(f"already made: {step.folder}")

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,21 @@ def in_threads(function: Callable[[Any], Any], items: list, threads: int = 8) ->
     """Return `[function(item) for item in items]`, computed by threads (hashing and reading release the GIL)."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
+
+
+def stream_in_threads(function: Callable[[Any], Any], items: Iterable, threads: int = 8) -> Iterator[Any]:
+    """Yield `function(item)` in order; at most twice as many results as threads wait at a time, so memory is bounded."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def digest(content: Any) -> str:

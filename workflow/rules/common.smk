@@ -23,12 +23,20 @@ except files.RadprobeError as error:
 FROZEN = STUDY.path("work") / "studies" / f"{files.digest(config)}.yaml"
 if not FROZEN.is_file():
     files.write_text(FROZEN, yaml.safe_dump(dict(config), sort_keys=False))
-PARAMS = shlex.quote(str(FROZEN))
-# PYTHONPATH, so that a rule's own conda environment runs this checkout and needs no installed radprobe.
-PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
-RADPROBE = f"PYTHONPATH={shlex.quote(SOURCE)} {PYTHON} -m radprobe"
+# By the environment, and not in the commands: a command that named the study would re-run for any change of it.
+# PYTHONPATH, so that a conda environment runs this checkout and needs no installed radprobe.
+os.environ.update(
+    RADPROBE_PARAMS=str(FROZEN.resolve()),
+    PYTHONPATH=SOURCE,
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+)
 os.environ.setdefault("RADPROBE_COMMAND", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
+SNAKEMAKE_REPORT = shlex.join(
+    ["python", "-m", "snakemake", "--snakefile", str(Path(workflow.basedir) / "Snakefile")]
+    + ["--workflow-profile", "none", "--configfile", str(FROZEN)]
+    + ["--report", str(STUDY.path("reports") / "report.html")]
+)
 WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads

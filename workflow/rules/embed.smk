@@ -6,21 +6,21 @@ rule embed:
         needs("embed"),
     output:
         f"{WORK}/{{dataset}}/embed/{{backbone}}/{{spec}}/embeddings.json",
-    params:
-        spec=knobs("embed"),
-        named=named("embed"),
+    log:
+        f"{WORK}/logs/embed/{{dataset}}/{{backbone}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/embed/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    conda:
+        "../../envs/models.yaml"
     threads: THREADS
     resources:
         mem_mb=8000,
         runtime=480,
         gpu=GPUS,
-    conda:
-        "../../envs/models.yaml"
-    log:
-        f"{WORK}/logs/embed/{{dataset}}/{{backbone}}/{{spec}}.log",
-    benchmark:
-        f"{WORK}/benchmarks/embed/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    params:
+        spec=knobs("embed"),
+        named=named("embed"),
     message:
         "Embedding {wildcards.dataset} with {wildcards.backbone}"
     shell:
-        "{RADPROBE} embed {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe embed {params.named} > {log} 2>&1"

@@ -7,20 +7,20 @@ rule prepare:
     output:
         f"{WORK}/{{dataset}}/prepare/{{spec}}/index.json",
         f"{WORK}/{{dataset}}/prepare/{{spec}}/pixels.json",
-    params:
-        spec=knobs("prepare"),
-        named=named("prepare"),
-    threads: THREADS
-    resources:
-        mem_mb=4000,
-        runtime=480,
-    conda:
-        "../../envs/data.yaml"
     log:
         f"{WORK}/logs/prepare/{{dataset}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/prepare/{{dataset}}/{{spec}}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=480,
+    params:
+        spec=knobs("prepare"),
+        named=named("prepare"),
     message:
         "Verifying and decoding {wildcards.dataset}"
     shell:
-        "{RADPROBE} prepare {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe prepare {params.named} > {log} 2>&1"

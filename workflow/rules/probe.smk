@@ -6,20 +6,20 @@ rule probe:
         needs("probe"),
     output:
         f"{RESULTS}/{{dataset}}/probe/{{backbone}}/{{spec}}/predictions.json",
-    params:
-        spec=knobs("probe"),
-        named=named("probe"),
-    threads: THREADS
-    resources:
-        mem_mb=8000,
-        runtime=240,
-    conda:
-        "../../envs/models.yaml"
     log:
         f"{WORK}/logs/probe/{{dataset}}/{{backbone}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/probe/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    conda:
+        "../../envs/models.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        spec=knobs("probe"),
+        named=named("probe"),
     message:
         "Probing {wildcards.backbone} on {wildcards.dataset}"
     shell:
-        "{RADPROBE} probe {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe probe {params.named} > {log} 2>&1"

@@ -11,24 +11,24 @@ rule retrieve:
         raw_files,
     output:
         f"{WORK}/{{dataset}}/retrieve/{{spec}}/raw.json",
-    params:
-        spec=knobs("retrieve"),
-        named=named("retrieve"),
-    threads: 1
-    priority: 100  # what is wrong with the raw data is said first
-    resources:
-        mem_mb=2000,
-        runtime=240,
-    conda:
-        "../../envs/data.yaml"
     log:
         f"{WORK}/logs/retrieve/{{dataset}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/retrieve/{{dataset}}/{{spec}}.tsv"
+    priority: 100  # what is wrong with the raw data is said first
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        spec=knobs("retrieve"),
+        named=named("retrieve"),
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"
     shell:
-        "{RADPROBE} retrieve {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe retrieve {params.named} > {log} 2>&1"
 
 
 rule weights:
@@ -36,21 +36,21 @@ rule weights:
         local_weights,
     output:
         f"{WORK}/weights/{{backbone}}/{{spec}}/weights.json",
-    params:
-        spec=knobs("weights"),
-        named=named("weights"),
-    threads: 1
-    priority: 100
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    conda:
-        "../../envs/models.yaml"
     log:
         f"{WORK}/logs/weights/{{backbone}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/weights/{{backbone}}/{{spec}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=knobs("weights"),
+        named=named("weights"),
     message:
         "Finding and verifying the weights of {wildcards.backbone}"
     shell:
-        "{RADPROBE} retrieve --backbone {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe retrieve --backbone {params.named} > {log} 2>&1"

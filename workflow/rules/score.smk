@@ -6,23 +6,23 @@ rule score:
         needs("score"),
     output:
         f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{spec}}/scores.json",
-    params:
-        spec=knobs("score"),
-        named=named("score"),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    conda:
-        "../../envs/score.yaml"
     log:
         f"{WORK}/logs/score/{{dataset}}/{{backbone}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/score/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    conda:
+        "../../envs/score.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=knobs("score"),
+        named=named("score"),
     message:
         "Scoring {wildcards.backbone} on {wildcards.dataset}"
     shell:
-        "{RADPROBE} score {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe score {params.named} > {log} 2>&1"
 
 
 rule compare:
@@ -30,20 +30,20 @@ rule compare:
         needs("compare"),
     output:
         f"{RESULTS}/{{dataset}}/compare/{{spec}}/comparison.json",
-    params:
-        spec=knobs("compare"),
-        named=named("compare"),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    conda:
-        "../../envs/score.yaml"
     log:
         f"{WORK}/logs/compare/{{dataset}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/compare/{{dataset}}/{{spec}}.tsv"
+    conda:
+        "../../envs/score.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=knobs("compare"),
+        named=named("compare"),
     message:
         "Comparing the backbones on {wildcards.dataset}"
     shell:
-        "{RADPROBE} score {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe score {params.named} > {log} 2>&1"

@@ -6,21 +6,21 @@ rule segment:
         needs("segment"),
     output:
         f"{RESULTS}/{{dataset}}/segment/{{backbone}}/{{spec}}/predictions.json",
-    params:
-        spec=knobs("segment"),
-        named=named("segment"),
+    log:
+        f"{WORK}/logs/segment/{{dataset}}/{{backbone}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/segment/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    conda:
+        "../../envs/models.yaml"
     threads: THREADS
     resources:
         mem_mb=8000,
         runtime=480,
         gpu=GPUS,
-    conda:
-        "../../envs/models.yaml"
-    log:
-        f"{WORK}/logs/segment/{{dataset}}/{{backbone}}/{{spec}}.log",
-    benchmark:
-        f"{WORK}/benchmarks/segment/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    params:
+        spec=knobs("segment"),
+        named=named("segment"),
     message:
         "Decoding {wildcards.dataset} from {wildcards.backbone}"
     shell:
-        "{RADPROBE} segment {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe segment {params.named} > {log} 2>&1"

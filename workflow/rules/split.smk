@@ -7,20 +7,20 @@ rule split:
     output:
         f"{WORK}/{{dataset}}/split/{{spec}}/split.json",
         f"{WORK}/{{dataset}}/split/{{spec}}/leaks.json",
-    params:
-        spec=knobs("split"),
-        named=named("split"),
-    threads: THREADS
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    conda:
-        "../../envs/data.yaml"
     log:
         f"{WORK}/logs/split/{{dataset}}/{{spec}}.log",
     benchmark:
         f"{WORK}/benchmarks/split/{{dataset}}/{{spec}}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=knobs("split"),
+        named=named("split"),
     message:
         "Splitting {wildcards.dataset} and looking for leaks"
     shell:
-        "{RADPROBE} split {params.named} --params {PARAMS} > {log} 2>&1"
+        "python -m radprobe split {params.named} > {log} 2>&1"
