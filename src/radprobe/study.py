@@ -157,11 +157,16 @@ class Study:
             entry = self.backbone(name)
             if entry.random or self.weights_file(name) or (entry.package and package_folder(entry.package)):
                 continue
-            if entry.repo and self.params.hub and os.environ.get("HF_HUB_OFFLINE") != "1":
+            if entry.repo and self.may_fetch:
                 continue
             files_ = " or ".join(entry.local)
             get = f", from the hub repository {entry.repo}" if entry.repo else ""
             yield Missing("backbone", name, "no weights", f"put {files_} in {self.path('weights')}{get}")
+
+    @property
+    def may_fetch(self) -> bool:
+        """May weights be fetched from the hub."""
+        return self.params.hub and os.environ.get("HF_HUB_OFFLINE") != "1"
 
     @cached_property
     def datasets_here(self) -> list[str]:

@@ -28,6 +28,7 @@ class OfficialLists(Strict):
 
     recipe: Literal["official_lists"]
     val_tail: int = Field(gt=0, description="How many of the last lines of the official train_val list are val.")
+    total: int = Field(gt=0, description="Lines of the complete train_val list; a shorter list gets a shorter tail.")
     source: str
 
 

@@ -23,6 +23,7 @@ class Layout:
     variant: str  # official | flat | ...
     tables: tuple[Path, ...] = ()  # label tables and lists
     folders: tuple[Path, ...] = field(default=())  # folders that hold images or masks
+    files: tuple[Path, ...] = ()  # single volumes, where the folder around them holds other things too
 
 
 def loader(dataset: str) -> ModuleType:

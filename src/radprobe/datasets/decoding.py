@@ -1,0 +1,175 @@
+"""From raw files to stored pixels and label maps: headers first, then one file at a time, with what looks wrong."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radprobe.artifacts import Index
+from radprobe.files import RadprobeError
+from radprobe.imaging import reading, resize
+
+FLAT = (
+    1  # an image whose grey values differ by no more than this shows nothing (an equality would miss noise of one step)
+)
+CONSTANT = "the image is constant"
+SHOWN = 5  # names in a warning
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file of images, the masks drawn on it, and the rows of the Index that it holds (slices, or the one film)."""
+
+    image: Path
+    masks: tuple[Path, ...]
+    rows: tuple[Any, ...]  # named tuples with sample_id, patient_id, slice and spacing
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return (self.image, *self.masks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sample ids."""
+        return tuple(row.sample_id for row in self.rows)
+
+
+@dataclass
+class Decoded:
+    """One row: image and mask at the stored size [side, side], the label map on the original grid, what looks wrong."""
+
+    row: Any  # of the Picture
+    image: np.ndarray
+    mask: np.ndarray | None
+    labels: np.ndarray | None
+    shape: tuple[int, int]
+    oddities: dict[str, int] = field(default_factory=dict)  # what looks wrong -> in how many pixels
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A file that cannot be used, and why."""
+
+    file: Path
+    why: str
+    names: tuple[str, ...]  # the samples that go with it
+
+
+def pictures(index: Index, root: Path) -> list[Picture]:
+    """Group the rows of an Index by image file, in order."""
+    rows = index.table[["sample_id", "patient_id", "slice", "spacing", "image", "masks"]].itertuples(index=False)
+    groups = [(image, tuple(group)) for image, group in groupby(rows, key=lambda row: row.image)]
+    return [Picture(root / image, tuple(root / mask for mask in rows[0].masks), rows) for image, rows in groups]
+
+
+def check(picture: Picture) -> tuple[Picture, type] | Bad:
+    """Read the headers of a picture's files; return it with the dtype of its pixels, or why it cannot be used."""
+    try:
+        header, *masks = (reading.probe(path) for path in picture.files)
+    except RadprobeError as error:
+        return Bad(Path(error.what), error.reason, picture.names)
+    for path, mask in zip(picture.masks, masks, strict=True):
+        if mask.shape != header.shape:
+            return Bad(path, f"the mask is {mask.shape}, its image {header.shape}", picture.names)
+    return picture, header.dtype
+
+
+def decode(picture: Picture, side: int) -> list[Decoded] | Bad:
+    """Decode and resize all rows of a picture, or say why it cannot be used."""
+    try:
+        if reading.is_volume(picture.image):
+            volume, _, _ = reading.read_volume(picture.image)
+            images = [reading.axial(volume, row.slice) for row in picture.rows]
+        else:
+            images = [reading.read_grey(picture.image)]
+        masks = [reading.read_grey(path) for path in picture.masks]
+    except RadprobeError as error:
+        return Bad(Path(error.what), error.reason, picture.names)
+    return [_decoded(row, image, masks, side) for row, image in zip(picture.rows, images, strict=True)]
+
+
+def _decoded(row: Any, image: np.ndarray, masks: list[np.ndarray], side: int) -> Decoded:
+    decoded = Decoded(row, resize.resize_image(image, side), None, None, image.shape)
+    if int(image.max()) - int(image.min()) <= FLAT:
+        decoded.oddities[CONSTANT] = image.size
+    if masks:
+        decoded.labels, oddities = label_map(masks)
+        decoded.mask = resize.resize_mask(decoded.labels, side)
+        decoded.oddities |= oddities
+    return decoded
+
+
+def label_map(masks: list[np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    """Merge binary masks [H, W], one per class, to a label map uint8 [H, W]; return it and what looks wrong (pixels).
+
+    Foreground is above half of a mask's maximum: 1, 255 and edges blurred by a resizer all work. Where masks overlap
+    the later class wins.
+    """
+    labels = np.zeros(masks[0].shape, np.uint8)
+    overlap, oddities = 0, {}
+    for label, mask in enumerate(masks, 1):
+        foreground = mask > mask.max() / 2
+        overlap += int((foreground & (labels > 0)).sum())
+        labels[foreground] = label
+        oddities[f"mask {label} is empty"] = 0 if foreground.any() else mask.size
+        oddities[f"mask {label} has more than two values"] = int(((mask > 0) & (mask < mask.max())).sum())
+    oddities["masks overlap"] = overlap
+    return labels, {kind: pixels for kind, pixels in oddities.items() if pixels}
+
+
+def refuse(bad: list[Bad], limit: int) -> None:
+    """Raise RadprobeError, naming the last of the unusable files, where there are more than `limit`."""
+    if len(bad) > limit:
+        allowed = f" (unusable file {len(bad)}; max_quarantine is {limit})" if limit else ""
+        remedy = "download it again, or let such files be set aside by name: max_quarantine"
+        raise RadprobeError(bad[-1].file, f"{bad[-1].why}{allowed}", remedy)
+
+
+class RowWriter:
+    """Append rows to an .npy file whose number of rows is known only at the end. Memory stays flat, unlike a memmap's.
+
+    NumPy leaves room in the header for a longer first axis, so it is written again in place.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type):
+        self.shape, self.dtype, self.rows = shape, np.dtype(dtype), 0
+        self.handle = path.open("wb")
+        self._header()
+
+    def _header(self) -> None:
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.handle, header)
+
+    def append(self, row: np.ndarray) -> None:
+        """Write one row of the shape given."""
+        if row.shape != self.shape:
+            raise ValueError(f"row of shape {row.shape}, not {self.shape}")
+        self.handle.write(np.ascontiguousarray(row, self.dtype).tobytes())
+        self.rows += 1
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.handle.seek(0)
+        self._header()
+        self.handle.close()
+
+
+def warnings(oddities: list[tuple[str, str, int]]) -> list[str]:
+    """Group (what looks wrong, sample id, pixels) to one line per kind: how many, and the first names."""
+    lines = []
+    for kind in sorted({kind for kind, _, _ in oddities}):
+        names = [name for other, name, _ in oddities if other == kind]
+        pixels = sum(pixels for other, _, pixels in oddities if other == kind)
+        more = ", ..." if len(names) > SHOWN else ""
+        lines.append(f"{kind}: {len(names)} sample(s), {pixels:,} pixels: {', '.join(names[:SHOWN])}{more}")
+    return lines
+
+
+def described(bad: Bad, root: Path) -> dict[str, Any]:
+    """Return an unusable file as it stands in facts, its path relative to the raw root."""
+    return {"file": bad.file.relative_to(root).as_posix(), "why": bad.why, "samples": list(bad.names)}

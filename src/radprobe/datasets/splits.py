@@ -1,0 +1,184 @@
+"""The recipes that give every sample its part: train, val or test. A patient is always in one part."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radprobe import catalog, files
+from radprobe.artifacts import PARTS, Index, Split
+from radprobe.catalog import OfficialLists, Published, SplitRecipe, Stratified, Systematic
+from radprobe.files import RadprobeError
+
+
+def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split:
+    """Give every sample of `index` its part by a recipe of the catalog; the order of the rows does not matter.
+
+    `seed` matters to the stratified recipe only. facts hold the recipe, counts by part and the classes left out.
+    """
+    recipes = {OfficialLists: _official_lists, Systematic: _systematic, Stratified: _stratified}
+    part_of = recipes[type(recipe)](index, recipe, seed)
+    table = index.table[["sample_id", "patient_id"]].copy()
+    table["part"] = table["patient_id"].map(part_of)
+    table = table.sort_values("sample_id", ignore_index=True)
+    counts = _counts(table, index)
+    classes, left_out = index.facts["classes"], {}
+    if isinstance(recipe, Stratified) and index.classes:
+        positive = {c: {part: counts[part]["positive_patients"][c] for part in PARTS} for c in classes}
+        left_out = {c: by_part for c, by_part in positive.items() if min(by_part.values()) < recipe.min_positives}
+    facts = {
+        "dataset": index.facts["dataset"],
+        "name": name,
+        "seed": seed,
+        "recipe": recipe.model_dump(),
+        "parts": counts,
+        "left_out": left_out,
+    }
+    return Split(table, [c for c in classes if c not in left_out], facts)
+
+
+def _official_lists(index: Index, recipe: OfficialLists, seed: int) -> dict[str, str]:
+    """Return patient -> part: the publisher's lists; the last `val_tail` lines of train_val are val.
+
+    Where the list at hand is shorter than the complete one (phantoms), the tail is shortened in proportion. Lines are
+    counted in the list, absent images included, so a partial copy puts each image where the complete one does. A
+    patient of whom any image is in the tail is val as a whole: in the official list the cut splits nobody.
+    """
+    table, n_lines = index.table, index.facts["n_train_val"]
+    tail = round(recipe.val_tail * n_lines / recipe.total)
+    parts = {}
+    for part in ("train", "val", "test"):  # later ones win
+        chosen = table["meta:list"] == ("test" if part == "test" else "train_val")
+        if part == "val":
+            chosen &= table["meta:list_row"].astype(int) >= n_lines - tail
+        parts |= dict.fromkeys(table.loc[chosen, "patient_id"], part)
+    return parts
+
+
+def _systematic(index: Index, recipe: Systematic, seed: int) -> dict[str, str]:
+    """Return patient -> part: evenly spaced patients by name, test first, then val from the rest."""
+    patients = sorted(set(index.table["patient_id"]))
+    scale = len(patients) / recipe.total
+    test = _evenly(patients, round(recipe.test * scale))
+    rest = [patient for patient in patients if patient not in set(test)]
+    val = _evenly(rest, round(recipe.val * scale))
+    return dict.fromkeys(rest, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
+
+
+def _evenly(items: list[str], k: int) -> list[str]:
+    """Return `arange(0, n, n / k).round()` of the items: the study's rule."""
+    if not k:
+        return []
+    positions = np.arange(0, len(items), len(items) / k).round().astype(int)
+    return [items[position] for position in positions[:k]]
+
+
+def _stratified(index: Index, recipe: Stratified, seed: int) -> dict[str, str]:
+    """Return patient -> part by iterative stratification (Sechidis et al., ECML PKDD 2011), over patients.
+
+    The class with the fewest patients not yet placed goes first; each of its patients goes to the part that still
+    wants that class most, then to the part that wants patients most. A patient has a class where any image has it.
+    """
+    labels = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"].to_numpy()).any()
+    labels = labels.iloc[np.random.default_rng(seed).permutation(len(labels))]  # groupby has sorted the patients
+    positive = labels.to_numpy(bool)
+    shares = np.array([1 - recipe.val - recipe.test, recipe.val, recipe.test])
+    wanted, wanted_classes = shares * len(positive), shares[:, None] * positive.sum(0)
+    placed = np.full(len(positive), -1)
+
+    def place(row: int, want: np.ndarray) -> None:
+        part = np.lexsort((wanted, want))[-1]
+        placed[row] = part
+        wanted[part] -= 1
+        wanted_classes[part] -= positive[row]
+
+    while (left := positive[placed < 0].sum(0)).any():
+        rarest = np.where(left > 0, left, np.inf).argmin()
+        for row in np.flatnonzero((placed < 0) & positive[:, rarest]):
+            place(row, wanted_classes[:, rarest])
+    for row in np.flatnonzero(placed < 0):
+        place(row, wanted)
+    return {patient: PARTS[part] for patient, part in zip(labels.index, placed, strict=True)}
+
+
+def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
+    labels = index.table.set_index("sample_id")
+    counts = {}
+    for part in PARTS:
+        rows = table[table["part"] == part]
+        here = labels.loc[rows["sample_id"]]
+        positive = {name: here.loc[here[f"label:{name}"] == 1, "patient_id"] for name in index.classes}
+        counts[part] = {
+            "samples": len(rows),
+            "patients": int(rows["patient_id"].nunique()),
+            "positives": {name: len(who) for name, who in positive.items()},
+            "positive_patients": {name: int(who.nunique()) for name, who in positive.items()},
+        }
+    return counts
+
+
+def limited(index: Index, limit: int | None) -> Index:
+    """Return the samples of `limit` evenly spaced patients (all, where there are no more), and say so in facts."""
+    patients = sorted(set(index.table["patient_id"]))
+    if limit is None or limit >= len(patients):
+        return index
+    chosen = {patients[position * len(patients) // limit] for position in range(limit)}
+    table = index.table[index.table["patient_id"].isin(chosen)].reset_index(drop=True)
+    return Index(table, {**index.facts, "limit": {"patients": limit, "of": len(patients)}})
+
+
+def check_parts(split: Split, index: Index) -> None:
+    """Raise RadprobeError where a part is empty, or where val or test has no class with positives and negatives."""
+    dataset, name = split.facts["dataset"], split.facts["name"]
+    remedy = _remedy(dataset, name, index)
+    if not split.classes:
+        wanted = split.facts["recipe"]["min_positives"]
+        reason = f"no class has {wanted} positive patients in each part"
+        raise RadprobeError(f"{dataset}, split '{name}'", reason, remedy)
+    for part in PARTS:
+        rows, where = split.rows(index, part), f"{dataset}, split '{name}', part '{part}'"
+        if not rows.size:
+            sizes = ", ".join(f"{split.facts['parts'][p]['samples']} {p}" for p in PARTS)
+            raise RadprobeError(where, f"has no sample ({sizes})", remedy)
+        if part != "train" and index.classes and not _defined(split, index, rows):
+            reason = f"none of the {len(split.classes)} classes has both positives and negatives"
+            raise RadprobeError(where, f"{reason} among its {rows.size} samples: no AUROC is defined", remedy)
+
+
+def _defined(split: Split, index: Index, rows: np.ndarray) -> bool:
+    labels = index.labels()[rows][:, [index.classes.index(name) for name in split.classes]]
+    return bool(((labels == 1).any(0) & (labels == 0).any(0)).any())
+
+
+def _remedy(dataset: str, name: str, index: Index) -> str:
+    ways = []
+    if index.facts["limit"]:
+        ways.append("raise limit")
+    if index.facts["partial"]:
+        ways.append("complete the copy")
+    if index.facts["phantom"]:
+        ways.append(f"raise datasets.{dataset}.phantom.patients")
+    entry = catalog.datasets()[dataset]
+    others = [f"datasets.{dataset}.split: {other}" for other in entry.splits if other != name]
+    return "; or ".join([*ways, *others]) or "check the raw copy against its publisher's list"
+
+
+def against_published(split: Split, index: Index, published: Published | None) -> dict[str, Any]:
+    """Return the published sizes of the parts, and whether ours equal them (None where they need not).
+
+    They must where the copy is complete, nothing was left out, and the split is the study's.
+    """
+    expected = published.parts if published else {}
+    facts, recipe = index.facts, split.facts["recipe"]["recipe"]
+    whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or facts.get("quarantine"))
+    if not expected or not whole or recipe == "stratified":
+        return {"parts": expected, "equal": None}
+    return {"parts": expected, "equal": {part: split.facts["parts"][part]["samples"] for part in expected} == expected}
+
+
+def write_listing(split: Split, path: Path) -> None:
+    """Write a split as the small CSV that is kept under splits/: patient, sample, split."""
+    listing = split.table.rename(columns={"patient_id": "patient", "sample_id": "sample", "part": "split"})
+    with files.atomic(path) as temporary:
+        listing[["patient", "sample", "split"]].to_csv(temporary, index=False, lineterminator="\n")

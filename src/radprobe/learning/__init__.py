@@ -1,0 +1,1 @@
+"""How a thing is fitted: frozen features, neighbours, the linear grid, decoders."""

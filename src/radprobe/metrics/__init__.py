@@ -1,0 +1,1 @@
+"""How good predictions are, how sure that is, and whether two differ; numpy only, from stored predictions alone."""

@@ -1,0 +1,143 @@
+"""AUROC and AUPRC, exact, with ties, for one or thousands of weightings of the same samples.
+
+Sorting is done once. What both need is, at each distinct score that a positive has, the weight of positives there and
+of everything above: sums over runs of the sorted samples, so one sparse matrix times the weights gives all resamples.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from radprobe.metrics.resampling import Bootstrap, draws, interval, patients_of
+
+MACRO = "macro"
+
+
+class Ranking:
+    """The samples of one class in order of score.
+
+    scores: [n] finite or infinite, higher is more likely. targets: [n], 1 or 0; samples with any other value (NaN, -1)
+    are left out.
+    units: [n], the row of the weights that each sample takes (its patient), below `n_units`.
+    """
+
+    def __init__(self, scores: np.ndarray, targets: np.ndarray, units: np.ndarray, n_units: int):
+        known = (targets == 0) | (targets == 1)
+        scores, targets, units = scores[known], targets[known] == 1, units[known]
+        self.positives, self.negatives = int(targets.sum()), int((~targets).sum())
+        # A group is a set of tied samples with a positive among them; thresholds elsewhere change neither area.
+        distinct, group = np.unique(-scores, return_inverse=True)
+        kept = np.flatnonzero(np.bincount(group, weights=targets, minlength=len(distinct)))
+        # Run 2 i is what lies between group i - 1 and group i, run 2 i + 1 is group i, the last run is what follows.
+        run = 2 * np.searchsorted(kept, group, side="left")
+        run[np.isin(group, kept)] += 1
+        self._runs = _sums(run, units, (2 * len(kept) + 1, n_units))
+        self._positive = _sums(run[targets] // 2, units[targets], (len(kept), n_units))
+
+    @property
+    def defined(self) -> bool:
+        """Are there both positives and negatives?"""
+        return self.positives > 0 and self.negatives > 0
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return AUROC [r] and AUPRC [r] for weights [units, r]; NaN where positives or negatives weigh nothing.
+
+        AUROC = P(score of a positive > score of a negative) + P(tie) / 2 (Hanley and McNeil 1982). AUPRC is average
+        precision, sum over thresholds of (R_i - R_(i-1)) P_i, without interpolation, as scikit-learn defines it.
+        """
+        positive, runs = self._positive @ weights, self._runs @ weights
+        total_positive = positive.sum(0)
+        total_negative = runs.sum(0) - total_positive
+        tied = runs[1::2] - positive
+        above = np.cumsum(runs[0:-1:2] + tied, axis=0) - tied  # negatives that are ranked above each group
+        wins = (positive * (total_negative - above - tied / 2)).sum(0)
+        hits = np.cumsum(positive, axis=0)
+        called = hits + above + tied
+        precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+        defined = (total_positive > 0) & (total_negative > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            auroc = np.where(defined, wins / (total_positive * total_negative), np.nan)
+            auprc = np.where(defined, (positive * precision).sum(0) / total_positive, np.nan)
+        return auroc, auprc
+
+
+def _sums(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+
+
+class Classifier:
+    """The rankings of all classes, for targets [n, classes] and scores [n, classes] of samples of patients [n]."""
+
+    def __init__(self, scores: np.ndarray, targets: np.ndarray, patient_ids):
+        self.units, self.patients = patients_of(patient_ids)
+        self.targets = np.asarray(targets)
+        columns = zip(np.asarray(scores).T, self.targets.T, strict=True)
+        self.rankings = [Ranking(score, target, self.units, self.patients) for score, target in columns]
+
+    @property
+    def defined(self) -> np.ndarray:
+        """Return which classes have positives and negatives, bool [classes]."""
+        return np.array([ranking.defined for ranking in self.rankings], bool)
+
+    def areas(self, weights: np.ndarray) -> np.ndarray:
+        """Return AUROC and AUPRC by class, [r, classes, 2], for patient weights [patients, r]."""
+        return np.stack([np.stack(ranking.areas(weights), axis=-1) for ranking in self.rankings], axis=1)
+
+    def auroc(self, weights: np.ndarray) -> np.ndarray:
+        """Return the macro AUROC [r]: the mean over the classes that are defined in that resample."""
+        return macro(self.areas(weights)[..., 0])
+
+    def auroc_study(self, weights: np.ndarray) -> np.ndarray:
+        """Return the study's macro AUROC [r]: an undefined class counts as 0 and is averaged in (D08)."""
+        return np.nan_to_num(self.areas(weights)[..., 0], nan=0.0).mean(axis=1)
+
+
+def macro(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis of what is defined; NaN where nothing is."""
+    known = ~np.isnan(values)
+    total, n = np.where(known, values, 0).sum(-1), known.sum(-1)
+    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+
+
+def rows(scores: np.ndarray, targets: np.ndarray, classes: list[str], patient_ids, how: Bootstrap) -> list[dict]:
+    """Return one row a metric and class: auroc, auprc by class and macro, and auroc_study (macro only).
+
+    auroc_study is the study's definition, beside ours for comparison: macro AUROC over float32 sigmoids of the scores
+    (D23), in which an undefined class counts as 0 (D08).
+    """
+    ours, study = (Classifier(each, targets, patient_ids) for each in (scores, sigmoid32(scores)))
+    once = np.ones((ours.patients, 1))
+    point, drawn = ours.areas(once)[0], draws(ours.areas, ours.patients, how)
+    whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.defined.sum())}
+    gone = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]
+    found = []
+    for column, metric in enumerate(("auroc", "auprc")):
+        for index, name in enumerate(classes):
+            ranking, known = ours.rankings[index], np.isin(ours.targets[:, index], (0, 1))
+            sizes = {"n_patients": len(np.unique(ours.units[known])), "n_samples": int(known.sum())}
+            sizes |= {"n_classes": int(ranking.defined)}
+            found.append(_row(metric, name, point[index, column], drawn[:, index, column], sizes, how))
+            found[-1]["note"] = _undefined(ranking) or found[-1]["note"]
+        note = f"left out, undefined: {', '.join(gone)}" if gone else ""
+        found.append(_row(metric, MACRO, macro(point[:, column]), macro(drawn[..., column]), whole, how, note))
+    drawn, whole = draws(study.auroc_study, study.patients, how), {**whole, "n_classes": len(classes)}
+    note = f"undefined, counted as 0: {', '.join(gone)}" if gone else ""
+    return [*found, _row("auroc_study", MACRO, study.auroc_study(once)[0], drawn, whole, how, note)]
+
+
+def sigmoid32(scores: np.ndarray) -> np.ndarray:
+    """Return the float32 sigmoid of scores; large ones saturate to exactly 0 or 1, which makes ties (D23)."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-np.asarray(scores, np.float32)))
+
+
+def _row(metric: str, name: str, value: float, drawn: np.ndarray, sizes: dict, how: Bootstrap, note: str = "") -> dict:
+    low, high, why = interval(drawn, sizes["n_patients"], how)
+    if np.isnan(value):
+        low = high = np.nan
+    note = "; ".join(filter(None, (note, why)))
+    return {"metric": metric, "class": name, "value": float(value), "low": low, "high": high, **sizes, "note": note}
+
+
+def _undefined(ranking: Ranking) -> str:
+    lacking = [name for name in ("positives", "negatives") if not getattr(ranking, name)]
+    return f"undefined: no {' and no '.join(lacking)}" if lacking else ""

@@ -1,0 +1,120 @@
+"""Overlap of label maps: DSC and IoU by case, and the study's pooled definitions, all from one confusion matrix a case.
+
+A class that is absent from both truth and prediction has no overlap to measure: NaN, left out and counted. Present in
+only one of them, it scores 0. (MONAI's DiceMetric with ignore_empty=True also leaves out an empty truth that was
+predicted non-empty; a false alarm is then free, so it is not followed there.)
+"""
+
+import numpy as np
+import pandas as pd
+
+from radprobe.metrics.classification import MACRO, macro
+from radprobe.metrics.resampling import Bootstrap, draws, interval, patients_of
+
+
+def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Return pixels by true (row) and predicted (column) label, int64 [k, k]; k = classes + 1, 0 is background.
+
+    Raises ValueError when the maps differ in shape or a label is above `classes`.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
+    k, top = classes + 1, max(truth.max(initial=0), prediction.max(initial=0))
+    if top > classes:
+        raise ValueError(f"label {top} where there are {classes} classes")
+    pairs = truth.reshape(-1).astype(np.intp) * k + prediction.reshape(-1)
+    return np.bincount(pairs, minlength=k * k).reshape(k, k)
+
+
+def overlaps(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return tp, fp, fn of the foreground classes [..., classes] from confusion matrices [..., k, k]."""
+    tp = np.diagonal(matrix, axis1=-2, axis2=-1)[..., 1:]
+    return tp, matrix.sum(-2)[..., 1:] - tp, matrix.sum(-1)[..., 1:] - tp
+
+
+def dsc(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """Return the Dice similarity coefficient 2 tp / (2 tp + fp + fn); NaN where nothing is there."""
+    return _ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def iou(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """Return the intersection over union (Jaccard) tp / (tp + fp + fn); NaN where nothing is there."""
+    return _ratio(tp, tp + fp + fn)
+
+
+def without_background(matrix: np.ndarray) -> np.ndarray:
+    """Return confusion matrices [..., k, k] without the pixels whose truth is background, as in the study (D06)."""
+    kept = matrix.copy()
+    kept[..., 0, :] = 0
+    return kept
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    return np.divide(over, under, out=np.full(np.shape(under), np.nan), where=under > 0)
+
+
+class Segmenter:
+    """The confusion matrices [cases, k, k] of one protocol, for cases of patients [cases]."""
+
+    PER_CASE = ("dsc", "iou")
+    POOLED = ("dsc_pooled", "jaccard_study")
+
+    def __init__(self, matrices: np.ndarray, patient_ids):
+        self.matrices = np.asarray(matrices)
+        self.units, self.patients = patients_of(patient_ids)
+        parts = overlaps(self.matrices)
+        self.cases = {"dsc": dsc(*parts), "iou": iou(*parts)}  # [cases, classes]
+
+    def estimate(self, metric: str, weights: np.ndarray) -> np.ndarray:
+        """Return a metric by class and, last, its macro, [r, classes + 1], for patient weights [patients, r].
+
+        dsc, iou: the mean over cases of each case's value; macro is the mean over cases of each case's mean over its
+        defined classes. dsc_pooled (D07) and jaccard_study (D06, D07): all pixels of all cases as one, macro over the
+        foreground classes that are there.
+        """
+        by_case = weights[self.units].T  # [r, cases]
+        if metric in self.PER_CASE:
+            values = np.concatenate([self.cases[metric], macro(self.cases[metric])[:, None]], axis=1)
+            known = ~np.isnan(values)
+            return _ratio(by_case @ np.where(known, values, 0), by_case @ known)
+        matrices = self.matrices if metric == "dsc_pooled" else without_background(self.matrices)
+        k = matrices.shape[-1]
+        pooled = (by_case @ matrices.reshape(len(matrices), -1)).reshape(-1, k, k)
+        values = (dsc if metric == "dsc_pooled" else iou)(*overlaps(pooled))
+        return np.concatenate([values, macro(values)[:, None]], axis=1)
+
+
+def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap) -> list[dict]:
+    """Return one row a metric and class, and macro: dsc, iou, dsc_pooled, jaccard_study; see `Segmenter.estimate`."""
+    found, n = [], len(segmenter.matrices)
+    defined = ~np.isnan(segmenter.cases["dsc"])  # [cases, classes]
+    for metric in (*segmenter.PER_CASE, *segmenter.POOLED):
+        point = segmenter.estimate(metric, np.ones((segmenter.patients, 1)))[0]
+        drawn = draws(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
+        for column, name in enumerate([*classes, MACRO]):
+            kept = defined.any(axis=1) if name == MACRO else defined[:, column]
+            patients = len(np.unique(segmenter.units[kept]))
+            low, high, note = interval(drawn[:, column], patients, how)
+            if np.isnan(point[column]):
+                low = high = np.nan
+                note = "undefined: absent from truth and prediction in every case"
+            elif not kept.all():
+                gone = f"{n - kept.sum()} of {n} cases left out: absent from truth and prediction"
+                note = "; ".join(filter(None, (gone, note)))
+            row = {"metric": metric, "class": name, "value": float(point[column]), "low": low, "high": high}
+            there = int(defined.any(axis=0).sum()) if name == MACRO else int(defined[:, column].any())
+            found.append(
+                {**row, "n_patients": patients, "n_samples": int(kept.sum()), "n_classes": there, "note": note}
+            )
+    return found
+
+
+def case_rows(segmenter: Segmenter, classes: list[str], case_ids, patient_ids) -> pd.DataFrame:
+    """Return dsc and iou of every case, by class and macro: columns case_id, patient_id, metric, class, value."""
+    tables = []
+    for metric, values in segmenter.cases.items():
+        columns = dict(zip(classes, values.T, strict=True)) | {MACRO: macro(values)}
+        for name, column in columns.items():
+            table = {"case_id": case_ids, "patient_id": patient_ids, "metric": metric, "class": name, "value": column}
+            tables.append(pd.DataFrame(table))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,1 @@
+"""Backbones: verified weights and frozen encoders; decoders on their dense maps."""

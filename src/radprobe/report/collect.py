@@ -1,0 +1,137 @@
+"""What has been made: every manifest of the study that is there, and for each cell how far it came."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radprobe import catalog
+from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Manifest, Scores
+from radprobe.files import RadprobeError
+from radprobe.study import PREDICTING, Step, Study, slug
+
+LOG_LINES = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A dataset x backbone (None: the comparison of the dataset's backbones), and how far it came."""
+
+    dataset: str
+    backbone: str | None
+    state: str  # done | failed | not run
+    step: Step  # the last one, or the first that is not there
+    why: str = ""
+
+
+class Findings:
+    """A study and what of it exists. Nothing that is missing or broken is fatal: it is told."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self._broken: dict[Step, str] = {}  # manifests that are there and cannot be read
+        self._scores = {step: self._load(Scores.load, step) for step in study.steps.values() if step.verb == "score"}
+        compared = [step for step in study.steps.values() if step.verb == "compare"]
+        self._comparisons = {step: self._load(Comparison.load, step) for step in compared}
+
+    def _load(self, load: Callable[[Path], Any], step: Step) -> Any:
+        if not _is_made(step):
+            return None
+        try:
+            return load(step.folder)
+        except RadprobeError as error:
+            self._broken[step] = str(error)
+            return None
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    @property
+    def datasets(self) -> dict[str, catalog.Dataset]:
+        """The datasets of the study that are here."""
+        return {name: catalog.datasets()[name] for name in self.study.datasets_here}
+
+    def title(self, backbone: str) -> str:
+        """Return how a backbone is called; derived weights are named as such."""
+        entry = self.study.backbone(backbone)
+        return f"{entry.title} (derived weights)" if entry.derived else entry.title
+
+    def family(self, backbone: str) -> str:
+        """Return the family of a backbone."""
+        return self.study.backbone(backbone).family
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """All scores, as SCORES_SCHEMA says."""
+        tables = [each.table for each in self._scores.values() if each]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(SCORES_SCHEMA.columns))
+
+    @cached_property
+    def comparison(self) -> pd.DataFrame:
+        """All paired differences, as COMPARISON_SCHEMA says."""
+        tables = [each.table for each in self._comparisons.values() if each]
+        empty = pd.DataFrame(columns=list(COMPARISON_SCHEMA.columns))
+        return pd.concat(tables, ignore_index=True) if tables else empty
+
+    def cases(self, dataset: str, backbone: str) -> pd.DataFrame | None:
+        """Return the per-case values of a cell, or None."""
+        found = self._scores.get(self.study.steps.get(("score", dataset, backbone)))
+        return found.cases if found else None
+
+    def facts(self, verb: str, dataset: str | None, backbone: str | None = None, kind: str | None = None) -> dict:
+        """Return the facts of a manifest that a step made, {} where it is not there."""
+        step = self.study.steps.get((verb, dataset, backbone))
+        if step is None:
+            return {}
+        path = step.folder / f"{kind}.json" if kind else step.outputs[0]
+        try:
+            return Manifest.read(path).facts
+        except RadprobeError:
+            return {}
+
+    # --- how far it came ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell of the study, and every comparison, with its state."""
+        return [self._cell(dataset, backbone) for dataset, backbone in self._all_cells()]
+
+    def _all_cells(self) -> Iterator[tuple[str, str | None]]:
+        for name, entry in self.datasets.items():
+            yield from ((name, backbone) for backbone in self.study.backbones_here)
+            if entry.task != "look":
+                yield name, None
+
+    def _cell(self, dataset: str, backbone: str | None) -> Cell:
+        task = catalog.datasets()[dataset].task
+        verbs = ("retrieve", "prepare", "split", "embed", PREDICTING.get(task), "score")
+        keys = [(verb, dataset, backbone if verb in verbs[3:] else None) for verb in verbs]
+        keys = [("weights", None, backbone), *keys] if backbone else [("compare", dataset, None)]
+        steps = [self.study.steps[key] for key in keys if key in self.study.steps]
+        for step in steps:
+            if why := self._broken.get(step):
+                return Cell(dataset, backbone, "failed", step, why)
+            if not _is_made(step):
+                log = log_tail(self.study, step)
+                lacking = [need for need in step.needs if not _is_made(need)]
+                waits = f"needs {lacking[0].verb} of {lacking[0].backbone or dataset}" if lacking else "not started"
+                return Cell(dataset, backbone, "failed" if log else "not run", step, log or waits)
+        return Cell(dataset, backbone, "done", steps[-1])
+
+
+def _is_made(step: Step) -> bool:
+    return all(path.is_file() for path in step.outputs)
+
+
+def log_tail(study: Study, step: Step) -> str:
+    """Return the last lines of a step's log, "" where it has none."""
+    middle = filter(None, (step.verb, step.dataset, slug(step.backbone or "")))
+    path = study.path("work").joinpath("logs", *middle, f"{step.spec}.log")
+    if not path.is_file():
+        return ""
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "\n".join(lines[-LOG_LINES:]) or "ended without a word"

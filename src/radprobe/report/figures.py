@@ -1,0 +1,101 @@
+"""One figure per dataset: every backbone's score with its interval, a marker for each protocol."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from radprobe import files
+from radprobe.report import style, words
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column, headline
+
+METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same scores give the same bytes
+STEP = 0.2  # between protocols of one backbone, in rows
+
+
+def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
+    """Return the figure of a dataset as SVG: backbones on y grouped by family, controls last, scores on x."""
+    entry = findings.datasets[dataset]
+    with matplotlib.rc_context(style.RC):
+        if not columns:
+            return _empty(f"{entry.title}: no scores yet")
+        main = headline(columns)
+        rows = _rows(findings, columns)
+        figure = Figure(figsize=(7.2, 1.5 + 0.2 * len(rows) * max(len(columns), 2)), layout="constrained")
+        axes = figure.subplots()
+        for index, column in enumerate(columns):
+            _draw_column(axes, findings, column, rows, (index - (len(columns) - 1) / 2) * STEP, style.MARKERS[index])
+        labels = [_short(findings.title(name)) for name in rows]
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_axisbelow(True)
+        axes.grid(axis="x", color="#888888", alpha=0.3, linewidth=0.6)
+        patients = max(score.patients for score in main.scores.values())
+        axes.set_xlabel(f"{words.METRICS[main.metric]}, macro, {patients} test patients; bars: 95 % intervals")
+        figure.suptitle(f"{entry.title}\n{words.finding(main, findings.title)}", x=0.01, ha="left", fontsize=11)
+        figure.legend(handles=_legend(findings, columns, rows), loc="outside lower left", ncols=4, frameon=False)
+        return _svg(figure)
+
+
+def _rows(findings: Findings, columns: list[Column]) -> list[str]:
+    here = {name for column in columns for name in column.scores}
+    families = list(style.FAMILIES)
+    return sorted(
+        (name for name in findings.study.backbones if name in here),
+        key=lambda name: families.index(findings.family(name)),
+    )
+
+
+def _draw_column(axes, findings: Findings, column: Column, rows: list[str], shift: float, marker: str) -> None:
+    for place, name in enumerate(rows):
+        score = column.scores.get(name)
+        if score is None or not score.defined:
+            continue
+        colour = style.FAMILIES[findings.family(name)]
+        if words.interval(score):
+            axes.plot([score.low, score.high], [place + shift] * 2, color=colour, linewidth=1.8)
+        filled = "none" if name in column.controls else colour
+        axes.plot(score.value, place + shift, marker, color=colour, markerfacecolor=filled, markersize=6)
+
+
+def _legend(findings: Findings, columns: list[Column], rows: list[str]) -> list[Line2D]:
+    families = dict.fromkeys(findings.family(name) for name in rows)
+    lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=_family(name)) for name in families]
+    marks = zip(columns, style.MARKERS, strict=False)
+    kind = {"linestyle": "none", "color": style.INK}
+    return lines + [Line2D([], [], marker=mark, label=column.protocol, **kind) for column, mark in marks]
+
+
+def _family(name: str) -> str:
+    return "control (hollow)" if name == "control" else name
+
+
+def _short(title: str, most: int = 38) -> str:
+    return title if len(title) <= most else title[: most - 1] + "…"
+
+
+def _empty(text: str) -> str:
+    figure = Figure(figsize=(7.2, 1.2))
+    figure.text(0.02, 0.5, text)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=METADATA)
+    return buffer.getvalue()
+
+
+def save(path: Path, svg: str) -> None:
+    """Write a figure as its own file, on white paper."""
+    files.write_text(path, svg)
+
+
+def inline(svg: str) -> str:
+    """Return a figure to stand inside a page: the page's ink and paper, and no XML heading."""
+    body = svg[svg.index("<svg") :]
+    return body.replace(style.INK, "currentColor").replace(f"fill: {style.PAPER}", "fill: none")

@@ -1,0 +1,99 @@
+"""Which samples to look at, and the pictures of them: the best, median and worst cases, through several backbones."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Predictions, Truth
+from radprobe.files import RadprobeError
+from radprobe.report import pictures, words
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column
+
+BACKBONES = 5  # side by side, at most
+
+
+@dataclass
+class Gallery:
+    """Pictures of a dataset: for every sample a row, for every backbone a column. `why` says what is not shown."""
+
+    dataset: str
+    title: str
+    samples: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    overlays: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # backbone -> (picture, caption)
+    features: dict[str, list[str]] = field(default_factory=dict)
+    why: list[str] = field(default_factory=list)
+
+
+def gallery(findings: Findings, dataset: str, column: Column | None) -> Gallery:
+    """Return the pictures of a dataset; empty, with the reason, where they may not or cannot be shown."""
+    entry, report = findings.datasets[dataset], findings.study.params.report
+    found = Gallery(dataset, entry.title)
+    if report.images == "none" or (report.images == "auto" and entry.gated):
+        reason = "report.images is none" if report.images == "none" else "access to this dataset is gated"
+        found.why.append(f"No pictures: {reason}. report.images: thumbnails shows them.")
+        return found
+    try:
+        _fill(found, findings, column, report.examples)
+    except (RadprobeError, FileNotFoundError) as error:
+        found.why.append(f"Not shown: {error}")
+    return found
+
+
+def _fill(found: Gallery, findings: Findings, column: Column | None, examples: int) -> None:
+    folder = findings.study.steps["prepare", found.dataset, None].folder
+    index, pixels = Index.load(folder), Pixels.load(folder)
+    rows, found.samples = _choose(findings, index, column, examples)
+    sizes = [pictures.size_of(tuple(pixels.shapes[row])) for row in rows]
+    found.images = [
+        pictures.uri(pictures.grey(pixels.images[row], size)) for row, size in zip(rows, sizes, strict=True)
+    ]
+    if column:
+        truth = Truth.load(folder)
+        for backbone in _backbones(findings, column):
+            found.overlays[backbone] = _overlays(findings, column, backbone, truth, index, pixels, rows, sizes)
+    for backbone in _backbones(findings, column):
+        step = findings.study.steps["embed", found.dataset, backbone]
+        if not step.outputs[0].is_file():
+            found.why.append(f"{findings.title(backbone)} has no features yet.")
+        elif not any(".dense." in name for name in Manifest.read(step.outputs[0]).files):
+            found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
+        else:
+            dense = Embeddings.load(step.folder, dense=True).dense[rows]
+            found.features[backbone] = [pictures.uri(each) for each in pictures.components(dense, sizes)]
+
+
+def _choose(findings: Findings, index: Index, column: Column | None, examples: int) -> tuple[np.ndarray, list[str]]:
+    """Return rows of the Index and their names: from the best to the worst case of the best backbone, or evenly spaced."""
+    if column is None:
+        rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
+        return rows, index.table["sample_id"].iloc[rows].tolist()
+    cases = findings.cases(column.dataset, column.best)
+    chosen = (cases["protocol"] == column.protocol) & (cases["part"] == "test") & (cases["class"] == "macro")
+    cases = cases[chosen & (cases["metric"] == column.metric)].dropna(subset="value")
+    cases = cases.sort_values(["value", "case_id"], ascending=[False, True])
+    places = np.unique(np.linspace(0, len(cases) - 1, examples).round().astype(int))
+    names = ["best", "median", "worst"] if len(places) == 3 else [f"rank {place + 1} of {len(cases)}" for place in places]
+    ids = cases["case_id"].iloc[places].tolist()
+    position = {volume: row for row, volume in enumerate(index.table["volume_id"])}
+    return np.array([position[case] for case in ids]), [f"{n}: {case}" for n, case in zip(names, ids, strict=True)]
+
+
+def _backbones(findings: Findings, column: Column | None) -> list[str]:
+    if column is None:
+        return findings.study.backbones_here[:BACKBONES]
+    return [column.best, *(name for name in column.order if name != column.best)][:BACKBONES]
+
+
+def _overlays(findings, column, backbone, truth, index, pixels, rows, sizes) -> list[tuple[str, str]]:
+    verb = findings.study.steps["segment", column.dataset, backbone]
+    maps, cases = Predictions.load(verb.folder).maps[column.protocol], findings.cases(column.dataset, backbone)
+    chosen = (cases["protocol"] == column.protocol) & (cases["metric"] == column.metric) & (cases["class"] == "macro")
+    values = cases[chosen].set_index("case_id")["value"]
+    found = []
+    for row, size in zip(rows, sizes, strict=True):
+        case = index.table["volume_id"].iloc[row]
+        picture = pictures.overlay(pixels.images[row], truth.maps[case], maps[case], size)
+        found.append((pictures.uri(picture), f"{words.METRICS[column.metric]} {words.number(values[case])}"))
+    return found

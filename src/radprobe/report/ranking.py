@@ -1,0 +1,108 @@
+"""One dataset under one protocol: who scores what, and which differences the paired intervals resolve."""
+
+import math
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from radprobe.catalog import PRIMARY_METRIC
+from radprobe.report.collect import Findings
+from radprobe.study import RANDOM
+
+PREFERRED = "linear"  # the protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; NaN where undefined, `note` says why."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    patients: int = 0
+    note: str = ""
+
+    @property
+    def defined(self) -> bool:
+        """Is there a value?"""
+        return not math.isnan(self.value)
+
+    @property
+    def sign(self) -> int | None:
+        """Which side of 0 the whole interval lies on: 1, -1, 0 when it holds 0, None when there is no interval."""
+        if math.isnan(self.low):
+            return None
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+    def negated(self) -> "Estimate":
+        """Return the same difference seen from the other side."""
+        return Estimate(-self.value, -self.high, -self.low, self.patients, self.note)
+
+
+@dataclass(frozen=True)
+class Column:
+    """The primary metric (macro, test) of every backbone on a dataset under one protocol."""
+
+    dataset: str
+    protocol: str
+    metric: str
+    scores: dict[str, Estimate]
+    seconds: dict[str, float] = field(default_factory=dict)
+    controls: frozenset[str] = frozenset()
+    differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+
+    @property
+    def order(self) -> list[str]:
+        """The backbones with a defined score, best first."""
+        known = [name for name, score in self.scores.items() if score.defined]
+        return sorted(known, key=lambda name: -self.scores[name].value)
+
+    @property
+    def best(self) -> str | None:
+        """The highest-scoring backbone that is no control (a control only where nothing else was scored)."""
+        return next((name for name in self.order if name not in self.controls), next(iter(self.order), None))
+
+    def difference(self, backbone: str, other: str) -> Estimate | None:
+        """Return score of `backbone` minus score of `other` on the same patients, None where it was not compared."""
+        if (backbone, other) in self.differences:
+            return self.differences[backbone, other]
+        found = self.differences.get((other, backbone))
+        return found.negated() if found else None
+
+    def tied(self, backbone: str) -> bool:
+        """Is `backbone`, not the best, indistinguishable from it by the paired interval?"""
+        found = self.difference(self.best, backbone) if backbone != self.best else None
+        return found is not None and found.sign == 0
+
+
+def columns(findings: Findings) -> list[Column]:
+    """Return a Column for each dataset and protocol that has scores."""
+    table, compared = findings.scores, findings.comparison
+    controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
+    found = []
+    for dataset, entry in findings.datasets.items():
+        metric = PRIMARY_METRIC.get(entry.task)
+        rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
+        rows = rows[(rows["class"] == "macro") & (rows["part"] == "test")]
+        for protocol, each in rows.groupby("protocol", sort=False):
+            pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
+            scores = {row["backbone"]: _estimate(row, "value") for row in each.to_dict("records")}
+            seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
+            differences = {(r["backbone"], r["other"]): _estimate(r, "difference") for r in pairs.to_dict("records")}
+            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences))
+    return found
+
+
+def headline(of_dataset: list[Column]) -> Column:
+    """Return the column that the verdict speaks of: the linear protocol, else the first."""
+    return next((column for column in of_dataset if column.protocol == PREFERRED), of_dataset[0])
+
+
+def twin(backbone: str) -> str:
+    """Return the id of the random twin of a backbone."""
+    return RANDOM + backbone
+
+
+def _estimate(row: dict, key: str) -> Estimate:
+    numbers = [math.nan if pd.isna(row[name]) else float(row[name]) for name in (key, "low", "high")]
+    return Estimate(*numbers, int(row["n_patients"]), row["note"])

@@ -1,0 +1,29 @@
+"""How everything looks, in one place: the accent, a colour for each family, fonts. Families: Okabe and Ito 2008."""
+
+ACCENT, ACCENT_DARK = "#5b3fa8", "#b9a5f5"  # on light and on dark paper
+FAMILIES = {
+    "self-supervised": "#0072b2",
+    "supervised": "#d55e00",
+    "weakly supervised": "#009e73",
+    "medical": "#cc79a7",
+    "own": "#56b4e9",
+    "control": "#8a8a8a",
+}
+TRUTH, PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)  # contours on grey images, RGB
+INK, PAPER = "#1b1d22", "#ffffff"
+MARKERS = ("o", "D", "^", "s", "v", "P")  # protocols, in order
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
+    "svg.hashsalt": "radprobe",  # the same figure is the same file
+    "text.parse_math": False,  # a dollar in a name is a dollar
+}

@@ -1,0 +1,149 @@
+"""prepare: verify all samples cheaply, then decode each file once and pack it as Index, Truth and Pixels."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radprobe import catalog, files
+from radprobe.artifacts import Index, Pixels, RawManifest, Truth
+from radprobe.catalog import Dataset
+from radprobe.console import say, track
+from radprobe.datasets import decoding, loader, splits
+from radprobe.datasets.decoding import Bad, Decoded, Picture, RowWriter
+from radprobe.files import RadprobeError
+from radprobe.study import Step, Study
+
+
+@dataclass
+class Job:
+    """One preparation: what it is told, and the findings that grow as it goes."""
+
+    side: int
+    threads: int
+    max_quarantine: int
+    bad: list[Bad] = field(default_factory=list)
+    oddities: list[tuple[str, str, int]] = field(default_factory=list)  # what looks wrong, sample, pixels
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+
+    def usable(self, results: Iterator[Any]) -> Iterator[Any]:
+        """Yield what is not Bad; raise RadprobeError at the first Bad beyond `max_quarantine`."""
+        for result in results:
+            if isinstance(result, Bad):
+                self.bad.append(result)
+                decoding.refuse(self.bad, self.max_quarantine)
+            else:
+                yield result
+
+
+def run(study: Study, step: Step) -> None:
+    """Write Index, Truth (segmentation) and Pixels, their manifests in this order.
+
+    Raises RadprobeError, before anything is decoded, where the study's split cannot be made of the samples, where a raw
+    file changed since it was retrieved, or where more than `max_quarantine` files have no sound header.
+    """
+    entry, source = catalog.datasets()[step.dataset], step.need("retrieve").folder
+    raw = RawManifest.load(source)
+    index = loader(step.dataset).samples(study.layout(step.dataset), entry, step.knobs["allow_missing"])
+    index = splits.limited(index, step.knobs["limit"])
+    _check_split(study, step, index)
+    job = Job(step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"])
+    sound = _check_files(job, decoding.pictures(index, raw.root), raw, source / "raw.json")
+    if job.bad:
+        _check_split(study, step, _without(index, job.bad))
+    dtype = np.uint8 if all(dtype == np.uint8 for _, dtype in sound) else np.int16
+    pixels = _pack(job, [picture for picture, _ in sound], dtype, step, entry)
+    index = _without(index, job.bad)
+    index.facts["quarantine"] = [decoding.described(bad, raw.root) for bad in job.bad]
+    pixels.facts = _report(job, index, entry)
+    for line in pixels.facts["warnings"]:
+        say(f"warning: {line}")
+    index.save(step.folder, step.spec)
+    pixels.save(step.folder, step.spec)
+
+
+def _check_split(study: Study, step: Step, index: Index) -> None:
+    name, recipes = study.params.datasets[step.dataset].split, catalog.datasets()[step.dataset].splits
+    if recipes:
+        splits.check_parts(splits.make_split(index, recipes[name], name, study.params.seed), index)
+
+
+def _check_files(job: Job, pictures: list[Picture], raw: RawManifest, manifest: Path) -> list[tuple[Picture, type]]:
+    """Return the pictures whose headers are sound, with the dtype of their pixels."""
+    known = dict(zip(raw.table["path"], raw.table["bytes"], strict=True))
+    for path in (path for picture in pictures for path in picture.files):
+        if not path.is_file() or known.get(path.relative_to(raw.root).as_posix()) != path.stat().st_size:
+            manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
+            reason = "changed since it was retrieved; the manifest of the raw files is set aside"
+            raise RadprobeError(path, reason, "run again: the raw files are hashed anew")
+    checked = files.stream_in_threads(decoding.check, pictures, job.threads)
+    return list(job.usable(track(checked, "check headers", len(pictures))))
+
+
+def _without(index: Index, bad: list[Bad]) -> Index:
+    gone = {name for one in bad for name in one.names}
+    return Index(index.table[~index.table["sample_id"].isin(gone)].reset_index(drop=True), dict(index.facts))
+
+
+def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step, entry: Dataset) -> Pixels:
+    """Stream images, masks and Truth to disk in one pass, in the order of the Index."""
+    folder, square, segmentation = step.folder, (job.side, job.side), entry.task == "segmentation"
+    with ExitStack() as stack:
+
+        def writer(name: str, dtype: type) -> RowWriter:
+            return stack.enter_context(RowWriter(stack.enter_context(files.atomic(folder / name)), square, dtype))
+
+        images = writer("images.npy", dtype)
+        masks = writer("masks.npy", np.uint8) if segmentation else None
+
+        def cases() -> Iterator[tuple]:
+            for decoded in _decode(job, pictures):
+                images.append(decoded.image)
+                if masks:
+                    masks.append(decoded.mask)
+                yield decoded.row.sample_id, decoded.row.patient_id, "", decoded.labels, decoded.row.spacing
+
+        if segmentation:
+            Truth.write(folder, step.spec, cases(), entry.classes)
+        else:
+            deque(cases(), maxlen=0)  # only to write the images
+    if not job.shapes:
+        decoding.refuse(job.bad, 0)
+    mapped = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks")[: 1 + segmentation]]
+    return Pixels(mapped[0], mapped[1] if segmentation else None, np.array(job.shapes, np.int32))
+
+
+def _decode(job: Job, pictures: list[Picture]) -> Iterator[Decoded]:
+    stream = files.stream_in_threads(lambda picture: decoding.decode(picture, job.side), pictures, job.threads)
+    for rows in job.usable(track(stream, "decode", len(pictures))):
+        for decoded in rows:
+            job.oddities += [(kind, decoded.row.sample_id, pixels) for kind, pixels in decoded.oddities.items()]
+            job.shapes.append(decoded.shape)
+            yield decoded
+
+
+def _report(job: Job, index: Index, entry: Dataset) -> dict[str, Any]:
+    """Return the verification report: what was checked, what looks wrong, and the published counts beside ours."""
+    table, facts = index.table, index.facts
+    counts = {"samples": len(table), "patients": int(table["patient_id"].nunique())}
+    published = entry.published.model_dump(include={"samples", "patients"}) if entry.published else None
+    whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or job.bad)
+    equal = counts == published if published and whole else None
+    warnings = decoding.warnings(job.oddities)
+    if equal is False:
+        warnings.append(f"counts {counts} differ from the published {published}")
+    warnings += [f"set aside: {bad.file.name}: {bad.why}" for bad in job.bad]
+    return {
+        "checked": len(table) + sum(len(bad.names) for bad in job.bad),
+        "counts": counts,
+        "published": published,
+        "equals_published": equal,
+        "constant": [name for kind, name, _ in job.oddities if kind == decoding.CONSTANT],
+        "warnings": warnings,
+        "quarantined": facts["quarantine"],
+        "stored": job.side,
+    }

@@ -1,0 +1,90 @@
+"""retrieve: find (or generate) raw downloads and weights, and hash every file of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from radprobe import catalog, files
+from radprobe.artifacts import RawManifest
+from radprobe.catalog import Package
+from radprobe.console import say, track
+from radprobe.datasets import PHANTOM_MARKER, Layout, anatomy, loader, locate, raw
+from radprobe.files import RadprobeError
+from radprobe.params import Phantom
+from radprobe.study import Step, Study
+
+
+def run(study: Study, step: Step) -> None:
+    """Write the RawManifest of a dataset. Raises RadprobeError where no raw folder of a known layout is there."""
+    dataset, folder = step.dataset, study.raw_folder(step.dataset)
+    entry, choice = catalog.datasets()[dataset], study.params.datasets[dataset]
+    if choice.phantom:
+        _generate(dataset, choice.phantom, folder)
+    layout = locate(dataset, folder)
+    if layout is None:
+        reason = "no known layout is in it" if folder.is_dir() else "is not there"
+        remedy = f"get it ({entry.access}: {', '.join(entry.urls)}) and put there {entry.layout}"
+        raise RadprobeError(folder, reason, f"{remedy}; or say where it is: datasets.{dataset}.raw")
+    say(f"{dataset}: layout '{layout.variant}' in {layout.root}")
+    table = _hashed(layout, study.params.threads)
+    source = "phantom" if choice.phantom else "user"
+    if entry.package and layout.variant == "package":
+        _check_package(entry.package, layout, table)
+        source = f"package:{entry.package.name}=={entry.package.version}"
+    RawManifest(layout.root, layout.variant, source, table).save(step.folder, step.spec)
+
+
+def weights(study: Study, step: Step) -> None:
+    """Find (or fetch, or convert) the weights of a backbone, and verify them."""
+    from radprobe.models.weights import obtain  # needs torch and timm; raw data do not
+
+    name, params = step.backbone, study.params
+    entry, local = study.backbone(name), study.weights_file(name)
+    found = obtain(name, entry, local, step.folder, study.path("weights"), params.seed, study.may_fetch)
+    say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
+    found.save(step.folder, step.spec)
+
+
+def _generate(dataset: str, phantom: Phantom, folder: Path) -> None:
+    """Generate a phantom, in a folder that gets its name when complete; one that is there and complete stays."""
+    layout = locate(dataset, folder)
+    if layout and _complete(layout, phantom):
+        return
+    partial = folder.with_name(folder.name + files.TEMPORARY)
+    for leftover in (partial, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    loader(dataset).phantom(partial, phantom.patients, phantom.seed)
+    partial.rename(folder)
+
+
+def _complete(layout: Layout, phantom: Phantom) -> bool:
+    marker = layout.root / PHANTOM_MARKER
+    if not marker.is_file():
+        return False
+    n_files = sum(path.is_file() for path in layout.root.rglob("*")) - 1  # without the marker
+    expected = {"patients": phantom.patients, "seed": phantom.seed, "generator": anatomy.VERSION, "files": n_files}
+    return json.loads(marker.read_text(encoding="utf-8")) == expected
+
+
+def _hashed(layout: Layout, threads: int) -> pd.DataFrame:
+    inside = [path for folder in layout.folders for path in sorted(folder.iterdir()) if path.is_file()]
+    skipped = sum(raw.junk(path) for path in inside)
+    wanted = dict.fromkeys([*layout.tables, *layout.files, *(path for path in inside if not raw.junk(path))])
+    if skipped:
+        say(f"{skipped} hidden file(s), as macOS leaves in archives, skipped")
+
+    def row(path: Path) -> tuple[str, int, str]:
+        return path.relative_to(layout.root).as_posix(), path.stat().st_size, files.sha256(path)
+
+    rows = list(track(files.stream_in_threads(row, wanted, threads), "hash files", len(wanted)))
+    return pd.DataFrame(rows, columns=["path", "bytes", "sha256"])
+
+
+def _check_package(package: Package, layout: Layout, table: pd.DataFrame) -> None:
+    found = table["sha256"].iloc[0]
+    if package.sha256 and found != package.sha256:
+        reason = f"sha256 is {found}, not {package.sha256}"
+        raise RadprobeError(layout.files[0], reason, f"pip install --force-reinstall {package.name}=={package.version}")

@@ -1,0 +1,149 @@
+"""score: metrics with patient-clustered intervals from predictions, and paired comparisons between backbones."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from radprobe import catalog, console
+from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Manifest, Predictions, Scores, Truth
+from radprobe.files import RadprobeError
+from radprobe.metrics import classification, comparison, segmentation
+from radprobe.metrics.resampling import Bootstrap
+from radprobe.study import Step, Study
+
+PARTS = ("val", "test")
+
+
+def run(study: Study, step: Step) -> None:
+    """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
+    source = next(need for need in step.needs if need.backbone)
+    predictions, how = Predictions.load(source.folder), Bootstrap(**step.knobs)
+    truth = _truth(step)
+    tables, cases = [], []
+    for protocol in _protocols(predictions):
+        costs = _costs(source, predictions.facts["protocols"][protocol])
+        for part in PARTS:
+            if truth:
+                scored = Segmented(predictions, protocol, part, truth)
+                cases.append(scored.cases().assign(protocol=protocol, part=part))
+            else:
+                scored = Classified(predictions, protocol, part)
+            tables.append(pd.DataFrame(scored.rows(how)).assign(protocol=protocol, part=part, **costs))
+    shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
+    table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
+    Scores(table, pd.concat(cases, ignore_index=True) if cases else None).save(step.folder, step.spec)
+    _say(table, catalog.PRIMARY_METRIC[catalog.datasets()[step.dataset].task])
+
+
+def compare(study: Study, step: Step) -> None:
+    """Read the Predictions of all backbones of a dataset; write the paired differences of the primary macro metric."""
+    how, truth = Bootstrap(**step.knobs), _truth(step)
+    predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
+    found = []
+    for protocol in dict.fromkeys(name for each in predictions.values() for name in _protocols(each)):
+        having = {backbone: each for backbone, each in predictions.items() if protocol in _protocols(each)}
+        scored = {
+            backbone: Segmented(each, protocol, "test", truth) if truth else Classified(each, protocol, "test")
+            for backbone, each in having.items()
+        }
+        patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
+        statistics = {backbone: each.macro for backbone, each in scored.items()}
+        found += [{**row, "protocol": protocol} for row in comparison.pairs(statistics, patients, how)]
+    metric = catalog.PRIMARY_METRIC[catalog.datasets()[step.dataset].task]
+    table = pd.DataFrame(found, columns=list(COMPARISON_SCHEMA.columns)).assign(dataset=step.dataset, metric=metric)
+    Comparison(table).save(step.folder, step.spec)
+    console.say(f"{step.dataset}: {len(table)} paired differences")
+
+
+class Classified:
+    """One protocol's scores of one part, ranked."""
+
+    def __init__(self, predictions: Predictions, protocol: str, part: str):
+        table = predictions.table
+        table = table[(table["protocol"] == protocol) & (table["part"] == part)].sort_values("sample_id")
+        self.classes, self.table = predictions.classes, table
+        self.scores = table[[f"score:{name}" for name in self.classes]].to_numpy()
+        self.targets = table[[f"target:{name}" for name in self.classes]].to_numpy()
+        if np.isnan(self.scores).any():
+            name = table["sample_id"].iloc[int(np.isnan(self.scores).any(axis=1).argmax())]
+            raise RadprobeError(f"{protocol}, {name}", "has a score that is not a number", "fit the head again")
+        self.samples = table[["sample_id", "patient_id"]].rename(columns={"sample_id": "id"})
+
+    def rows(self, how: Bootstrap) -> list[dict]:
+        """Return the rows of all metrics."""
+        return classification.rows(self.scores, self.targets, self.classes, self.table["patient_id"], how)
+
+    @property
+    def macro(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The primary macro metric of patient weights."""
+        return classification.Classifier(self.scores, self.targets, self.table["patient_id"]).auroc
+
+
+class Segmented:
+    """One protocol's label maps of one part against the truth."""
+
+    def __init__(self, predictions: Predictions, protocol: str, part: str, truth: Truth):
+        maps = predictions.maps[protocol]
+        table = maps.table[maps.table["part"] == part].sort_index()
+        self.classes, self.table = predictions.classes, table
+        matrices = [_confusion(protocol, case, truth, maps[case], len(self.classes)) for case in table["case_id"]]
+        k = len(self.classes) + 1
+        self.segmenter = segmentation.Segmenter(np.reshape(matrices, (-1, k, k)), table["patient_id"])
+        self.samples = table[["case_id", "patient_id"]].rename(columns={"case_id": "id"})
+
+    def rows(self, how: Bootstrap) -> list[dict]:
+        """Return the rows of all metrics."""
+        return segmentation.rows(self.segmenter, self.classes, how)
+
+    def cases(self) -> pd.DataFrame:
+        """Return the per-case values."""
+        ids = (self.table[name].to_numpy() for name in ("case_id", "patient_id"))
+        return segmentation.case_rows(self.segmenter, self.classes, *ids)
+
+    def macro(self, weights: np.ndarray) -> np.ndarray:
+        """Return the primary macro metric of patient weights."""
+        return self.segmenter.estimate("dsc", weights)[:, -1]
+
+
+def _confusion(protocol: str, case: str, truth: Truth, prediction: np.ndarray, classes: int) -> np.ndarray:
+    if case not in truth.maps.table.index:
+        raise RadprobeError(f"{protocol}, {case}", "is predicted and has no truth", "run prepare and segment again")
+    try:
+        return segmentation.confusion(truth.maps[case], prediction, classes)
+    except ValueError as error:
+        raise RadprobeError(f"{protocol}, {case}", str(error), "run prepare and segment again") from None
+
+
+def _truth(step: Step) -> Truth | None:
+    task = catalog.datasets()[step.dataset].task
+    return Truth.load(step.need("prepare").folder) if task == "segmentation" else None
+
+
+def _protocols(predictions: Predictions) -> list[str]:
+    return list(predictions.facts["protocols"])
+
+
+def _costs(source: Step, protocol: dict) -> dict[str, float]:
+    """Return the seconds of embedding and fitting, and the larger of their peaks of memory in GB."""
+    embedding = Manifest.read(source.need("embed").folder / "embeddings.json").facts
+    return {
+        "seconds": embedding["seconds"] + protocol["seconds"],
+        "peak_gb": max(embedding["peak_gb"], protocol["peak_gb"]),
+    }
+
+
+def _same_samples(dataset: str, protocol: str, samples: dict[str, pd.DataFrame]) -> int:
+    """Return the number of patients; raise unless every backbone predicted the same samples of the same patients."""
+    (first, expected), *others = samples.items()
+    for backbone, each in others:
+        if not np.array_equal(expected.to_numpy(), each.to_numpy()):
+            reason = f"{first} and {backbone} were tested on different samples, so no paired difference exists"
+            raise RadprobeError(f"{dataset}, {protocol}", reason, "run both on the same split")
+    return expected["patient_id"].nunique()
+
+
+def _say(table: pd.DataFrame, metric: str) -> None:
+    chosen = table[(table["metric"] == metric) & (table["class"] == classification.MACRO) & (table["part"] == "test")]
+    for row in chosen.itertuples():
+        console.say(f"{row.protocol}: test {metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]")

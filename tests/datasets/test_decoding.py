@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radprobe.datasets import decoding
+
+
+@pytest.mark.parametrize("rows", [0, 1, 12345])
+def test_rows_that_are_streamed_are_a_plain_npy_file(tmp_path, rows):
+    expected = np.random.default_rng(0).integers(-9, 9, (rows, 2, 3)).astype(np.int16)
+    with decoding.RowWriter(tmp_path / "rows.npy", (2, 3), np.int16) as writer:
+        for row in expected:
+            writer.append(row)
+    np.testing.assert_array_equal(np.load(tmp_path / "rows.npy"), expected)
+
+
+def test_a_row_of_another_shape_is_refused(tmp_path):
+    with (
+        decoding.RowWriter(tmp_path / "rows.npy", (2, 3), np.uint8) as writer,
+        pytest.raises(ValueError, match="shape"),
+    ):
+        writer.append(np.zeros((3, 2), np.uint8))
+
+
+@given(st.integers(0, 99), st.sampled_from([1, 255]))
+def test_disjoint_masks_become_labels_whatever_their_foreground_value(seed, value):
+    truth = np.random.default_rng(seed).integers(0, 3, (9, 11), dtype=np.uint8)
+    truth[0, :3] = [0, 1, 2]
+    labels, oddities = decoding.label_map([np.where(truth == k, value, 0).astype(np.uint8) for k in (1, 2)])
+    np.testing.assert_array_equal(labels, truth)
+    assert not oddities
+
+
+def test_what_looks_wrong_in_masks_is_counted():
+    left, right = np.zeros((2, 4, 4), np.uint8)
+    left[:2], right[1:3] = 255, 255
+    left[3, 0] = 90
+    labels, oddities = decoding.label_map([left, right])
+    assert oddities == {"mask 1 has more than two values": 1, "masks overlap": 4}
+    assert labels[3, 0] == 0
+    _, oddities = decoding.label_map([np.zeros((4, 4), np.uint8), right])
+    assert oddities == {"mask 1 is empty": 16}

@@ -1,0 +1,213 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from radprobe import catalog
+from radprobe.artifacts import Index
+from radprobe.catalog import OfficialLists, Stratified, Systematic
+from radprobe.datasets import montgomery, splits
+from radprobe.files import RadprobeError
+
+ROOT = Path(__file__).parents[2]
+REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADPROBE_REAL_DATA is not set")
+SYSTEMATIC = Systematic(recipe="systematic", test=46, val=23, total=138, source="s")
+LISTS = OfficialLists(recipe="official_lists", val_tail=20, total=100, source="s")
+STRATIFIED = Stratified(recipe="stratified", val=0.2, test=0.3, min_positives=3, source="s")
+quick = settings(max_examples=30, deadline=None)
+
+
+def index(patients, labels=None, lists=None, dataset="nih_chestxray14", **facts):
+    """An Index of images of `patients` (one name per image); labels [n, classes]; lists: (list, row) per image."""
+    n = len(patients)
+    table = {
+        "sample_id": [f"s{row:05d}" for row in range(n)],
+        "patient_id": list(patients),
+        "volume_id": [f"s{row:05d}" for row in range(n)],
+        "slice": 0,
+        "image": [f"s{row:05d}.png" for row in range(n)],
+        "masks": [[] for _ in range(n)],
+        "spacing": [[] for _ in range(n)],
+    }
+    classes = [f"c{column}" for column in range(0 if labels is None else labels.shape[1])]
+    table |= {f"label:{name}": labels[:, column].astype(float) for column, name in enumerate(classes)}
+    if lists:
+        table["meta:list"] = pd.Series([name for name, _ in lists], dtype=object)
+        table["meta:list_row"] = pd.Series([row for _, row in lists], dtype=object)
+        facts["n_train_val"] = sum(name == "train_val" for name, _ in lists)
+    common = {"dataset": dataset, "classes": classes or ["organ"], "limit": None, "partial": False, "phantom": False}
+    return Index(pd.DataFrame(table), {**common, **facts})
+
+
+def random_index(seed, n_patients=80):
+    rng = np.random.default_rng(seed)
+    patients = np.repeat([f"p{p:04d}" for p in range(n_patients)], rng.integers(1, 5, n_patients))
+    return index(patients, rng.random((len(patients), 4)) < [0.3, 0.2, 0.1, 0.02])
+
+
+def parts(split):
+    return dict(zip(split.table["sample_id"], split.table["part"], strict=True))
+
+
+def sizes(split, what="samples"):
+    return [split.facts["parts"][part][what] for part in ("train", "val", "test")]
+
+
+# --- systematic -------------------------------------------------------------------------------------------------------
+
+
+def test_138_films_fall_as_published():
+    split = splits.make_split(index([f"p{n:03d}" for n in range(138)]), SYSTEMATIC, "study", 0)
+    assert sizes(split) == [69, 23, 46]
+    names = split.table["part"].tolist()
+    assert names[:7] == ["test", "val", "train", "test", "train", "train", "test"]
+
+
+@quick
+@given(st.integers(12, 400))
+def test_a_smaller_copy_keeps_the_shares(n):
+    found = sizes(splits.make_split(index([f"p{i:03d}" for i in range(n)]), SYSTEMATIC, "study", 0))
+    assert sum(found) == n
+    np.testing.assert_allclose(found, [n / 2, n / 6, n / 3], atol=1)
+
+
+# --- official lists ---------------------------------------------------------------------------------------------------
+
+
+def listed(patients_train_val, patients_test):
+    patients = [*patients_train_val, *patients_test]
+    rows = [("train_val", r) for r in range(len(patients_train_val))] + [("test", r) for r in range(len(patients_test))]
+    return index(patients, lists=rows)
+
+
+def test_the_last_lines_of_the_complete_list_are_val():
+    split = splits.make_split(listed([f"p{n:03d}" for n in range(100)], ["t"] * 7), LISTS, "study", 0)
+    assert sizes(split) == [80, 20, 7]
+    assert split.table["part"].tolist() == ["train"] * 80 + ["val"] * 20 + ["test"] * 7
+
+
+def test_a_shorter_list_has_a_shorter_tail_and_splits_no_patient():
+    patients = [f"p{n // 4:03d}" for n in range(50)]  # the tail of 10 lines cuts through the patient of lines 40-43
+    split = splits.make_split(listed(patients, ["t"]), LISTS, "study", 0)
+    assert sizes(split) == [40, 10, 1]
+    patients = [f"p{n // 7:03d}" for n in range(50)]  # line 40 is inside the patient of lines 35-41
+    split = splits.make_split(listed(patients, ["t"]), LISTS, "study", 0)
+    assert sizes(split) == [35, 15, 1]
+
+
+def test_a_partial_copy_puts_each_image_where_the_complete_one_does():
+    whole = listed([f"p{n:03d}" for n in range(100)], ["t"] * 7)
+    some = whole.table.iloc[::3].reset_index(drop=True)
+    partial = splits.make_split(Index(some, whole.facts), LISTS, "study", 0)
+    expected = parts(splits.make_split(whole, LISTS, "study", 0))
+    assert parts(partial) == {name: expected[name] for name in some["sample_id"]}
+
+
+# --- stratified -------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.integers(0, 1000))
+def test_stratified_uses_every_sample_once_and_keeps_patients_together(seed):
+    whole = random_index(seed)
+    split = splits.make_split(whole, STRATIFIED, "own", seed)
+    assert split.table["sample_id"].tolist() == whole.table["sample_id"].tolist()
+    assert (split.table.groupby("patient_id")["part"].nunique() == 1).all()
+
+
+@quick
+@given(st.integers(0, 1000))
+def test_stratified_shares_are_near_for_patients_and_for_each_class(seed):
+    split = splits.make_split(random_index(seed), STRATIFIED, "own", seed)
+    np.testing.assert_allclose(sizes(split, "patients"), [40, 16, 24], atol=4)
+    by_class = pd.DataFrame([split.facts["parts"][part]["positive_patients"] for part in ("train", "val", "test")])
+    np.testing.assert_allclose(by_class, np.outer([0.5, 0.2, 0.3], by_class.sum()), atol=5)
+
+
+@quick
+@given(st.integers(0, 1000))
+def test_the_order_of_the_rows_does_not_matter(seed):
+    whole = random_index(seed)
+    order = np.random.default_rng(seed).permutation(len(whole.table))
+    shuffled = Index(whole.table, whole.facts)
+    shuffled.table = whole.table.iloc[order].reset_index(drop=True)  # past the schema, which wants sorted rows
+    for recipe in (STRATIFIED, SYSTEMATIC):
+        assert parts(splits.make_split(whole, recipe, "own", 7)) == parts(splits.make_split(shuffled, recipe, "own", 7))
+
+
+def test_another_seed_gives_another_stratified_split():
+    whole = random_index(0)
+    assert parts(splits.make_split(whole, STRATIFIED, "own", 0)) != parts(
+        splits.make_split(whole, STRATIFIED, "own", 1)
+    )
+
+
+def test_rare_classes_are_left_out_by_name():
+    split = splits.make_split(random_index(3), STRATIFIED, "own", 0)
+    rare = {name for name in ("c0", "c1", "c2", "c3") if name not in split.classes}
+    assert "c3" in rare
+    assert set(split.facts["left_out"]) == rare
+    assert all(min(split.facts["left_out"][name].values()) < 3 for name in rare)
+    for name in split.classes:
+        assert min(split.facts["parts"][part]["positive_patients"][name] for part in ("train", "val", "test")) >= 3
+
+
+# --- gates ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_part_is_named_with_the_way_out():
+    whole = listed([f"p{n}" for n in range(4)], [])
+    with pytest.raises(RadprobeError, match="nih_chestxray14, split 'study', part 'test'") as error:
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole)
+    assert "split: nih_real_subset" in error.value.remedy
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_a_part_in_which_no_auroc_is_defined_is_named(constant):
+    lists = [("train_val", row) for row in range(100)] + [("test", row) for row in range(10)]
+    labels = np.arange(110)[:, None] % 2
+    labels[80:100] = constant
+    whole = index([f"p{n:03d}" for n in range(110)], labels, lists)
+    with pytest.raises(RadprobeError, match="part 'val'"):
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole)
+
+
+def test_a_split_without_any_class_is_refused():
+    whole = index([f"p{n:03d}" for n in range(30)], np.arange(30)[:, None] == 0)
+    with pytest.raises(RadprobeError, match="no class has 3 positive patients"):
+        splits.check_parts(splits.make_split(whole, STRATIFIED, "own", 0), whole)
+
+
+@quick
+@given(st.integers(1, 100), st.integers(1, 120))
+def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, limit):
+    whole = random_index(0, n_patients)
+    some = splits.limited(whole, limit)
+    chosen = some.table["patient_id"].unique()
+    assert len(chosen) == min(limit, n_patients)
+    assert len(some.table) == whole.table["patient_id"].isin(chosen).sum()
+    positions = [int(name[1:]) for name in chosen]
+    assert max(np.diff([*positions, n_patients]), default=1) <= -(-n_patients // len(chosen))
+    assert (some.facts["limit"] is None) == (limit >= n_patients)
+
+
+@REAL
+@pytest.mark.real
+def test_the_listing_of_montgomery_is_what_the_code_makes(tmp_path):
+    entry = catalog.datasets()["montgomery"]
+    layout = montgomery.locate(Path(os.environ["RADPROBE_REAL_DATA"]) / "montgomery")
+    whole = montgomery.samples(layout, entry, False)
+    split = splits.make_split(whole, entry.splits["study"], "study", 0)
+    assert sizes(split) == [69, 23, 46]
+    splits.write_listing(split, tmp_path / "montgomery.csv")
+    assert (tmp_path / "montgomery.csv").read_bytes() == (ROOT / "splits/montgomery.csv").read_bytes()
+
+
+def test_the_listing_of_montgomery_has_the_published_sizes():
+    listing = pd.read_csv(ROOT / "splits/montgomery.csv", dtype=str)
+    assert listing["split"].value_counts().to_dict() == catalog.datasets()["montgomery"].published.parts
+    assert list(listing.columns) == ["patient", "sample", "split"]

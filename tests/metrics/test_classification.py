@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from radprobe.metrics.classification import MACRO, Classifier, rows, sigmoid32
+from radprobe.metrics.resampling import Bootstrap
+
+HOW = Bootstrap(resamples=200, seed=0, min_patients=10)
+
+
+def random_case(seed, n, levels):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(-levels, levels + 1, n) / 4  # few levels: many ties
+    targets = generator.integers(0, 2, n).astype(float)
+    targets[:2] = 0, 1
+    return scores, targets, generator.choice([0.0, 1.0, 2.0, 0.37], n)
+
+
+@given(st.integers(0, 10**6), st.integers(4, 60), st.integers(1, 100))
+@settings(max_examples=150, deadline=None)
+def test_areas_are_those_of_sklearn_with_ties_and_weights(seed, n, levels):
+    scores, targets, weights = random_case(seed, n, levels)
+    ours = Classifier(scores[:, None], targets[:, None], [f"{i:03d}" for i in range(n)])
+    found = ours.areas(np.stack([np.ones(n), weights], axis=1))[:, 0]
+    for row, weight in zip(found, (None, weights), strict=True):
+        used = np.ones(n) if weight is None else weight
+        if not (used[targets == 1].any() and used[targets == 0].any()):
+            assert np.isnan(row).all()
+            continue
+        assert row[0] == pytest.approx(roc_auc_score(targets, scores, sample_weight=weight), abs=1e-12)
+        assert row[1] == pytest.approx(average_precision_score(targets, scores, sample_weight=weight), abs=1e-12)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_patient_weights_repeat_all_samples_of_a_patient(seed):
+    scores, targets, _ = random_case(seed, 40, 8)
+    patients = np.random.default_rng(seed).integers(0, 9, 40)
+    names = [f"p{p}" for p in patients]
+    _, codes = np.unique(patients, return_inverse=True)
+    drawn = np.random.default_rng(seed).integers(0, 4, codes.max() + 1).astype(float)
+    again = np.repeat(np.arange(40), drawn[codes].astype(int))
+    got = Classifier(scores[:, None], targets[:, None], names).areas(drawn[:, None])[0, 0, 0]
+    if len(set(targets[again])) == 2:
+        assert got == pytest.approx(roc_auc_score(targets[again], scores[again]), abs=1e-12)
+    else:
+        assert np.isnan(got)
+
+
+def table(scores, targets, classes, patients=None, how=HOW):
+    patients = np.arange(len(scores)).astype(str) if patients is None else patients
+    found = rows(scores, targets, classes, patients, how)
+    return {(row["metric"], row["class"]): row for row in found}
+
+
+def three_classes(n=60):
+    """Class a can be ranked; b has no positives; c is unknown for two thirds of the samples."""
+    generator = np.random.default_rng(0)
+    a = (np.arange(n) % 2).astype(float)
+    c = np.where(np.arange(n) % 3, np.nan, a)
+    c[1] = -1
+    scores = generator.normal(size=(n, 3)) + a[:, None]
+    return scores, np.stack([a, np.zeros(n), c], axis=1)
+
+
+def test_an_undefined_class_is_missing_counted_and_never_zero():
+    scores, targets = three_classes()
+    found = table(scores, targets, ["a", "b", "c"])
+    b = found["auroc", "b"]
+    assert np.isnan([b["value"], b["low"], b["high"]]).all()
+    assert b["note"] == "undefined: no positives"
+    assert b["n_classes"] == 0
+    whole = found["auroc", MACRO]
+    assert whole["n_classes"] == 2
+    assert whole["value"] == pytest.approx((found["auroc", "a"]["value"] + found["auroc", "c"]["value"]) / 2)
+    assert "left out, undefined: b" in whole["note"]
+    assert found["auroc", "c"]["n_samples"] == 20
+
+
+def test_the_studys_macro_counts_an_undefined_class_as_zero():
+    scores, targets = three_classes()
+    found = table(scores, targets, ["a", "b", "c"])
+    assert found["auroc_study", MACRO]["value"] == pytest.approx(found["auroc", MACRO]["value"] * 2 / 3, abs=1e-6)
+    assert "counted as 0: b" in found["auroc_study", MACRO]["note"]
+
+
+def test_the_studys_macro_ranks_saturated_sigmoids():
+    scores = np.array([[200.0], [100.0], [120.0], [-5.0]])  # all but the last saturate to 1 in float32
+    targets = np.array([[1.0], [0.0], [1.0], [0.0]])
+    assert sigmoid32(scores)[:3].tolist() == [[1.0]] * 3
+    found = table(scores, targets, ["a"])
+    assert found["auroc", MACRO]["value"] == 1
+    assert found["auroc_study", MACRO]["value"] == pytest.approx(0.75)
+
+
+def test_the_interval_holds_the_value_and_narrows_with_patients():
+    widths = []
+    for n in (30, 300):
+        scores, targets = three_classes(n)
+        row = table(scores, targets, ["a", "b", "c"])["auroc", "a"]
+        assert row["low"] < row["value"] < row["high"]
+        widths.append(row["high"] - row["low"])
+    assert widths[1] < widths[0] / 2
+
+
+def test_copies_of_the_images_of_a_patient_do_not_narrow_the_interval():
+    scores, targets = three_classes(40)
+    patients = np.arange(40).astype(str)
+    once = table(scores, targets, ["a", "b", "c"], patients)["auroc", "a"]
+    fivefold = [np.repeat(each, 5, axis=0) for each in (scores, targets, patients)]
+    copied = table(fivefold[0], fivefold[1], ["a", "b", "c"], fivefold[2])["auroc", "a"]
+    assert [copied[key] for key in ("value", "low", "high")] == pytest.approx(
+        [once[key] for key in ("value", "low", "high")]
+    )
+    assert copied["n_patients"] == 40
+    assert copied["n_samples"] == 200
+
+
+def test_under_ten_patients_the_value_stands_without_an_interval():
+    scores, targets = three_classes(60)
+    row = table(scores, targets, ["a", "b", "c"], (np.arange(60) % 9).astype(str))["auroc", "a"]
+    assert row["value"] > 0.5
+    assert np.isnan([row["low"], row["high"]]).all()
+    assert "9 patients" in row["note"]

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from radprobe.metrics.classification import MACRO
+from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.segmentation import Segmenter, case_rows, confusion, rows, without_background
+
+HOW = Bootstrap(resamples=200, seed=0, min_patients=10)
+
+
+def maps(seed, cases=6, classes=3, side=9):
+    """Random truth and prediction [cases, side, side]; labels are absent from some."""
+    generator = np.random.default_rng(seed)
+    tops = generator.integers(1, classes + 2, (2, cases, 1, 1))
+    return tuple(generator.integers(0, tops[i], (cases, side, side)).astype(np.uint8) for i in range(2))
+
+
+def segmenter(truth, prediction, classes, patients=None):
+    matrices = np.stack([confusion(t, p, classes) for t, p in zip(truth, prediction, strict=True)])
+    return Segmenter(matrices, np.arange(len(truth)).astype(str) if patients is None else patients)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_dsc_and_iou_are_those_of_monai_where_the_truth_is_not_empty(seed):
+    torch = pytest.importorskip("torch")
+    from monai.metrics import compute_dice, compute_iou
+
+    truth, prediction = maps(seed)
+    hot = [torch.nn.functional.one_hot(torch.from_numpy(each).long(), 4).movedim(-1, 1) for each in (prediction, truth)]
+    ours = segmenter(truth, prediction, 3).cases
+    here = np.stack([(truth == label).any((1, 2)) for label in (1, 2, 3)], axis=1)
+    for name, reference in (("dsc", compute_dice), ("iou", compute_iou)):
+        expected = reference(*hot, include_background=False).numpy()
+        assert np.allclose(ours[name][here], expected[here], atol=1e-6)
+    predicted = np.stack([(prediction == label).any((1, 2)) for label in (1, 2, 3)], axis=1)
+    assert (ours["dsc"][~here & predicted] == 0).all()  # a false alarm
+    assert np.isnan(ours["dsc"][~here & ~predicted]).all()  # nothing to find, nothing found
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_the_mean_over_cases_is_monais_dice_metric(seed):
+    torch = pytest.importorskip("torch")
+    from monai.metrics import DiceMetric
+
+    truth, prediction = maps(seed)
+    for each in (truth, prediction):
+        each[:, 0, :4] = [0, 1, 2, 3]  # every class in every case: no policy is involved
+    hot = [torch.nn.functional.one_hot(torch.from_numpy(each).long(), 4).movedim(-1, 1) for each in (prediction, truth)]
+    metric = DiceMetric(include_background=False, reduction="mean_batch")
+    metric(*hot)
+    got = segmenter(truth, prediction, 3).estimate("dsc", np.ones((6, 1)))[0]
+    assert np.allclose(got[:3], metric.aggregate().numpy(), atol=1e-6)
+    assert got[3] == pytest.approx(got[:3].mean())
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_pooled_metrics_are_plain_transcriptions_over_all_pixels(seed):
+    truth, prediction = maps(seed)
+    got = segmenter(truth, prediction, 3)
+    t, p = truth.ravel(), prediction.ravel()
+    dice, jaccard = [], []
+    for label in (1, 2, 3):
+        a, b = t == label, p == label
+        if a.any() or b.any():
+            dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+        a, b = a[t != 0], b[t != 0]
+        if a.any() or b.any():
+            jaccard.append((a & b).sum() / (a | b).sum())
+    once = np.ones((6, 1))
+    assert got.estimate("dsc_pooled", once)[0, -1] == pytest.approx(np.mean(dice), abs=1e-12) if dice else True
+    if jaccard:
+        assert got.estimate("jaccard_study", once)[0, -1] == pytest.approx(np.mean(jaccard), abs=1e-12)
+
+
+def test_the_studys_jaccard_scores_foreground_everywhere_as_perfect():
+    truth = np.zeros((12, 10, 10), np.uint8)
+    truth[:, 0] = 1  # a tenth of the pixels
+    found = segmenter(truth, np.ones_like(truth), 1)
+    once = np.ones((12, 1))
+    assert found.estimate("jaccard_study", once)[0, -1] == 1  # D06: false positives on background are free
+    assert found.estimate("iou", once)[0, -1] == pytest.approx(0.1)
+    assert without_background(found.matrices)[:, 0].sum() == 0
+
+
+def by_name(found):
+    return {(row["metric"], row["class"]): row for row in found}
+
+
+def test_a_class_that_is_nowhere_is_missing_and_counted():
+    truth, _ = maps(1, cases=12, classes=1)
+    found = by_name(rows(segmenter(truth, truth, 2), ["one", "two"], HOW))
+    row = found["dsc", "two"]
+    assert np.isnan([row["value"], row["low"]]).all()
+    assert row["note"].startswith("undefined: absent")
+    assert row["n_samples"] == row["n_classes"] == 0
+    assert found["dsc", MACRO]["n_classes"] == 1
+    assert found["dsc", MACRO]["value"] == 1
+
+
+def test_cases_with_nothing_to_score_are_left_out_and_counted():
+    truth = np.zeros((12, 4, 4), np.uint8)
+    truth[:10, 0] = 1
+    row = by_name(rows(segmenter(truth, truth, 1), ["one"], HOW))["dsc", "one"]
+    assert (row["value"], row["n_samples"], row["n_patients"]) == (1, 10, 10)
+    assert row["note"].startswith("2 of 12 cases left out")
+
+
+def test_cases_of_few_patients_get_no_interval():
+    truth, prediction = maps(0, cases=30)
+    few = (np.arange(30) % 9).astype(str)
+    row = by_name(rows(segmenter(truth, prediction, 3, few), list("abc"), HOW))["dsc", MACRO]
+    assert np.isnan(row["low"])
+    assert "9 patients" in row["note"]
+
+
+def test_case_rows_average_to_the_score():
+    truth, prediction = maps(5, cases=12)
+    ours = segmenter(truth, prediction, 3)
+    ids = [f"c{i}" for i in range(12)]
+    table = case_rows(ours, list("abc"), ids, ids)
+    dsc = table[table["metric"] == "dsc"].groupby("class")["value"].mean()  # pandas leaves NaN out
+    score = by_name(rows(ours, list("abc"), HOW))
+    for name in (*"abc", MACRO):
+        assert dsc[name] == pytest.approx(score["dsc", name]["value"])
+
+
+def test_maps_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="truth is"):
+        confusion(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), 1)
+    with pytest.raises(ValueError, match="label 3"):
+        confusion(np.full((2, 2), 3, np.uint8), np.zeros((2, 2), np.uint8), 2)

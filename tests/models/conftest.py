@@ -1,0 +1,1 @@
+from radprobe.models import torchvision_ops  # noqa: F401 - before the tests import timm

@@ -1,0 +1,100 @@
+import json
+
+import pandas as pd
+import pytest
+
+from radprobe import catalog, files
+from radprobe.artifacts import RawManifest
+from radprobe.datasets import montgomery
+from radprobe.files import RadprobeError
+from radprobe.stages import retrieve
+from radprobe.study import Study
+
+
+def study(tmp_path, dataset="montgomery", **choice):
+    paths = {"root": str(tmp_path), "raw": "raw"}
+    return Study({"study": "s", "paths": paths, "datasets": {dataset: choice}, "backbones": ["test_vit"]})
+
+
+def retrieved(study, dataset="montgomery"):
+    step = study.step("retrieve", dataset)
+    retrieve.run(study, step)
+    return RawManifest.load(step.folder)
+
+
+def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys):
+    raw = tmp_path / "raw/montgomery"
+    montgomery.phantom(raw, 2, 0)
+    films = raw / "MontgomerySet/CXR_png"
+    (films / "._MCUCXR_0001_0.png").write_bytes(b"x")
+    (films / ".DS_Store").write_bytes(b"x")
+    (raw / "notes.txt").write_bytes(b"mine")
+    manifest = retrieved(study(tmp_path))
+    assert (manifest.source, manifest.variant, manifest.root) == ("user", "official", raw / "MontgomerySet")
+    assert len(manifest.table) == 6
+    assert "2 hidden file(s)" in capsys.readouterr().out
+    for row in manifest.table.itertuples():
+        assert files.sha256(manifest.root / row.path) == row.sha256
+        assert (manifest.root / row.path).stat().st_size == row.bytes
+
+
+def test_the_label_table_and_lists_belong_to_it(tmp_path):
+    manifest = retrieved(study(tmp_path, "nih_chestxray14", phantom={"patients": 3}), "nih_chestxray14")
+    assert {"Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"} <= set(manifest.table["path"])
+    assert manifest.source == "phantom"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_no_download_is_explained_with_where_to_get_it(tmp_path, there):
+    montgomery.phantom(tmp_path / "raw/montgomery", 1, 0)
+    chosen = study(tmp_path)
+    step = chosen.step("retrieve", "montgomery")  # it was there when the study was read
+    (tmp_path / "raw/montgomery").rename(tmp_path / "away")
+    if there:
+        (tmp_path / "raw/montgomery").mkdir()
+    with pytest.raises(RadprobeError) as error:
+        retrieve.run(chosen, step)
+    entry = catalog.datasets()["montgomery"]
+    assert error.value.what == str(tmp_path / "raw/montgomery")
+    for needed in (entry.access, entry.layout, entry.urls[0]):
+        assert needed in error.value.remedy
+
+
+def test_a_complete_phantom_stays_and_a_damaged_one_is_made_anew(tmp_path):
+    chosen = study(tmp_path, phantom={"patients": 2, "seed": 4})
+    first = retrieved(chosen)
+    film = first.root / first.table["path"].iloc[0]
+    made = film.stat().st_mtime_ns
+    pd.testing.assert_frame_equal(retrieved(chosen).table, first.table)
+    assert film.stat().st_mtime_ns == made
+    film.unlink()
+    pd.testing.assert_frame_equal(retrieved(chosen).table, first.table)
+
+
+def test_a_phantom_that_was_killed_half_way_is_made_anew(tmp_path):
+    chosen = study(tmp_path, phantom={"patients": 2})
+    folder = chosen.raw_folder("montgomery")
+    half = folder.with_name(folder.name + files.TEMPORARY)
+    half.mkdir(parents=True)
+    (half / "half a film").write_bytes(b"x")
+    manifest = retrieved(chosen)
+    assert not half.exists()
+    assert len(manifest.table) == 6
+
+
+def test_an_older_generator_is_not_trusted(tmp_path):
+    chosen = study(tmp_path, phantom={"patients": 1})
+    marker = retrieved(chosen).root / "PHANTOM.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "generator": 0}))
+    retrieved(chosen)
+    assert json.loads(marker.read_text())["generator"] > 0
+
+
+def test_the_volume_of_an_installed_package_names_its_source(tmp_path):
+    chosen = study(tmp_path, "mni152")
+    if chosen.missing:
+        pytest.skip("nilearn of the catalog's version is not installed")
+    manifest = retrieved(chosen, "mni152")
+    package = catalog.datasets()["mni152"].package
+    assert manifest.source == f"package:nilearn=={package.version}"
+    assert manifest.table["path"].tolist() == [package.file]
