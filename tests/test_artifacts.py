@@ -39,7 +39,7 @@ def test_unsorted_or_repeated_samples_are_refused():
     table = an_index().table
     with pytest.raises(Exception, match="sorted"):
         Index(table.iloc[::-1])
-    with pytest.raises(Exception, match="unique"):
+    with pytest.raises(Exception, match="duplicate"):
         Index(pd.concat([table, table.tail(1)]))
 
 

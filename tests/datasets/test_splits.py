@@ -75,6 +75,17 @@ def test_a_smaller_copy_keeps_the_shares(n):
     np.testing.assert_allclose(found, [n / 2, n / 6, n / 3], atol=1)
 
 
+@pytest.mark.parametrize(
+    ("n", "facts", "equal"),
+    [(138, {}, True), (137, {}, False), (137, {"partial": True}, None), (138, {"limit": {"patients": 138}}, None)],
+)
+def test_only_a_complete_copy_is_held_to_the_published_sizes(n, facts, equal):
+    split = splits.make_split(index([f"p{i:03d}" for i in range(n)], **facts), SYSTEMATIC, "study", 0)
+    published = catalog.datasets()["montgomery"].published
+    compared = splits.against_published(split, index([f"p{i:03d}" for i in range(n)], **facts), published)
+    assert compared["equal"] is equal
+
+
 # --- official lists ---------------------------------------------------------------------------------------------------
 
 

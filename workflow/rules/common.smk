@@ -1,4 +1,4 @@
-"""What the rule files share: the study, and the functions that turn wildcards into inputs, specs and arguments."""
+"""The study, and the functions that turn wildcards into inputs, specs and arguments."""
 
 import os
 import shlex

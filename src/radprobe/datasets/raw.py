@@ -1,5 +1,6 @@
 """What the loaders share: looking into raw folders, and one Index row per film."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def images(folder: Path) -> list[Path]:
 
 def has_image(folder: Path) -> bool:
     """Say whether at least one image lies directly in `folder`; stops at the first."""
-    return any(path.suffix.lower() in IMAGES and not junk(path) for path in folder.iterdir())
+    with os.scandir(folder) as entries:
+        return any(Path(entry.name).suffix.lower() in IMAGES and not junk(Path(entry.name)) for entry in entries)
 
 
 def is_phantom(layout: Layout) -> bool:

@@ -9,7 +9,8 @@ The loss is at the full stored size, but costs little: bilinear upsampling is tw
 gradient of softmax and Dice is written out, image by image and head by head, so that it stays in the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn.functional import interpolate, one_hot
 from radprobe import console
 from radprobe.artifacts import Shards
 from radprobe.files import RadprobeError
+from radprobe.learning.device import threads
 
 SMOOTH, INIT_STD = 1e-5, 0.01
 STD_FLOOR = 1e-6  # a channel that never changes is left at 0
@@ -93,33 +95,39 @@ def _interpolation(n: int, to: int) -> torch.Tensor:
     return interpolate(torch.eye(n)[None], size=to, mode="linear", align_corners=False)[0].T.contiguous()
 
 
-def dice_slope(z: torch.Tensor, labels: torch.Tensor, heads: int, up: Upsampling) -> tuple[torch.Tensor, torch.Tensor]:
+def dice_slope(
+    z: torch.Tensor, labels: torch.Tensor, heads: int, up: Upsampling, each: Callable = map
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the Dice loss of each head, [heads], and the gradient of their sum with respect to z [B, heads * K, h, w].
 
     labels: [B, H, W] of 0 ... K - 1. With p = softmax(upsampled z) and t one-hot, the loss is the mean over images and
-    classes of 1 - (2 <p, t> + s) / (<p> + <t> + s).
+    classes of 1 - (2 <p, t> + s) / (<p> + <t> + s). `each` maps over the images, perhaps in threads.
     """
     n, classes = len(z), z.shape[1] // heads
-    losses, slope = torch.zeros(heads, device=z.device), torch.empty_like(z)
-    for image in range(n):
-        t = one_hot(labels[image], classes).permute(2, 0, 1).to(z.dtype).contiguous()
+    losses, slope = z.new_zeros((n, heads)), torch.empty_like(z)
+
+    def image(i: int) -> None:
+        t = one_hot(labels[i], classes).permute(2, 0, 1).to(z.dtype).contiguous()
         size = t.sum((1, 2))
         for head in range(heads):
             at = slice(head * classes, (head + 1) * classes)
-            p = up(z[image, at]).softmax(0)
+            p = up(z[i, at]).softmax(0)
             above = 2 * (p * t).sum((1, 2)) + SMOOTH
             below = p.sum((1, 2)) + size + SMOOTH
-            losses[head] += (1 - above / below).mean() / n
+            losses[i, head] = (1 - above / below).mean()
             toward = (above / below**2)[:, None, None] - (2 / below)[:, None, None] * t  # d loss / d p
             toward *= p
-            slope[image, at] = up.transpose(toward - p * toward.sum(0)) / (n * classes)
-    return losses, slope
+            slope[i, at] = up.transpose(toward - p * toward.sum(0)) / (n * classes)
+
+    list(each(image, range(n)))
+    return losses.mean(0), slope
 
 
 def fit(maps: Maps, classes: int, rates: Sequence[float], epochs: int, batch_size: int, seed: int) -> list[Decoder]:
     """Train one decoder per learning rate on `maps`, for labels 0 (background) ... classes - 1.
 
-    Shuffles and initial weights depend on `seed` only: each decoder is what it would be if trained alone. Raises
+    Shuffles and initial weights depend on `seed` only: each decoder is what it would be if trained alone. Threads take
+    an image each and every operation runs on one, so a CPU gives the same bits for any number of threads. Raises
     RadprobeError that names epoch, step and learning rate when logits are not finite.
     """
     mean, std = maps.statistics()
@@ -130,16 +138,18 @@ def fit(maps: Maps, classes: int, rates: Sequence[float], epochs: int, batch_siz
     groups = [{"params": [w, b], "lr": rate} for w, b, rate in zip(weights, biases, rates, strict=True)]
     adam = torch.optim.Adam(groups)
     up = Upsampling(maps.dense.shape[2:], maps.masks.shape[1:], maps.device)
-    for epoch in console.track(range(epochs), f"decoder, {len(rates)} learning rates (epochs)", epochs):
-        for step, batch in enumerate(torch.randperm(len(maps), generator=generator).split(batch_size)):
-            x = _standardised(maps.features(batch.numpy()), mean, std)
-            z = torch.cat(weights) @ x + torch.cat(biases)[:, None]
-            _check_finite(z, rates, classes, epoch, step)
-            z = z.unflatten(2, maps.dense.shape[2:])
-            _, slope = dice_slope(z.detach(), maps.labels(batch.numpy()), len(rates), up)
-            adam.zero_grad()
-            z.backward(slope)
-            adam.step()
+    epochs_ = console.track(range(epochs), f"decoder, {len(rates)} learning rates (epochs)", epochs)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, threads(1):
+        for epoch in epochs_:
+            for step, batch in enumerate(torch.randperm(len(maps), generator=generator).split(batch_size)):
+                x = _standardised(maps.features(batch.numpy()), mean, std)
+                z = torch.cat(weights) @ x + torch.cat(biases)[:, None]
+                _check_finite(z, rates, classes, epoch, step)
+                z = z.unflatten(2, maps.dense.shape[2:])
+                _, slope = dice_slope(z.detach(), maps.labels(batch.numpy()), len(rates), up, pool.map)
+                adam.zero_grad()
+                z.backward(slope)
+                adam.step()
     trained = zip(rates, weights, biases, strict=True)
     return [Decoder(rate, mean, std, weight.detach(), bias.detach()) for rate, weight, bias in trained]
 

@@ -32,18 +32,20 @@ class Findings:
 
     def __init__(self, study: Study):
         self.study = study
-        self._broken: dict[Step, str] = {}  # manifests that are there and cannot be read
-        self._scores = {step: self._load(Scores.load, step) for step in study.steps.values() if step.verb == "score"}
-        compared = [step for step in study.steps.values() if step.verb == "compare"]
-        self._comparisons = {step: self._load(Comparison.load, step) for step in compared}
+        self._broken: dict[Path, str] = {}  # manifests that are there and cannot be read
+        self._scores = self._all("score", Scores.load)
+        self._comparisons = self._all("compare", Comparison.load)
+
+    def _all(self, verb: str, load: Callable[[Path], Any]) -> dict[tuple[str, str | None], Any]:
+        steps = [step for step in self.study.steps.values() if step.verb == verb]
+        found = {(step.dataset, step.backbone): self._load(load, step) for step in steps if _is_made(step)}
+        return {key: each for key, each in found.items() if each}
 
     def _load(self, load: Callable[[Path], Any], step: Step) -> Any:
-        if not _is_made(step):
-            return None
         try:
             return load(step.folder)
         except RadprobeError as error:
-            self._broken[step] = str(error)
+            self._broken[step.folder] = str(error)
             return None
 
     # --- names --------------------------------------------------------------------------------------------------------
@@ -67,19 +69,19 @@ class Findings:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """All scores, as SCORES_SCHEMA says."""
-        tables = [each.table for each in self._scores.values() if each]
+        tables = [each.table for each in self._scores.values()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(SCORES_SCHEMA.columns))
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
         """All paired differences, as COMPARISON_SCHEMA says."""
-        tables = [each.table for each in self._comparisons.values() if each]
+        tables = [each.table for each in self._comparisons.values()]
         empty = pd.DataFrame(columns=list(COMPARISON_SCHEMA.columns))
         return pd.concat(tables, ignore_index=True) if tables else empty
 
     def cases(self, dataset: str, backbone: str) -> pd.DataFrame | None:
         """Return the per-case values of a cell, or None."""
-        found = self._scores.get(self.study.steps.get(("score", dataset, backbone)))
+        found = self._scores.get((dataset, backbone))
         return found.cases if found else None
 
     def facts(self, verb: str, dataset: str | None, backbone: str | None = None, kind: str | None = None) -> dict:
@@ -113,7 +115,7 @@ class Findings:
         keys = [("weights", None, backbone), *keys] if backbone else [("compare", dataset, None)]
         steps = [self.study.steps[key] for key in keys if key in self.study.steps]
         for step in steps:
-            if why := self._broken.get(step):
+            if why := self._broken.get(step.folder):
                 return Cell(dataset, backbone, "failed", step, why)
             if not _is_made(step):
                 log = log_tail(self.study, step)

@@ -65,7 +65,7 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
 
 
 def _choose(findings: Findings, index: Index, column: Column | None, examples: int) -> tuple[np.ndarray, list[str]]:
-    """Return rows of the Index and their names: from the best to the worst case of the best backbone, or evenly spaced."""
+    """Return rows of the Index and their names: best to worst case of the best backbone, or evenly spaced."""
     if column is None:
         rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
         return rows, index.table["sample_id"].iloc[rows].tolist()
@@ -74,7 +74,9 @@ def _choose(findings: Findings, index: Index, column: Column | None, examples: i
     cases = cases[chosen & (cases["metric"] == column.metric)].dropna(subset="value")
     cases = cases.sort_values(["value", "case_id"], ascending=[False, True])
     places = np.unique(np.linspace(0, len(cases) - 1, examples).round().astype(int))
-    names = ["best", "median", "worst"] if len(places) == 3 else [f"rank {place + 1} of {len(cases)}" for place in places]
+    names = (
+        ["best", "median", "worst"] if len(places) == 3 else [f"rank {place + 1} of {len(cases)}" for place in places]
+    )
     ids = cases["case_id"].iloc[places].tolist()
     position = {volume: row for row, volume in enumerate(index.table["volume_id"])}
     return np.array([position[case] for case in ids]), [f"{n}: {case}" for n, case in zip(names, ids, strict=True)]

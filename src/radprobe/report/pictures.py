@@ -29,7 +29,10 @@ def grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def overlay(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the image with the contours of two label maps (any size): truth, prediction, white where both run."""
     picture = grey(image, size).copy()
-    edges = [_contour(np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST))) for each in (truth, prediction)]
+    edges = [
+        _contour(np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST)))
+        for each in (truth, prediction)
+    ]
     picture[edges[0]], picture[edges[1]] = style.TRUTH, style.PREDICTION
     picture[edges[0] & edges[1]] = style.BOTH
     return picture

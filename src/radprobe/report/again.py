@@ -1,0 +1,119 @@
+"""Make it again: the command, the versions, the params, and for every cell its spec, weights and chosen settings."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import psutil
+import yaml
+
+from radprobe import __version__
+from radprobe.report import tables, trust, words
+from radprobe.report.collect import Cell, Findings
+from radprobe.study import PREDICTING, Step
+
+PACKAGES = ["torch", "torchvision", "timm", "monai", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib"]
+PACKAGES += ["nibabel", "pillow", "snakemake", "dvc"]
+
+
+def command() -> str:
+    """Return the command that makes the whole study (RADPROBE_COMMAND where the workflow sets it)."""
+    return os.environ.get("RADPROBE_COMMAND", "snakemake --cores all")
+
+
+def step_command(step: Step) -> str:
+    """Return the one command that makes a step."""
+    verb = "score" if step.verb == "compare" else step.verb
+    names = [f"retrieve --backbone {step.backbone}"] if verb == "weights" else [verb, step.dataset, step.backbone]
+    return " ".join(["radprobe", *filter(None, names), "--params params.yaml"])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of radprobe, python and the packages that results depend on."""
+    found = {"radprobe": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """Return the git commit of the code, marked when files differ from it."""
+    call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "not in a git checkout"
+
+
+def hardware(findings: Findings) -> str:
+    """Return what computed the features (from their manifests), and what this page was written on."""
+    embeds = (findings.facts("embed", cell.dataset, cell.backbone) for cell in findings.cells if cell.backbone)
+    devices = sorted({facts["device"] for facts in embeds if "device" in facts})
+    memory = psutil.virtual_memory().total / 1e9
+    here = f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB"
+    return f"features on {', '.join(devices) or 'nothing yet'}; this page on {here}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def params_yaml(findings: Findings) -> str:
+    """Return the whole params of the study, defaults included."""
+    return yaml.safe_dump(findings.study.params.model_dump(mode="json"), sort_keys=False)
+
+
+def cells(findings: Findings) -> list[dict]:
+    """Return for each cell: state, why, specs, features, weights, protocols with what was chosen, and its command."""
+    return [_cell(findings, cell) for cell in findings.cells]
+
+
+def _cell(findings: Findings, cell: Cell) -> dict:
+    steps = findings.study.steps
+    verb = PREDICTING.get(findings.datasets[cell.dataset].task, "embed")
+    made = [steps.get((name, cell.dataset, cell.backbone)) for name in ("embed", verb, "score", "compare")]
+    specs = {step.verb: step.spec for step in made if step}
+    again = cell.step if cell.state != "done" else steps.get((verb, cell.dataset, cell.backbone), cell.step)
+    found = {
+        "cell": cell,
+        "anchor": tables.anchor(cell.dataset, cell.backbone or "comparison"),
+        "name": findings.title(cell.backbone) if cell.backbone else "paired comparison",
+        "specs": specs,
+        "command": step_command(again),
+        "weights": [],
+        "features": [],
+        "protocols": [],
+    }
+    if cell.backbone:
+        weights = findings.facts("weights", None, cell.backbone)
+        shown = {key: weights[key] for key in ("source", "sha256", "seed", "parameters", "derived") if key in weights}
+        features = findings.facts("embed", cell.dataset, cell.backbone)
+        wanted = ("size", "precision", "device", "dim", "grid", "images_per_second", "seconds", "peak_gb")
+        found["weights"] = trust.flat(shown)
+        found["features"] = trust.flat({key: features[key] for key in wanted if key in features})
+        found["protocols"] = _protocols(findings.facts(verb, cell.dataset, cell.backbone))
+    return found
+
+
+def _protocols(facts: dict) -> list[dict]:
+    """Return each protocol's chosen settings, the part that chose them, and how long it took."""
+    return [
+        {
+            "name": name,
+            "chosen": trust.flat(each.get("chosen", {})),
+            "from": each.get("selected_on", "not stated"),
+            "seconds": words.duration(each["seconds"]),
+            "candidates": len(each.get("candidates", [])),
+        }
+        for name, each in facts.get("protocols", {}).items()
+    ]

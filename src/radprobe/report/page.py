@@ -1,0 +1,89 @@
+"""The page: gathers what the sections say, and renders it as one file that loads nothing."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from radprobe.report import again, look, style, tables, trust, words
+from radprobe.report.collect import Findings
+from radprobe.report.figures import inline
+from radprobe.report.ranking import PREFERRED, Column, headline
+
+TEMPLATES = resources.files(__package__).joinpath("templates")
+
+
+def render(findings: Findings, columns: Sequence[Column], figures: dict[str, str]) -> str:
+    """Return explorer.html. `figures` are SVGs by dataset. Every name and label is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals |= {"words": words, "title": findings.title, "style": style, "family": findings.family}
+    by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
+    heads = {name: headline(each) for name, each in by_dataset.items() if each}
+    protocols = sorted({column.protocol for column in columns}, key=lambda name: (name != PREFERRED, name))
+    return environment.get_template("page.html").render(
+        study=findings.study,
+        datasets=findings.datasets,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        commit=again.commit(),
+        hardware=again.hardware(findings),
+        counts=_counts(findings),
+        banners=trust.banners(findings),
+        cards=[_card(findings, name, heads.get(name)) for name, e in findings.datasets.items() if e.task != "look"],
+        maps={name: tables.map_of(findings, columns, name) for name in protocols},
+        forests=[found for column in columns if (found := tables.forest(findings, column))],
+        galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
+        figures={name: Markup(inline(svg)) for name, svg in figures.items()},
+        everything=tables.everything(findings),
+        trust=trust.datasets(findings),
+        missing=findings.study.missing,
+        backbones={name: findings.study.backbone(name) for name in findings.study.params.backbones},
+        command=again.command(),
+        versions=again.versions(),
+        params=again.params_yaml(findings),
+        cells=again.cells(findings),
+        css=Markup(_source("style.css")),
+        script=Markup(_source("page.js")),
+    )
+
+
+def _source(name: str) -> str:
+    return TEMPLATES.joinpath(name).read_text(encoding="utf-8")
+
+
+def _seen(entry) -> bool:
+    return entry.task in ("segmentation", "look")
+
+
+def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Gallery:
+    if column is None and findings.datasets[dataset].task != "look":
+        return look.Gallery(dataset, findings.datasets[dataset].title, why=["Nothing was scored, so nothing is shown."])
+    return look.gallery(findings, dataset, column)
+
+
+def _counts(findings: Findings) -> dict[str, int]:
+    """Return how many cells (dataset x backbone) are done, failed and not run; absent data and weights count too."""
+    states = [cell.state for cell in findings.cells if cell.backbone]
+    wanted = len(findings.study.params.datasets) * len(findings.study.backbones)
+    counts = {state: states.count(state) for state in ("done", "failed")}
+    return {**counts, "not run": wanted - sum(counts.values())}
+
+
+def _card(findings: Findings, dataset: str, column: Column | None) -> dict:
+    entry = findings.datasets[dataset]
+    card = {"dataset": dataset, "kind": f"{words.TASKS[entry.task]}, {entry.title}", "notes": []}
+    if column is None:
+        return {**card, "patients": None, "sentences": ["No cell of it is done, so there is no verdict."]}
+    best = column.best
+    device = findings.facts("embed", dataset, best).get("device", "an unknown device") if best else ""
+    if trust.is_phantom(findings, dataset):
+        card["notes"].append("Generated data: these numbers say nothing about radiology.")
+    if best and findings.study.backbone(best).derived:
+        card["notes"].append(f"Derived weights: {findings.study.backbone(best).derived}.")
+    patients = max(score.patients for score in column.scores.values())
+    sentences = words.verdict(column, entry.task, findings.title, "CPU" if device == "cpu" else device)
+    return {**card, "patients": patients, "sentences": sentences}

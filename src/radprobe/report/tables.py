@@ -1,0 +1,129 @@
+"""The map of backbones and datasets, the forest of paired differences, and the table of everything, as plain data."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from radprobe.report import style, words
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column, Estimate
+
+COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
+COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "seed", "spec", "note"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One cell of the map: what it shows, what it tells on hover, its shade from 0 to 1, its mark."""
+
+    text: str
+    detail: str
+    anchor: str
+    shade: float = 0
+    mark: str = ""  # best | tied
+
+
+def anchor(dataset: str, backbone: str) -> str:
+    """Return the id of a cell's details in the page."""
+    return f"cell-{dataset}-{backbone}".replace(":", "-")
+
+
+def map_of(findings: Findings, columns: list[Column], protocol: str) -> dict:
+    """Return the map under one protocol: datasets by modality, backbones by family, controls last."""
+    here = {column.dataset: column for column in columns if column.protocol == protocol}
+    states = {(cell.dataset, cell.backbone): cell for cell in findings.cells}
+    datasets = sorted(
+        (name for name, entry in findings.datasets.items() if entry.task != "look"),
+        key=lambda name: findings.datasets[name].modality,
+    )
+    families = {
+        family: [
+            (
+                name,
+                [
+                    _tile(findings, here.get(dataset), states.get((dataset, name)), dataset, name)
+                    for dataset in datasets
+                ],
+            )
+            for name in findings.study.backbones
+            if findings.family(name) == family
+        ]
+        for family in style.FAMILIES
+    }
+    metrics = {name: words.METRICS[here[name].metric] if name in here else "" for name in datasets}
+    return {
+        "datasets": datasets,
+        "metrics": metrics,
+        "families": {name: rows for name, rows in families.items() if rows},
+    }
+
+
+def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbone: str) -> Tile:
+    place = anchor(dataset, backbone)
+    if cell is None:
+        gone = [missing for missing in findings.study.missing if missing.name == backbone]
+        return Tile("–", f"not run: {gone[0].why}" if gone else "not run", "not-run")
+    if cell.state != "done":
+        return Tile("–", f"{cell.state}: {cell.step.verb}, {cell.why}", place)
+    if column is None or backbone not in column.scores:
+        return Tile("–", "no such protocol for this task", place)
+    score = column.scores[backbone]
+    if not score.defined:
+        return Tile("–", score.note, place)
+    mark = "best" if backbone == column.best else "tied" if column.tied(backbone) else ""
+    detail = f"{words.interval(score) or score.note}, {score.patients} patients"
+    return Tile(words.number(score.value), detail, place, _shade(column, score.value), mark)
+
+
+def _shade(column: Column, value: float) -> float:
+    """Return 1 for the highest score of a column, 0 for its lowest."""
+    values = [score.value for score in column.scores.values() if score.defined]
+    return (value - min(values)) / (max(values) - min(values)) if max(values) > min(values) else 1.0
+
+
+def forest(findings: Findings, column: Column) -> dict | None:
+    """Return the differences of the best backbone from every other, with places in percent of an axis that holds 0."""
+    rows = [
+        (other, found)
+        for other in column.order
+        if other != column.best and (found := column.difference(column.best, other)) and found.defined
+    ]
+    if not rows:
+        return None
+    ends = [0.0, *(end for _, found in rows for end in (found.low, found.value, found.high) if not math.isnan(end))]
+    low, high = min(ends), max(ends)
+    pad = (high - low or 0.01) * 0.06
+    low, high = low - pad, high + pad
+
+    def place(value: float) -> float | None:
+        return None if math.isnan(value) else round(100 * (value - low) / (high - low), 2)
+
+    lines = [_line(findings, other, found, place) for other, found in rows]
+    ticks = [{"at": place(tick), "text": _tick(tick)} for tick in _ticks(low, high)]
+    return {"column": column, "zero": place(0.0), "lines": lines, "ticks": ticks}
+
+
+def _line(findings: Findings, other: str, found: Estimate, place) -> dict:
+    verdicts = {1: "resolvably above", -1: "resolvably below", 0: "not resolvable", None: found.note}
+    at = {name: place(getattr(found, name)) for name in ("low", "value", "high")}
+    colour = list(style.FAMILIES).index(findings.family(other))
+    return {**at, "other": other, "text": words.text(found), "verdict": verdicts[found.sign], "colour": colour}
+
+
+def _ticks(low: float, high: float, about: int = 4) -> list[float]:
+    raw = (high - low) / about
+    size = 10 ** math.floor(math.log10(raw))
+    step = next(size * each for each in (1, 2, 5, 10) if size * each >= raw)
+    return [float(tick) for tick in np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step]
+
+
+def _tick(value: float) -> str:
+    return f"{value + 0.0:.4g}" if abs(value) > 1e-9 else "0"
+
+
+def everything(findings: Findings) -> dict:
+    """Return all scores as {columns, rows}, NaN as None; backbones by id."""
+    table = findings.scores[COLUMNS].astype(object)
+    return {"columns": COLUMNS, "rows": table.where(pd.notna(table), None).values.tolist()}

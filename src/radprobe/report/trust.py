@@ -1,0 +1,88 @@
+"""Can I trust it: what was verified, split, compared, left out, and under which licence."""
+
+from typing import Any
+
+from radprobe.report.collect import Findings
+
+MOST = 12  # entries of a list that are told in full
+
+
+def flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested facts as (name, text) lines; long lists say how much is left out."""
+    lines = []
+    for key, value in facts.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, dict) and value:
+            lines += flat(value, f"{key}: ") if not prefix else [(name, _inline(value))]
+        elif value not in (None, [], {}, ""):
+            lines.append((name, _inline(value)))
+    return lines
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inline(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        shown = ", ".join(_inline(each) for each in value[:MOST])
+        return shown + (f" and {len(value) - MOST} more" if len(value) > MOST else "")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def datasets(findings: Findings) -> list[dict]:
+    """Return for each dataset here its card, source, verification, split and leak certificate, as lines."""
+    found = []
+    for name, entry in findings.datasets.items():
+        raw = findings.facts("retrieve", name)
+        leaks = findings.facts("split", name, kind="leaks")
+        source = {key: raw[key] for key in ("source", "variant", "n_files", "bytes") if key in raw}
+        card = {
+            "modality": entry.modality,
+            "licence": entry.licence,
+            "access": entry.access,
+            "citation": entry.citation,
+        }
+        sections = {
+            "Card": card,
+            "Source": source,
+            "Verification": findings.facts("prepare", name, kind="pixels"),
+            "Samples": findings.facts("prepare", name, kind="index"),
+            "Split": findings.facts("split", name, kind="split"),
+            "Leak certificate": {**leaks.get("compared", {}), "overlaps": _overlaps(leaks)} if leaks else {},
+        }
+        if entry.task == "look":
+            sections = {key: value for key, value in sections.items() if key not in ("Split", "Leak certificate")}
+        found.append({"name": name, "entry": entry, "sections": {key: flat(each) for key, each in sections.items()}})
+    return found
+
+
+def _overlaps(leaks: dict) -> str:
+    count = len(leaks["overlaps"])
+    return f"{count}: {_inline(leaks['overlaps'])}" if count else "none"
+
+
+def banners(findings: Findings) -> list[str]:
+    """Return what must be known before any number is read: phantom, partial and limited data, weights that differ."""
+    study, lines = findings.study, []
+    phantom = [entry.title for name, entry in findings.datasets.items() if is_phantom(findings, name)]
+    if phantom:
+        lines.append(f"Generated (phantom) data, which say nothing about radiology: {', '.join(phantom)}.")
+    if study.params.limit:
+        lines.append(f"A pilot: at most {study.params.limit} patients of each dataset.")
+    for name, entry in findings.datasets.items():
+        index = findings.facts("prepare", name)
+        if index.get("partial"):
+            absent, listed = index.get("n_absent", "some"), index.get("n_listed", "those listed")
+            lines.append(f"A partial copy of {entry.title}: {absent} of {listed} images are absent.")
+    for name in study.backbones_here:
+        if why := study.backbone(name).derived:
+            lines.append(f"{study.backbone(name).title} has derived weights, not the published ones: {why}.")
+    initialised = [study.backbone(name).title for name in study.params.backbones if study.backbone(name).random]
+    if initialised:
+        lines.append(f"Random weights, never trained, only for tests and control: {', '.join(initialised)}.")
+    return lines
+
+
+def is_phantom(findings: Findings, dataset: str) -> bool:
+    """Are a dataset's raw files generated?"""
+    source = findings.facts("retrieve", dataset).get("source")
+    return source == "phantom" or findings.study.params.datasets[dataset].phantom is not None

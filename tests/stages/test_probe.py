@@ -1,0 +1,141 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from frozen import PARTS, prepare, study
+from sklearn.metrics import roc_auc_score
+
+from radprobe import artifacts
+from radprobe.artifacts import Embeddings, Predictions
+from radprobe.files import RadprobeError
+from radprobe.stages import probe
+
+NIH, CLASSES, N = "nih_chestxray14", ("a", "b"), 200
+SMALL = {"knn": {"k": [3, 10, 500]}, "mlknn": {"k": [5]}, "linear": {"epochs": 8, "batch_size": 16}}
+
+
+def made(root, labels=None, patch=True, n=N, **sections):
+    """A study whose CLS of the last block holds the labels, under noise."""
+    s = study(root, probe={**SMALL, **sections})
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (n, len(CLASSES))).astype(float)
+    labels = truth if labels is None else labels(truth.copy())
+    prepare(s, NIH, np.zeros((n, 4, 4), np.uint8), labels, classes=CLASSES)
+    step = s.step("embed", NIH, "test_vit")
+    tokens = rng.normal(size=(n, 4 if patch else 1, 8))
+    tokens[:, -1, :2] += 2 * truth
+    artifacts.write_array(step.folder / "00000.cls.npy", tokens.astype(np.float16))
+    names = ["00000.cls.npy"]
+    if patch:
+        artifacts.write_array(step.folder / "00000.patch_mean.npy", rng.normal(size=(n, 8)).astype(np.float16))
+        names.append("00000.patch_mean.npy")
+    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {}, names)
+    return s, s.step("probe", NIH, "test_vit")
+
+
+def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
+    s, step = made(tmp_path)
+    probe.run(s, step)
+    found = Predictions.load(step.folder)
+    assert found.classes == list(CLASSES)
+    assert list(found.table["protocol"].unique()) == ["knn", "mlknn", "linear"]
+    for protocol, rows in found.table.groupby("protocol"):
+        for part in ("val", "test"):
+            here = rows[rows["part"] == part]
+            expected = [f"film{i:04d}" for i in range(N) if PARTS[i % 4] == part]
+            assert here["sample_id"].tolist() == expected == here["patient_id"].tolist()
+            auc = [roc_auc_score(here[f"target:{name}"], here[f"score:{name}"]) for name in CLASSES]
+            assert min(auc) > 0.75, protocol
+        facts = found.facts["protocols"][protocol]
+        assert facts["selected_on"] == "val"
+        assert facts["seconds"] > 0
+        best = max(facts["candidates"], key=lambda candidate: candidate["value"])
+        assert facts["chosen"] == {key: value for key, value in best.items() if key != "value"}
+        val = rows[rows["part"] == "val"]
+        auc = np.mean([roc_auc_score(val[f"target:{name}"], val[f"score:{name}"]) for name in CLASSES])
+        assert auc == pytest.approx(best["value"])  # the val predictions are those that chose
+    assert found.facts["protocols"]["knn"]["left_out"] == [500]
+    assert found.facts["protocols"]["linear"]["heads"] == 16
+
+
+def test_the_same_job_gives_the_same_bytes(tmp_path):
+    written = []
+    for name in ("a", "b"):
+        s, step = made(tmp_path / name)
+        probe.run(s, step)
+        written.append((step.folder / "predictions.parquet").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_test_labels_change_no_score(tmp_path):
+    def flipped(labels):
+        labels[3::4] = 1 - labels[3::4]
+        return labels
+
+    tables = []
+    for name, change in (("a", None), ("b", flipped)):
+        s, step = made(tmp_path / name, change)
+        probe.run(s, step)
+        tables.append(Predictions.load(step.folder).table)
+    scores = [f"score:{name}" for name in CLASSES]
+    np.testing.assert_array_equal(tables[0][scores], tables[1][scores])
+    assert (tables[0]["target:a"] != tables[1]["target:a"]).any()
+
+
+def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
+    def doubt(labels):
+        labels[2::8, 0], labels[4::8, 0] = -1, np.nan
+        return labels
+
+    s, step = made(tmp_path, doubt)
+    probe.run(s, step)
+    table = Predictions.load(step.folder).table
+    assert set(table["target:a"].dropna()) == {0.0, 1.0}
+    assert table["target:a"].isna().sum() == 3 * N // 8
+    assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)
+
+
+def test_a_cnn_says_how_many_heads_remain(tmp_path):
+    s, step = made(tmp_path, patch=False)
+    probe.run(s, step)
+    facts = Predictions.load(step.folder).facts["protocols"]["linear"]
+    assert (facts["heads"], facts["heads_left_out"]) == (4, 12)
+
+
+def test_a_diverged_head_is_reported_and_not_chosen(tmp_path):
+    s, step = made(tmp_path, linear={"epochs": 2, "learning_rates": [0.01, 1e38], "blocks": [1], "patch_mean": [False]})
+    probe.run(s, step)
+    facts = Predictions.load(step.folder).facts["protocols"]["linear"]
+    assert facts["heads_diverged"] == 1
+    assert facts["chosen"]["learning_rate"] == 0.01
+    assert [c["value"] is None for c in facts["candidates"]] == [False, True]
+
+
+@pytest.mark.parametrize(("start", "part"), [(0, "train"), (2, "val")])
+def test_one_sided_labels_stop_it_by_name(tmp_path, start, part):
+    def one_sided(labels):
+        labels[start::4] = 1
+        labels[start + (part == "train") :: 4] = 1
+        return labels
+
+    with pytest.raises(RadprobeError, match=f"both a positive and a negative in {part}"):
+        probe.run(*made(tmp_path, one_sided))
+
+
+def test_an_empty_part_stops_it_by_name(tmp_path):
+    with pytest.raises(RadprobeError, match="part test has no sample"):
+        probe.run(*made(tmp_path, n=3))
+
+
+def test_without_a_leak_certificate_nothing_runs(tmp_path):
+    s, step = made(tmp_path)
+    (step.need("split").folder / "leaks.json").unlink()
+    with pytest.raises(RadprobeError, match=r"leaks\.json"):
+        probe.run(s, step)
+
+
+def test_it_needs_neither_timm_nor_monai():
+    code = "import sys, radprobe.stages.probe; print([n for n in ('timm', 'monai', 'torchvision') if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,210 @@
+"""A small finished study, made through the artifacts API without any model: predictions are truth plus known noise."""
+
+import numpy as np
+import pandas as pd
+
+from radprobe import artifacts
+from radprobe.artifacts import (
+    Index,
+    LabelMaps,
+    LeakCertificate,
+    Pixels,
+    Predictions,
+    RawManifest,
+    Split,
+    Truth,
+    Weights,
+)
+from radprobe.stages import score
+from radprobe.study import Study
+
+PARTS = {"montgomery": {"train": 30, "val": 12, "test": 24}, "nih_chestxray14": {"train": 80, "val": 40, "test": 80}}
+# How wrong each backbone is: pixels of shift of the lungs, and noise on the logits.
+SHIFT = {"derived": 1.0, "tf_efficientnet_lite0": 1.02, "test_vit": 6}
+NOISE = {"derived": 0.8, "tf_efficientnet_lite0": 1.3, "test_vit": 6}
+SHIFT_OF_RANDOM, NOISE_OF_RANDOM = 4, 5
+NASTY = "<script>alert(1)</script>&\"'$x$"
+
+
+def params(root, **changes):
+    content = {
+        "study": f"Synthetic {NASTY}",
+        "datasets": {
+            "montgomery": {"phantom": {"patients": 66}},
+            "nih_chestxray14": {"phantom": {"patients": 200}},
+            "mni152": {"phantom": {"patients": 1}},
+        },
+        "backbones": ["derived", "tf_efficientnet_lite0", "vit_small_patch14_dinov2", "test_vit"],
+        "own_backbones": {
+            "derived": {
+                "like": "vit_small_patch14_dinov2",
+                "title": f"DINOv2 derived {NASTY}",
+                "file": "derived.safetensors",
+                "derived": f"fine-tuned by a packager {NASTY}",
+            }
+        },
+        "hub": False,
+        "controls": ["random"],
+        "score": {"resamples": 200},
+        "paths": {"root": str(root)},
+    }
+    return content | changes
+
+
+def study(root, **changes):
+    """Return the study under `root`; two weights files are there, DINOv2's are not."""
+    for name in ("derived", "tf_efficientnet_lite0.in1k"):
+        path = root / "data/weights" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    return Study(params(root, **changes))
+
+
+def build(root, **changes):
+    """Make every artifact of the study that a test needs, scores by the real stage; return the study."""
+    made = study(root, **changes)
+    for step in made.steps.values():
+        MAKERS[step.verb](made, step, np.random.default_rng(list((step.backbone or "").encode())))
+    return made
+
+
+def _retrieve(made, step, generator):
+    table = pd.DataFrame({"path": ["a.png"], "bytes": [10], "sha256": ["0" * 64]})
+    RawManifest(step.folder, "official", "phantom", table).save(step.folder, step.spec)
+
+
+def _weights(made, step, generator):
+    entry = made.backbone(step.backbone)
+    file = None if entry.random else made.weights_file(step.backbone)
+    digest = None if file is None else artifacts.files.sha256(file)
+    facts = {"parameters": 22_000_000, "derived": entry.derived}
+    Weights(file, digest, "random" if entry.random else "local", facts).save(step.folder, step.spec)
+
+
+def _patients(dataset):
+    n = sum(PARTS.get(dataset, {"": 9}).values())
+    return [f"p{number:04d}" for number in range(n)]
+
+
+def _labels(n, classes):
+    generator = np.random.default_rng(7)
+    labels = (generator.random((n, classes)) < 0.3).astype(float)
+    labels[:, 7] = 0  # Hernia has no positive: undefined
+    return labels
+
+
+def _index(made, step):
+    dataset, patients = step.dataset, _patients(step.dataset)
+    table = pd.DataFrame({"sample_id": patients, "patient_id": patients, "volume_id": patients})
+    if dataset == "mni152":
+        table["volume_id"] = table["patient_id"] = "mni"
+    table["slice"] = np.arange(len(table)) if dataset == "mni152" else 0
+    table["image"] = "a.png"
+    table["masks"] = [[] for _ in patients]
+    table["spacing"] = [[] for _ in patients]
+    if dataset == "nih_chestxray14":
+        classes = classes_of(dataset)
+        labels = pd.DataFrame(_labels(len(table), len(classes)), columns=[f"label:{name}" for name in classes])
+        table = pd.concat([table, labels], axis=1)
+    partial = {"partial": True, "n_listed": 112120, "n_absent": 111920} if dataset == "nih_chestxray14" else {}
+    return Index(table, {"n_samples": len(table), "quarantine": [NASTY], **partial})
+
+
+def classes_of(dataset):
+    from radprobe import catalog
+
+    return catalog.datasets()[dataset].classes
+
+
+def lungs(patient, side=64, shift=0):
+    """Return a label map of two ellipses; `shift` moves them sideways, more for later patients."""
+    number = int(patient[1:]) if patient[1:].isdigit() else 0
+    y, x = np.mgrid[:side, :side] / side
+    x = x - shift / side * (0.5 + number % 7 / 6)
+    labels = np.zeros((side, side), np.uint8)
+    for label, centre in ((1, 0.3), (2, 0.7)):
+        labels[((x - centre) / 0.14) ** 2 + ((y - 0.5) / 0.32) ** 2 < 1] = label
+    return labels
+
+
+def _prepare(made, step, generator):
+    index, side = _index(made, step), 64
+    maps = np.stack([lungs(patient) for patient in index.table["sample_id"]])
+    images = (40 + 100 * (maps == 0) + generator.normal(0, 12, maps.shape)).clip(0, 255).astype(np.uint8)
+    if step.dataset == "mni152":
+        images = images.astype(np.int16) * 7
+    shapes = np.tile([side, side * 3 // 4], (len(maps), 1))
+    report = {"checked": len(maps), "warnings": [f"constant image {NASTY}"], "quarantined": []}
+    Pixels(images, None, shapes, report).save(step.folder, step.spec)
+    if step.dataset == "montgomery":
+        cases = ((patient, patient, "", lungs(patient), []) for patient in index.table["sample_id"])
+        Truth.write(step.folder, step.spec, cases, classes_of("montgomery"))
+    index.save(step.folder, step.spec)
+
+
+def _split(made, step, generator):
+    patients, parts = _patients(step.dataset), PARTS[step.dataset]
+    table = pd.DataFrame({"sample_id": patients, "patient_id": patients})
+    table["part"] = np.repeat(list(parts), list(parts.values()))
+    Split(table, classes_of(step.dataset), {"recipe": "systematic", "samples": parts}).save(step.folder, step.spec)
+    LeakCertificate({"patients": len(patients), "identical pixels": "none"}, []).save(step.folder, step.spec)
+
+
+def _embed(made, step, generator):
+    n, names = len(_patients(step.dataset)), ["00000.cls.npy"]
+    artifacts.write_array(step.folder / names[0], generator.normal(size=(n, 1, 8)).astype(np.float16))
+    if step.dataset != "nih_chestxray14":
+        x = np.linspace(0, 1, 8)
+        ramps = np.stack(np.broadcast_arrays(x[:, None], x[None], np.outer(x, x), np.outer(x, 1 - x)))
+        dense = ramps[None] + generator.normal(0, 0.1, (n, 4, 8, 8))
+        artifacts.write_array(step.folder / "00000.dense.npy", dense.astype(np.float16))
+        names.append("00000.dense.npy")
+    facts = {"n": n, "seconds": 150.0, "peak_gb": 1.5, "device": "cpu", "size": 224, "dim": 8, "precision": "bf16"}
+    artifacts.seal(step.folder, "embeddings", step.spec, facts, names)
+
+
+def _took(chosen):
+    return {"selected_on": "val", "chosen": chosen, "candidates": [chosen], "seconds": 30.0, "peak_gb": 1.0}
+
+
+def _probe(made, step, generator):
+    patients, classes = _patients(step.dataset), classes_of(step.dataset)
+    labels, tables, noise = _labels(len(patients), len(classes)), [], NOISE.get(step.backbone, NOISE_OF_RANDOM)
+    part = np.repeat(list(PARTS[step.dataset]), list(PARTS[step.dataset].values()))
+    for protocol, extra in (("knn", 1.0), ("mlknn", 0.5), ("linear", 0.0)):
+        table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": patients, "patient_id": patients})
+        for column, name in enumerate(classes):
+            table[f"score:{name}"] = labels[:, column] * 2 + generator.normal(0, noise + extra, len(table))
+            table[f"target:{name}"] = labels[:, column]
+        tables.append(table[table["part"] != "train"])
+    protocols = {name: _took({"k": 5}) for name in ("knn", "mlknn")} | {"linear": _took({"learning_rate": 0.01})}
+    predictions = Predictions(classes, pd.concat(tables, ignore_index=True), facts={"protocols": protocols})
+    predictions.save(step.folder, step.spec)
+
+
+def _segment(made, step, generator):
+    parts = PARTS[step.dataset]
+    part = np.repeat(list(parts), list(parts.values()))
+    shift = SHIFT.get(step.backbone, SHIFT_OF_RANDOM) + 0.2 * generator.normal(size=len(part))
+    cases = (
+        (patient, patient, where, lungs(patient, shift=by), [])
+        for patient, where, by in zip(_patients(step.dataset), part, shift, strict=True)
+        if where != "train"
+    )
+    LabelMaps.write(step.folder, "linear", cases)
+    maps = {"linear": LabelMaps.read(step.folder, "linear")}
+    protocols = {"linear": _took({"learning_rate": 0.003})}
+    Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols}).save(step.folder, step.spec)
+
+
+MAKERS = {
+    "weights": _weights,
+    "retrieve": _retrieve,
+    "prepare": _prepare,
+    "split": _split,
+    "embed": _embed,
+    "probe": _probe,
+    "segment": _segment,
+    "score": lambda made, step, generator: score.run(made, step),
+    "compare": lambda made, step, generator: score.compare(made, step),
+}

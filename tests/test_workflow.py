@@ -1,0 +1,182 @@
+"""The workflow as a user runs it: a small study of phantoms, in a folder of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PARAMS = {
+    "study": "small",
+    "hub": False,
+    "threads": 1,
+    "datasets": {
+        "montgomery": {"phantom": {"patients": 24}},
+        "nih_chestxray14": {"phantom": {"patients": 60}},
+    },
+    "backbones": ["test_vit"],
+    "embed": {"shard_rows": 32},
+    "probe": {"linear": {"epochs": 5}},
+    "segment": {"linear": {"epochs": 2, "learning_rates": [0.01, 0.1]}},
+    "score": {"resamples": 200},
+}
+
+pytestmark = pytest.mark.slow
+
+
+def write(folder: Path, **changes) -> None:
+    (folder / "study.yaml").write_text(yaml.safe_dump({**PARAMS, **changes}))
+
+
+def command(*options: str) -> list[str]:
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    return [*snakemake, "--cores", "2", "--configfile", "study.yaml", *options]
+
+
+def run(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
+    options = {"cwd": folder, "capture_output": True, "text": True, "env": {**os.environ, **environment}}, options
+    return subprocess.run(command(*options[1]), **options[0])
+
+
+def jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """Return the number of jobs of each rule that a (dry) run planned."""
+    table = re.search(r"\njob +count\n-+ +-+\n(.*?)\n\n", done.stderr, re.DOTALL)
+    return {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()} if table else {}
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    tables = [pd.read_parquet(path) for path in sorted(folder.glob("results/*/score/*/*/scores.parquet"))]
+    keys = ["dataset", "backbone", "protocol", "part", "metric", "class"]
+    return pd.concat(tables).sort_values(keys).set_index(keys)[["value", "low", "high"]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a study's folder")  # a path with a blank and a quote
+    write(folder)
+    done = run(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_one_call_makes_scores_and_both_pages(finished):
+    table = scores(finished)
+    assert {"knn", "mlknn", "linear", "linear-decoder"} <= set(table.index.get_level_values("protocol"))
+    assert np.isfinite(table.xs("macro", level="class")["value"]).all()
+    assert (finished / "reports/explorer.html").stat().st_size > 10_000
+    assert (finished / "reports/report.html").stat().st_size > 100_000
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_a_second_call_runs_nothing(finished):
+    assert "Nothing to be done" in run(finished).stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ({"probe": {"knn": {"k": [3]}}}, {"probe": 1, "score": 1, "compare": 1, "report": 1}),
+        ({"segment": {"linear": {"epochs": 1}}}, {"segment": 1, "score": 1, "compare": 1, "report": 1}),
+        ({"score": {"resamples": 300}}, {"score": 2, "compare": 2, "report": 1}),
+        ({"study": "renamed"}, {"report": 1}),
+    ],
+)
+def test_one_change_runs_what_depends_on_it(finished, change, rules):
+    write(finished, **change)
+    try:
+        planned = jobs(run(finished, "--dry-run"))
+    finally:
+        write(finished)
+    assert {rule: count for rule, count in planned.items() if rule not in ("all", "total")} == rules
+
+
+def test_a_corrupt_shard_is_found_and_made_again(finished):
+    before = scores(finished)
+    shard = next(finished.glob("work/nih_chestxray14/embed/test_vit/*/00000.cls.npy"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    write(finished, probe={"linear": {"epochs": 4}})  # something that reads the shard
+    try:
+        first = run(finished)
+        assert first.returncode != 0
+        assert "manifest set aside" in first.stdout + first.stderr
+        assert run(finished).returncode == 0
+    finally:
+        write(finished)
+    assert run(finished).returncode == 0
+    pd.testing.assert_frame_equal(scores(finished).loc[before.index], before)
+
+
+@pytest.mark.parametrize("victim", ["snakemake", "embed", "segment"])
+def test_a_kill_and_the_same_command_give_the_same_scores(finished, tmp_path, victim):
+    write(tmp_path)
+    running = subprocess.Popen(
+        command(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    verb = "embed" if victim == "snakemake" else victim
+    deadline = time.monotonic() + 300
+    while not (found := stage_processes(tmp_path, verb)) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert found, "the stage never ran"
+    time.sleep(1)
+    for pid in [running.pid] if victim == "snakemake" else found:
+        os.kill(pid, signal.SIGKILL)
+    running.wait()
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pd.testing.assert_frame_equal(scores(tmp_path), scores(finished))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def stage_processes(folder: Path, verb: str) -> list[int]:
+    """Return the pids of `python -m radprobe <verb>` that run in `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"radprobe" in words and verb.encode() in words and (process / "cwd").resolve() == folder:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
+    write(tmp_path, datasets={"montgomery": PARAMS["datasets"]["montgomery"], "nih_chestxray14": {"raw": "nih"}})
+    assert run(tmp_path, "--dry-run").returncode == 0
+    (tmp_path / "nih/images").mkdir(parents=True)
+    for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
+        (tmp_path / "nih" / name).write_text("Image Index\n" if name.endswith("csv") else "")
+    done = run(tmp_path)
+    assert done.returncode != 0
+    assert "Finding Labels" in done.stdout + done.stderr  # the missing column is named
+    page = (tmp_path / "reports/explorer.html").read_text()
+    assert "nih_chestxray14" in page
+    assert set(scores(tmp_path).index.get_level_values("dataset")) == {"montgomery"}
+
+
+def test_what_is_absent_leaves_the_graph_loudly(tmp_path):
+    write(tmp_path, backbones=["test_vit", "vit_small_patch14_dinov2"], controls=[])
+    done = run(tmp_path, "--dry-run")
+    assert done.returncode == 0
+    assert "Not run: backbone vit_small_patch14_dinov2: no weights" in done.stderr
+    assert jobs(done)["segment"] == 1
+
+
+def test_bad_params_stop_before_anything_runs(tmp_path):
+    write(tmp_path, sede=1)
+    started = time.monotonic()
+    done = run(tmp_path)
+    assert done.returncode != 0
+    assert "did you mean 'seed'" in done.stderr
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "work").exists()
