@@ -8,7 +8,7 @@ from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Predictions,
 from radprobe.files import RadprobeError
 from radprobe.report import pictures, words
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import Column
+from radprobe.report.ranking import Column, twin
 
 BACKBONES = 5  # side by side, at most
 
@@ -85,7 +85,9 @@ def _choose(findings: Findings, index: Index, column: Column | None, examples: i
 def _backbones(findings: Findings, column: Column | None) -> list[str]:
     if column is None:
         return findings.study.backbones_here[:BACKBONES]
-    return [column.best, *(name for name in column.order if name != column.best)][:BACKBONES]
+    rivals = [name for name in column.order if name not in column.controls]
+    twins = [name for name in (twin(column.best),) if name in column.order]
+    return list(dict.fromkeys([column.best, *twins, *rivals, *column.order]))[:BACKBONES]
 
 
 def _overlays(findings, column, backbone, truth, index, pixels, rows, sizes) -> list[tuple[str, str]]:

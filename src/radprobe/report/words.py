@@ -64,30 +64,48 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
 
 
 def against_others(column: Column, name: Name) -> list[str]:
-    """Return what the paired differences say of the best backbone and every other one, its twin excepted."""
+    """Return what the paired differences say of the best backbone and its rivals, then of the other control rows."""
     best = column.best
     others = [other for other in column.order if other not in (best, twin(best))]
-    if not others:
-        return ["No other backbone was scored."]
-    groups: dict[str, list[str]] = {"not": [], "above": [], "below": [], "unknown": [], "none": []}
-    for other in others:
-        label = name(other) + (" (control)" if other in column.controls else "")
-        found = column.difference(best, other)
-        if found is None:
-            groups["none"].append(label)
-        elif found.sign is None:
-            groups["unknown"].append(f"{label} (difference {text(found)}; {found.note})")
-        else:
-            kind = {0: "not", 1: "above", -1: "below"}[found.sign]
-            groups[kind].append(f"{label} (difference {text(found)})")
-    openings = {
-        "not": "Not resolvable from",
-        "above": "Resolvably above",
-        "below": "Resolvably below",
-        "unknown": "Without an interval, so unresolved, against",
-        "none": "Not compared, so no order is claimed, with",
-    }
-    return [f"{openings[kind]} {_list(names)}." for kind, names in groups.items() if names]
+    rivals = [other for other in others if other not in column.controls]
+    controls = [other for other in others if other in column.controls]
+    sentences = _by_outcome(column, rivals, name) if rivals else ["No other pretrained backbone was scored."]
+    outcomes = [_outcome(column.difference(best, other)) for other in controls]
+    if controls and set(outcomes) == {"above"}:
+        return [*sentences, f"Resolvably above the {len(controls)} other control rows."]
+    doubtful = [other for other, outcome in zip(controls, outcomes, strict=True) if outcome != "above"]
+    return sentences + [f"Control rows: {sentence}" for sentence in _by_outcome(column, doubtful, name)]
+
+
+OPENINGS = {
+    "tied": "Not resolvable from",
+    "above": "Resolvably above",
+    "below": "Resolvably below",
+    "unknown": "Without an interval, so unresolved, against",
+    "none": "Not compared, so no order is claimed, with",
+}
+
+
+def _outcome(difference: Estimate | None) -> str:
+    if difference is None:
+        return "none"
+    return {1: "above", -1: "below", 0: "tied", None: "unknown"}[difference.sign]
+
+
+def _by_outcome(column: Column, others: list[str], name: Name) -> list[str]:
+    found = {other: column.difference(column.best, other) for other in others}
+    sentences = []
+    for outcome, opening in OPENINGS.items():
+        names = [_against(name(other), each) for other, each in found.items() if _outcome(each) == outcome]
+        sentences += [f"{opening} {_list(names)}."] if names else []
+    return sentences
+
+
+def _against(label: str, difference: Estimate | None) -> str:
+    if difference is None:
+        return label
+    note = f"; {difference.note}" if difference.note else ""
+    return f"{label} (difference {text(difference)}{note})"
 
 
 def against_twin(column: Column) -> str:
@@ -111,15 +129,14 @@ def finding(column: Column, name: Name) -> str:
     best = column.best
     if best is None:
         return "No score is defined"
-    rivals = [other for other in column.order if other not in (best, twin(best)) and other not in column.controls]
-    signs = [found.sign if (found := column.difference(best, other)) else None for other in rivals]
+    rivals = [other for other in column.order if other != best and other not in column.controls]
+    outcomes = [_outcome(column.difference(best, other)) for other in rivals]
     if not rivals:
-        return f"{name(best)} was scored"
-    if all(sign == 1 for sign in signs):
-        return f"{name(best)} is resolvably best"
-    if None in signs:
-        return f"{name(best)} scores highest; not all differences have an interval"
-    return f"{name(best)} scores highest; not resolvable from {signs.count(0)} of {len(rivals)} others"
+        return f"{name(best)}: the only backbone that was scored, controls apart"
+    if set(outcomes) == {"above"}:
+        return f"{name(best)} scores resolvably highest"
+    unresolved = len(rivals) - outcomes.count("above")
+    return f"{name(best)} scores highest, but is not resolvable from {unresolved} of {len(rivals)} others"
 
 
 def _list(names: list[str]) -> str:

@@ -18,12 +18,14 @@ function reveal() {
 addEventListener("hashchange", reveal);
 reveal();
 
+// `columns` are what the CSV holds; the page shows low and high as one bracket, which sorts by its lower end.
 const { columns, rows } = JSON.parse(document.getElementById("everything").textContent);
 const PAGE = 200;
 const SELECTS = { dataset: "", protocol: "", part: "test", metric: "", class: "macro" };
 const numeric = new Set(["value", "low", "high", "n_patients", "n_samples", "n_classes", "seconds", "peak_gb", "seed"]);
-const decimals = { value: 3, low: 3, high: 3, seconds: 1, peak_gb: 2 };
+const decimals = { value: 3, seconds: 1, peak_gb: 2 };
 const state = { sort: null, down: false, shown: PAGE, chosen: { ...SELECTS } };
+const shownColumns = columns.filter((name) => name !== "high");
 const place = Object.fromEntries(columns.map((name, index) => [name, index]));
 const get = (id) => document.getElementById(id);
 
@@ -50,6 +52,7 @@ function matching() {
 function written(row, name) {
   const value = row[place[name]];
   if (value === null) return "–";
+  if (name === "low") return `[${value.toFixed(3)}, ${row[place.high].toFixed(3)}]`;
   return name in decimals ? value.toFixed(decimals[name]) : String(value);
 }
 
@@ -58,7 +61,7 @@ function render() {
   get("count").textContent = `${kept.length} of ${rows.length} rows`;
   get("scores").tBodies[0].replaceChildren(...kept.slice(0, state.shown).map((row) => {
     const line = document.createElement("tr");
-    for (const name of columns) {
+    for (const name of shownColumns) {
       const missing = row[place[name]] === null ? { title: row[place.note] || "not measured" } : {};
       line.append(make("td", written(row, name), { ...missing, ...(numeric.has(name) ? { class: "num" } : {}) }));
     }
@@ -76,9 +79,9 @@ function changed(update) {
 }
 
 const heading = document.createElement("tr");
-for (const name of columns) {
+for (const name of shownColumns) {
   const header = make("th", "", { scope: "col", "data-name": name, ...(numeric.has(name) ? { class: "num" } : {}) });
-  const button = make("button", name.replaceAll("_", " "), { type: "button" });
+  const button = make("button", name === "low" ? "95 % interval" : name.replaceAll("_", " "), { type: "button" });
   button.addEventListener("click", () => changed(() => {
     state.down = state.sort === name ? !state.down : numeric.has(name);
     state.sort = name;

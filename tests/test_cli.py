@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radprobe.study import Study
+
+PARAMS = {
+    "study": "s",
+    "hub": False,
+    "backbones": ["test_vit"],
+    "datasets": {"montgomery": {"phantom": {"patients": 9}}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    return tmp_path
+
+
+def radprobe(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "radprobe", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_verb_makes_its_artifact_once(folder):
+    first = radprobe(folder, "retrieve", "montgomery")
+    assert first.returncode == 0, first.stderr
+    (manifest,) = folder.glob("work/montgomery/retrieve/*/raw.json")
+    made = manifest.stat().st_mtime_ns
+    assert "already made" in radprobe(folder, "retrieve", "montgomery").stdout
+    assert manifest.stat().st_mtime_ns == made
+
+
+def test_a_verb_says_which_command_must_come_first(folder):
+    done = radprobe(folder, "prepare", "montgomery")
+    assert done.returncode == 2
+    assert "run `radprobe retrieve montgomery`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["embed", "montgomery", "tset_vit"], "did you mean 'montgomery test_vit'"),
+        (["retrieve"], "name one"),
+        (["split", "montgomery", "--params", "mine.yaml"], "mine.yaml: is not there"),
+    ],
+)
+def test_a_mistake_is_explained_without_a_traceback(folder, arguments, words):
+    done = radprobe(folder, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_leftovers_of_a_kill_are_removed(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    step = Study("params.yaml").step("retrieve", "montgomery")
+    leftover = step.folder / "raw.parquet.123.partial"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    assert radprobe(folder, "retrieve", "montgomery").returncode == 0
+    assert not leftover.exists()
