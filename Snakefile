@@ -32,6 +32,8 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        # themselves, and not through the report alone: after a failure there is a report of what there was
+        final_manifests,
     message:
         "Done: open {input[0]}"
 

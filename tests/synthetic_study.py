@@ -146,7 +146,13 @@ def _split(made, step, generator):
     patients, parts = _patients(step.dataset), PARTS[step.dataset]
     table = pd.DataFrame({"sample_id": patients, "patient_id": patients})
     table["part"] = np.repeat(list(parts), list(parts.values()))
-    Split(table, classes_of(step.dataset), {"recipe": "systematic", "samples": parts}).save(step.folder, step.spec)
+    counts = {
+        name: {"samples": n, "patients": n, "positives": {}, "positive_patients": {}} for name, n in parts.items()
+    }
+    if step.dataset == "nih_chestxray14":
+        counts["test"]["positives"] = counts["test"]["positive_patients"] = {"Hernia": 0}
+    facts = {"recipe": {"recipe": "systematic"}, "parts": counts}
+    Split(table, classes_of(step.dataset), facts).save(step.folder, step.spec)
     LeakCertificate({"patients": len(patients), "identical pixels": "none"}, []).save(step.folder, step.spec)
 
 
@@ -191,9 +197,9 @@ def _segment(made, step, generator):
         for patient, where, by in zip(_patients(step.dataset), part, shift, strict=True)
         if where != "train"
     )
-    LabelMaps.write(step.folder, "linear", cases)
-    maps = {"linear": LabelMaps.read(step.folder, "linear")}
-    protocols = {"linear": _took({"learning_rate": 0.003})}
+    LabelMaps.write(step.folder, "linear-decoder", cases)
+    maps = {"linear-decoder": LabelMaps.read(step.folder, "linear-decoder")}
+    protocols = {"linear-decoder": _took({"learning_rate": 0.003})}
     Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols}).save(step.folder, step.spec)
 
 

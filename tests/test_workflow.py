@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
+
+from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
 PARAMS = {
@@ -46,14 +49,22 @@ def run(folder: Path, *options: str, **environment: str) -> subprocess.Completed
     return subprocess.run(command(*options[1]), **options[0])
 
 
+def said(done: subprocess.CompletedProcess) -> str:
+    """Return all output: Snakemake logs dry runs to stdout and runs to stderr."""
+    return done.stdout + done.stderr
+
+
 def jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
     """Return the number of jobs of each rule that a (dry) run planned."""
-    table = re.search(r"\njob +count\n-+ +-+\n(.*?)\n\n", done.stderr, re.DOTALL)
+    table = re.search(r"\njob +count\n-+ +-+\n(.*?)\n\n", said(done), re.DOTALL)
     return {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()} if table else {}
 
 
 def scores(folder: Path) -> pd.DataFrame:
-    tables = [pd.read_parquet(path) for path in sorted(folder.glob("results/*/score/*/*/scores.parquet"))]
+    """Return the scores that are there of the study as it stands in the folder."""
+    study = Study({**yaml.safe_load((folder / "study.yaml").read_text()), "paths": {"root": str(folder)}})
+    files = [step.folder / "scores.parquet" for step in study.steps.values() if step.verb == "score"]
+    tables = [pd.read_parquet(file) for file in files if file.is_file()]
     keys = ["dataset", "backbone", "protocol", "part", "metric", "class"]
     return pd.concat(tables).sort_values(keys).set_index(keys)[["value", "low", "high"]]
 
@@ -77,7 +88,7 @@ def test_one_call_makes_scores_and_both_pages(finished):
 
 
 def test_a_second_call_runs_nothing(finished):
-    assert "Nothing to be done" in run(finished).stderr
+    assert "Nothing to be done" in said(run(finished))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +119,7 @@ def test_a_corrupt_shard_is_found_and_made_again(finished):
     try:
         first = run(finished)
         assert first.returncode != 0
-        assert "manifest set aside" in first.stdout + first.stderr
+        assert "manifest set aside" in said(first)
         assert run(finished).returncode == 0
     finally:
         write(finished)
@@ -156,9 +167,10 @@ def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
     (tmp_path / "nih/images").mkdir(parents=True)
     for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
         (tmp_path / "nih" / name).write_text("Image Index\n" if name.endswith("csv") else "")
+    Image.new("L", (8, 8)).save(tmp_path / "nih/images/00000001_000.png")
     done = run(tmp_path)
     assert done.returncode != 0
-    assert "Finding Labels" in done.stdout + done.stderr  # the missing column is named
+    assert "Finding Labels" in said(done)  # the missing column is named
     page = (tmp_path / "reports/explorer.html").read_text()
     assert "nih_chestxray14" in page
     assert set(scores(tmp_path).index.get_level_values("dataset")) == {"montgomery"}
@@ -168,7 +180,7 @@ def test_what_is_absent_leaves_the_graph_loudly(tmp_path):
     write(tmp_path, backbones=["test_vit", "vit_small_patch14_dinov2"], controls=[])
     done = run(tmp_path, "--dry-run")
     assert done.returncode == 0
-    assert "Not run: backbone vit_small_patch14_dinov2: no weights" in done.stderr
+    assert "Not run: backbone vit_small_patch14_dinov2: no weights" in said(done)
     assert jobs(done)["segment"] == 1
 
 
@@ -177,6 +189,6 @@ def test_bad_params_stop_before_anything_runs(tmp_path):
     started = time.monotonic()
     done = run(tmp_path)
     assert done.returncode != 0
-    assert "did you mean 'seed'" in done.stderr
+    assert "did you mean 'seed'" in said(done)
     assert time.monotonic() - started < 30
     assert not (tmp_path / "work").exists()

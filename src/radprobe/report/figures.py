@@ -36,7 +36,12 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
         axes.grid(axis="x", color="#888888", alpha=0.3, linewidth=0.6)
         patients = max(score.patients for score in main.scores.values())
         axes.set_xlabel(f"{words.METRICS[main.metric]}, macro, {patients} test patients; bars: 95 % intervals")
-        figure.suptitle(f"{entry.title}\n{words.finding(main, lambda name: _short(findings.title(name)))}", x=0.01, ha="left", fontsize=11)
+        figure.suptitle(
+            f"{entry.title}\n{words.finding(main, lambda name: _short(findings.title(name)))}",
+            x=0.01,
+            ha="left",
+            fontsize=11,
+        )
         figure.legend(handles=_legend(findings, columns, rows), loc="outside lower left", ncols=4, frameon=False)
         return _svg(figure)
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from radprobe.report import again, look, style, tables, trust, words
 from radprobe.report.collect import Findings
 from radprobe.report.figures import inline
-from radprobe.report.ranking import PREFERRED, Column, headline
+from radprobe.report.ranking import Column, headline
 
 TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -24,7 +24,6 @@ def render(findings: Findings, columns: Sequence[Column], figures: dict[str, str
     environment.globals |= {"words": words, "title": findings.title, "style": style, "family": findings.family}
     by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
     heads = {name: headline(each) for name, each in by_dataset.items() if each}
-    protocols = sorted({column.protocol for column in columns}, key=lambda name: (name != PREFERRED, name))
     return environment.get_template("page.html").render(
         study=findings.study,
         datasets=findings.datasets,
@@ -34,7 +33,8 @@ def render(findings: Findings, columns: Sequence[Column], figures: dict[str, str
         counts=_counts(findings),
         banners=trust.banners(findings),
         cards=[_card(findings, name, heads.get(name)) for name, e in findings.datasets.items() if e.task != "look"],
-        maps={name: tables.map_of(findings, columns, name) for name in protocols},
+        maps=tables.maps(findings, columns, heads),
+        heads=heads,
         forests=[found for column in columns if (found := tables.forest(findings, column))],
         galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
         figures={name: Markup(inline(svg)) for name, svg in figures.items()},

@@ -9,7 +9,8 @@ from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
 from radprobe.study import RANDOM
 
-PREFERRED = "linear"  # the protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it
+# The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
+PREFERRED = ("linear", "linear-decoder")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def columns(findings: Findings) -> list[Column]:
 
 def headline(of_dataset: list[Column]) -> Column:
     """Return the column that the verdict speaks of: the linear protocol, else the first."""
-    return next((column for column in of_dataset if column.protocol == PREFERRED), of_dataset[0])
+    return next((column for column in of_dataset if column.protocol in PREFERRED), of_dataset[0])
 
 
 def twin(backbone: str) -> str:

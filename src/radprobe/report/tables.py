@@ -30,34 +30,41 @@ def anchor(dataset: str, backbone: str) -> str:
     return f"cell-{dataset}-{backbone}".replace(":", "-")
 
 
-def map_of(findings: Findings, columns: list[Column], protocol: str) -> dict:
-    """Return the map under one protocol: datasets by modality, backbones by family, controls last."""
-    here = {column.dataset: column for column in columns if column.protocol == protocol}
+MAIN = "linear"  # the first view of the map: each dataset under the protocol that its verdict speaks of
+
+
+def maps(findings: Findings, columns: list[Column], heads: dict[str, Column]) -> dict[str, dict]:
+    """Return the views of the map by name: the main one, then one for every other protocol."""
+    if not columns:
+        return {}
+    others = dict.fromkeys(column.protocol for column in columns if column not in heads.values())
+    views = {name: {each.dataset: each for each in columns if each.protocol == name} for name in others}
+    return {MAIN: _map(findings, heads)} | {name: _map(findings, here) for name, here in views.items()}
+
+
+def _map(findings: Findings, here: dict[str, Column]) -> dict:
+    """Return the map of one column a dataset: datasets by modality, backbones by family, controls last."""
     states = {(cell.dataset, cell.backbone): cell for cell in findings.cells}
     datasets = sorted(
         (name for name, entry in findings.datasets.items() if entry.task != "look"),
         key=lambda name: findings.datasets[name].modality,
     )
-    families = {
-        family: [
-            (
-                name,
-                [
-                    _tile(findings, here.get(dataset), states.get((dataset, name)), dataset, name)
-                    for dataset in datasets
-                ],
-            )
-            for name in findings.study.backbones
-            if findings.family(name) == family
-        ]
-        for family in style.FAMILIES
-    }
-    metrics = {name: words.METRICS[here[name].metric] if name in here else "" for name in datasets}
-    return {
-        "datasets": datasets,
-        "metrics": metrics,
-        "families": {name: rows for name, rows in families.items() if rows},
-    }
+
+    def row(backbone: str) -> list[Tile]:
+        return [_tile(findings, here.get(name), states.get((name, backbone)), name, backbone) for name in datasets]
+
+    families: dict[str, list] = {family: [] for family in style.FAMILIES}
+    for backbone in findings.study.backbones:
+        families[findings.family(backbone)].append((backbone, row(backbone)))
+    heads = {name: _heading(findings, name, here.get(name)) for name in datasets}
+    return {"heads": heads, "families": {name: rows for name, rows in families.items() if rows}}
+
+
+def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
+    entry = findings.datasets[dataset]
+    if column is None:
+        return entry.modality
+    return f"{entry.modality}, {words.METRICS[column.metric]}, {words.protocol(entry.task, column.protocol)}"
 
 
 def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbone: str) -> Tile:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from radprobe.artifacts import PARTS
 from radprobe.report.collect import Findings
 
-MOST = 12  # entries of a list that are told in full
+MOST = 20  # entries of a list that are told in full
 
 
 def flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -33,7 +34,7 @@ def datasets(findings: Findings) -> list[dict]:
     found = []
     for name, entry in findings.datasets.items():
         raw = findings.facts("retrieve", name)
-        leaks = findings.facts("split", name, kind="leaks")
+        split, leaks = (findings.facts("split", name, kind=kind) for kind in ("split", "leaks"))
         source = {key: raw[key] for key in ("source", "variant", "n_files", "bytes") if key in raw}
         card = {
             "modality": entry.modality,
@@ -46,13 +47,36 @@ def datasets(findings: Findings) -> list[dict]:
             "Source": source,
             "Verification": findings.facts("prepare", name, kind="pixels"),
             "Samples": findings.facts("prepare", name, kind="index"),
-            "Split": findings.facts("split", name, kind="split"),
+            "Split": {key: value for key, value in split.items() if key not in ("parts", "classes")},
             "Leak certificate": {**leaks.get("compared", {}), "overlaps": _overlaps(leaks)} if leaks else {},
         }
         if entry.task == "look":
             sections = {key: value for key, value in sections.items() if key not in ("Split", "Leak certificate")}
-        found.append({"name": name, "entry": entry, "sections": {key: flat(each) for key, each in sections.items()}})
+        found.append(
+            {
+                "name": name,
+                "entry": entry,
+                "parts": parts(split),
+                "sections": {key: flat(each) for key, each in sections.items()},
+            }
+        )
     return found
+
+
+def parts(split: dict) -> list[tuple[str, list[str]]]:
+    """Return the lines of a table of the parts: samples, patients, and by class the positive samples (patients)."""
+    found = split.get("parts", {})
+    each = [found.get(part, {}) for part in PARTS]
+    lines = [(key, [str(part.get(key, "–")) for part in each]) for key in ("patients", "samples")] if found else []
+    for name in split.get("classes", []):
+        counts = [[part.get(key, {}).get(name) for key in ("positives", "positive_patients")] for part in each]
+        if any(samples is not None for samples, _ in counts):
+            lines.append((f"{name}, positive", [_positives(*count) for count in counts]))
+    return lines
+
+
+def _positives(samples: int | None, patients: int | None) -> str:
+    return "–" if samples is None else f"{samples} ({patients} patients)"
 
 
 def _overlaps(leaks: dict) -> str:

@@ -11,7 +11,7 @@ PROTOCOLS = {
     ("multilabel", "linear"): "a linear probe",
     ("multilabel", "knn"): "k nearest neighbours",
     ("multilabel", "mlknn"): "ML-kNN",
-    ("segmentation", "linear"): "a linear decoder",
+    ("segmentation", "linear-decoder"): "a linear decoder",
 }
 Name = Callable[[str], str]
 
@@ -72,7 +72,8 @@ def against_others(column: Column, name: Name) -> list[str]:
     sentences = _by_outcome(column, rivals, name) if rivals else ["No other pretrained backbone was scored."]
     outcomes = [_outcome(column.difference(best, other)) for other in controls]
     if controls and set(outcomes) == {"above"}:
-        return [*sentences, f"Resolvably above the {len(controls)} other control rows."]
+        rows = "the other control row" if len(controls) == 1 else f"the {len(controls)} other control rows"
+        return [*sentences, f"Resolvably above {rows}."]
     doubtful = [other for other, outcome in zip(controls, outcomes, strict=True) if outcome != "above"]
     return sentences + [f"Control rows: {sentence}" for sentence in _by_outcome(column, doubtful, name)]
 

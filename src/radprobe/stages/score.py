@@ -52,6 +52,7 @@ def compare(study: Study, step: Step) -> None:
         found += [{**row, "protocol": protocol} for row in comparison.pairs(statistics, patients, how)]
     metric = catalog.PRIMARY_METRIC[catalog.datasets()[step.dataset].task]
     table = pd.DataFrame(found, columns=list(COMPARISON_SCHEMA.columns)).assign(dataset=step.dataset, metric=metric)
+    table = table.astype(dict.fromkeys(("protocol", "backbone", "other", "note"), "str"))  # also when it is empty
     Comparison(table).save(step.folder, step.spec)
     console.say(f"{step.dataset}: {len(table)} paired differences")
 
@@ -61,7 +62,8 @@ class Classified:
 
     def __init__(self, predictions: Predictions, protocol: str, part: str):
         table = predictions.table
-        table = table[(table["protocol"] == protocol) & (table["part"] == part)].sort_values("sample_id")
+        table = _some(table[(table["protocol"] == protocol) & (table["part"] == part)], protocol, part)
+        table = table.sort_values("sample_id")
         self.classes, self.table = predictions.classes, table
         self.scores = table[[f"score:{name}" for name in self.classes]].to_numpy()
         self.targets = table[[f"target:{name}" for name in self.classes]].to_numpy()
@@ -85,7 +87,7 @@ class Segmented:
 
     def __init__(self, predictions: Predictions, protocol: str, part: str, truth: Truth):
         maps = predictions.maps[protocol]
-        table = maps.table[maps.table["part"] == part].sort_index()
+        table = _some(maps.table[maps.table["part"] == part], protocol, part).sort_index()
         self.classes, self.table = predictions.classes, table
         matrices = [_confusion(protocol, case, truth, maps[case], len(self.classes)) for case in table["case_id"]]
         k = len(self.classes) + 1
@@ -104,6 +106,12 @@ class Segmented:
     def macro(self, weights: np.ndarray) -> np.ndarray:
         """Return the primary macro metric of patient weights."""
         return self.segmenter.estimate("dsc", weights)[:, -1]
+
+
+def _some(table: pd.DataFrame, protocol: str, part: str) -> pd.DataFrame:
+    if table.empty:
+        raise RadprobeError(f"{protocol}, {part}", "has no prediction, so there is nothing to score", "check the split")
+    return table
 
 
 def _confusion(protocol: str, case: str, truth: Truth, prediction: np.ndarray, classes: int) -> np.ndarray:

@@ -1,0 +1,199 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import synthetic_study
+
+LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "formaction", "background"}
+
+
+class Page(HTMLParser):
+    """A page as a browser would see it: its tags with attributes, and its text outside scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.inside = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            while self.inside.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.inside):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def everything(text):
+    return json.loads(re.search(r'id="everything">(.*?)</script>', text, re.DOTALL)[1])
+
+
+@pytest.fixture(scope="module")
+def text(finished):
+    from radprobe.stages import report
+
+    study = synthetic_study.study(finished)
+    report.run(study, finished / "pages")
+    return (finished / "pages/explorer.html").read_text(encoding="utf-8")
+
+
+def test_the_page_answers_in_order(text):
+    ids = [attributes["id"] for tag, attributes in Page(text).tags if tag == "section"]
+    assert ids == ["verdict", "map", "differences", "look", "figures", "table", "trust", "again"]
+
+
+def test_verdicts_carry_scores_twins_costs_and_caveats(text):
+    said = Page(text).words
+    assert "Segmentation, Montgomery County chest X-rays (24 test patients)" in said
+    assert re.search(r"with a linear decoder: DSC 0\.9\d\d \[0\.9\d\d, 0\.9\d\d\]\.", said)
+    assert "Not resolvable from" in said
+    assert "Beats its random twin by" in said
+    assert "Costs 3.0 min of CPU" in said
+    assert "Generated (phantom) data" in said
+    assert "has derived weights, not the published ones" in said
+    assert "A partial copy of NIH ChestX-ray14: 111920 of 112120 images are absent." in said
+
+
+def test_names_cannot_inject_html(text):
+    assert synthetic_study.NASTY not in text  # never raw, not even in JSON, SVG or YAML
+    tags = Page(text).tags
+    assert [attributes for tag, attributes in tags if tag == "script"] == [
+        {"type": "application/json", "id": "everything"},
+        {},
+    ]
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    assert synthetic_study.NASTY in Page(text).words  # and yet it can be read
+
+
+def test_the_page_loads_nothing(text):
+    for tag, attributes in Page(text).tags:
+        for name in LOADING & set(attributes):
+            if tag == "a":
+                continue  # a link loads nothing before it is clicked
+            assert attributes[name].startswith(("data:", "#")), (tag, name, attributes[name][:80])
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#|data:)", text)
+    assert not re.search(r"\b(fetch|XMLHttpRequest|import|WebSocket|sendBeacon)\(", text)
+
+
+def test_links_inside_the_page_lead_somewhere(text):
+    tags = Page(text).tags
+    ids = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    inner = [a["href"][1:] for tag, a in tags if tag == "a" and a.get("href", "").startswith("#")]
+    assert len(inner) > 15
+    assert set(inner) <= ids
+
+
+def test_every_score_is_in_the_table_and_undefined_is_null(text):
+    table = everything(text)
+    at = {name: place for place, name in enumerate(table["columns"])}
+    hernia = [row for row in table["rows"] if row[at["class"]] == "Hernia" and row[at["metric"]] == "auroc"]
+    assert len(hernia) == 6 * 3 * 2  # backbones x protocols x parts
+    assert all(row[at["value"]] is None and row[at["note"]] == "undefined: no positives" for row in hernia)
+
+
+def test_weights_that_are_missing_are_told_with_the_remedy(text):
+    said = Page(text).words
+    assert "backbone vit_small_patch14_dinov2 no weights put vit_small_patch14_dinov2.lvd142m.safetensors in" in said
+    assert "Cells: 18 done, 0 failed, 3 not run." in said
+
+
+def test_each_cell_has_its_command_settings_and_hash(text, finished):
+    said = Page(text).words
+    assert "radprobe segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
+    assert "learning rate 0.003, chosen on val among 1 candidates" in said
+    from radprobe import files
+
+    assert files.sha256(finished / "data/weights/derived.safetensors") in said
+
+
+def test_the_parts_of_a_split_are_counted(text):
+    said = Page(text).words
+    assert "train val test patients 30 12 24 samples 30 12 24" in said
+    assert "Hernia, positive None (None patients)" not in said
+    assert "Hernia, positive – – 0 (0 patients)" in said
+
+
+def test_a_failed_cell_is_told_and_hides_nothing(root, render):
+    study = synthetic_study.study(root)
+    gone = study.steps["segment", "montgomery", "tf_efficientnet_lite0"]
+    for step in (
+        gone,
+        study.steps["score", "montgomery", "tf_efficientnet_lite0"],
+        study.steps["compare", "montgomery", None],
+    ):
+        step.outputs[0].unlink()
+    log = study.path("work") / "logs/segment/montgomery/tf_efficientnet_lite0" / f"{gone.spec}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("starting\nradprobe: the disk is full <b>\n  -> delete something\n")
+    said = Page(text := render(root)).words
+    assert "Cells: 17 done, 1 failed, 3 not run." in said
+    assert "Stopped at segment: starting radprobe: the disk is full <b> -> delete something" in said
+    assert "<b>" not in text
+    assert "needs segment of tf_efficientnet_lite0" in said  # the comparison waits for it
+    assert "with a linear decoder: DSC" in said  # the others are still there
+    assert "Not compared with its random twin." in said
+    assert (root / "reports/figures/montgomery.svg").is_file()
+
+
+def test_a_corrupt_score_is_a_failed_cell(root, render):
+    study = synthetic_study.study(root)
+    (study.steps["score", "nih_chestxray14", "derived"].folder / "scores.parquet").write_bytes(b"not parquet")
+    said = Page(render(root)).words
+    assert "17 done, 1 failed" in said
+    assert "does not match its manifest" in said
+
+
+def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
+    said = Page(render(tmp_path)).words
+    assert "Cells: 0 done, 0 failed, 21 not run." in said
+    assert "No cell of it is done, so there is no verdict." in said
+    assert (tmp_path / "reports/figures/nih_chestxray14.svg").is_file()
+
+
+def test_data_that_are_missing_are_told(root, render):
+    datasets = synthetic_study.params(root)["datasets"] | {"montgomery": {"raw": "nowhere"}}
+    said = Page(render(root, datasets=datasets)).words
+    assert "dataset montgomery no raw folder" in said
+    assert "Multi-label classification, NIH ChestX-ray14" in said
+    assert "Segmentation, Montgomery" not in said
+
+
+def pictures(text):
+    return [attributes["src"] for tag, attributes in Page(text).tags if tag == "img"]
+
+
+def test_pictures_follow_the_images_option(root, render, monkeypatch):
+    shown = pictures(render(root))
+    assert len(shown) > 20
+    assert all(source.startswith("data:image/png;base64,") for source in shown)
+    assert pictures(render(root, report={"images": "none"})) == []
+    from radprobe import catalog
+
+    gated = {name: entry.model_copy(update={"gated": True}) for name, entry in catalog.datasets().items()}
+    monkeypatch.setattr(catalog, "datasets", lambda: gated)
+    hidden = render(root)
+    assert pictures(hidden) == []
+    assert "No pictures: access to this dataset is gated" in Page(hidden).words
+    assert len(pictures(render(root, report={"images": "thumbnails"}))) == len(shown)
+
+
+def test_a_pilot_is_marked(finished, render, root):
+    assert "A pilot: at most 5 patients" in Page(render(root, limit=5)).words
+
+
+def test_the_same_scores_give_the_same_figures(root, render):
+    render(root)
+    figure = root / "reports/figures/montgomery.svg"
+    first = figure.read_bytes()
+    render(root)
+    assert figure.read_bytes() == first

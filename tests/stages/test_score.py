@@ -1,0 +1,129 @@
+import shutil
+
+import numpy as np
+import pytest
+import synthetic_study
+
+from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores
+from radprobe.files import RadprobeError
+from radprobe.stages import score
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scored")
+    synthetic_study.build(root)
+    return root
+
+
+def scores(root, dataset, backbone):
+    return Scores.load(synthetic_study.study(root).steps["score", dataset, backbone].folder)
+
+
+def test_scores_hold_every_protocol_part_metric_and_class(finished):
+    table = scores(finished, "nih_chestxray14", "derived").table
+    assert set(table["protocol"]) == {"knn", "mlknn", "linear"}
+    assert set(table["part"]) == {"val", "test"}
+    assert len(table) == 3 * 2 * (2 * 15 + 1)  # auroc and auprc by class and macro, and auroc_study
+    chosen = table[(table["part"] == "test") & (table["class"] == "macro") & (table["protocol"] == "linear")]
+    chosen = chosen.set_index("metric")
+    assert chosen.loc["auroc", "n_classes"] == 13
+    assert "Hernia" in chosen.loc["auroc", "note"]
+    assert chosen.loc["auroc_study", "value"] == pytest.approx(chosen.loc["auroc", "value"] * 13 / 14, abs=1e-3)
+    assert (table["seconds"] == 180).all()  # 150 of embedding, 30 of fitting
+    assert (table["peak_gb"] == 1.5).all()
+
+
+def test_the_score_of_a_known_prediction_is_that_of_sklearn(finished):
+    from sklearn.metrics import roc_auc_score
+
+    step = synthetic_study.study(finished).steps["probe", "nih_chestxray14", "derived"]
+    table = Predictions.load(step.folder).table.query("protocol == 'knn' and part == 'test'")
+    expected = roc_auc_score(table["target:Mass"], table["score:Mass"])
+    found = scores(finished, "nih_chestxray14", "derived").table
+    row = found.query("protocol == 'knn' and part == 'test' and metric == 'auroc'").set_index("class").loc["Mass"]
+    assert row["value"] == pytest.approx(expected, abs=1e-12)
+    assert row["low"] < expected < row["high"]
+
+
+def test_segmentation_keeps_the_cases_behind_the_mean(finished):
+    found = scores(finished, "montgomery", "derived")
+    cases = found.cases.query("part == 'test' and metric == 'dsc' and `class` == 'macro'")
+    assert len(cases) == cases["case_id"].nunique() == 24
+    row = found.table.query("part == 'test' and metric == 'dsc' and `class` == 'macro'").iloc[0]
+    assert row["value"] == pytest.approx(cases["value"].mean())
+    assert set(found.table["metric"]) == {"dsc", "iou", "dsc_pooled", "jaccard_study"}
+
+
+def test_better_predictions_are_resolvably_better(finished):
+    step = synthetic_study.study(finished).steps["compare", "montgomery", None]
+    table = Comparison.load(step.folder).table
+    pairs = {frozenset(pair) for pair in zip(table["backbone"], table["other"], strict=True)}
+    assert len(table) == len(pairs) == 15  # every two of six
+    row = table.set_index(["backbone", "other"]).loc[("derived", "random:derived")]
+    values = [
+        scores(finished, "montgomery", name).table.query("part == 'test' and metric == 'dsc' and `class` == 'macro'")
+        for name in ("derived", "random:derived")
+    ]
+    assert row["difference"] == pytest.approx(values[0]["value"].item() - values[1]["value"].item())
+    assert 0 < row["low"] < row["difference"] < row["high"]
+
+
+def test_scoring_again_gives_the_same_table(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    before = scores(tmp_path, "nih_chestxray14", "derived").table
+    score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+    assert scores(tmp_path, "nih_chestxray14", "derived").table.equals(before)
+
+
+def test_one_backbone_alone_has_an_empty_comparison(tmp_path):
+    study = synthetic_study.build(tmp_path, backbones=["test_vit"], controls=[])
+    assert Comparison.load(study.steps["compare", "montgomery", None].folder).table.empty
+
+
+def test_different_test_samples_are_not_compared(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    step = study.steps["probe", "nih_chestxray14", "derived"]
+    predictions = Predictions.load(step.folder)
+    predictions.table = predictions.table[predictions.table["sample_id"] != "p0150"]
+    predictions.save(step.folder, step.spec)
+    with pytest.raises(RadprobeError, match="different samples"):
+        score.compare(study, study.steps["compare", "nih_chestxray14", None])
+
+
+def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    step = study.steps["probe", "nih_chestxray14", "derived"]
+    predictions = Predictions.load(step.folder)
+    predictions.table.loc[predictions.table["sample_id"] == "p0150", "score:Mass"] = np.nan
+    predictions.save(step.folder, step.spec)
+    with pytest.raises(RadprobeError, match="p0150"):
+        score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+
+
+def test_a_part_without_predictions_is_refused(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    step = study.steps["probe", "nih_chestxray14", "derived"]
+    predictions = Predictions.load(step.folder)
+    predictions.table = predictions.table[predictions.table["part"] == "val"]
+    predictions.save(step.folder, step.spec)
+    with pytest.raises(RadprobeError, match="knn, test: has no prediction"):
+        score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+
+
+def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    step = study.steps["segment", "montgomery", "derived"]
+    predictions = Predictions.load(step.folder)
+    small = [
+        (f"p{n}", f"p{n}", part, np.zeros((4, 4), np.uint8), []) for n, part in (("0040", "val"), ("0050", "test"))
+    ]
+    LabelMaps.write(step.folder, "linear-decoder", small)
+    predictions.save(step.folder, step.spec)
+    with pytest.raises(RadprobeError, match=r"p0040.*truth is \(64, 64\)"):
+        score.run(study, study.steps["score", "montgomery", "derived"])
