@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 import pytest
 import synthetic_study
 
+from radprobe.artifacts import Split
+
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "formaction", "background"}
 
 
@@ -197,3 +199,13 @@ def test_the_same_scores_give_the_same_figures(root, render):
     first = figure.read_bytes()
     render(root)
     assert figure.read_bytes() == first
+
+
+def test_another_split_and_left_out_classes_are_told(root, render):
+    step = synthetic_study.study(root).step("split", "nih_chestxray14")
+    split = Split.load(step.folder)
+    split.facts |= {"name": "nih_real_subset", "left_out": {"Hernia": {"test": 0}}}
+    split.save(step.folder, step.spec)
+    words = Page(render(root)).words
+    assert "Split nih_real_subset, not the study's: not comparable with published scores." in words
+    assert f"Macro over {len(split.classes)} of 14 classes" in words

@@ -1,6 +1,7 @@
 """One figure per dataset: every backbone's score with its interval, a marker for each protocol."""
 
 import io
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -29,7 +30,7 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
         axes = figure.subplots()
         for index, column in enumerate(columns):
             _draw_column(axes, findings, column, rows, (index - (len(columns) - 1) / 2) * STEP, style.MARKERS[index])
-        labels = [_short(findings.title(name)) for name in rows]
+        labels = [textwrap.fill(findings.title(name), 26) for name in rows]
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_axisbelow(True)
@@ -37,7 +38,7 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
         patients = max(score.patients for score in main.scores.values())
         axes.set_xlabel(f"{words.METRICS[main.metric]}, macro, {patients} test patients; bars: 95 % intervals")
         figure.suptitle(
-            f"{entry.title}\n{words.finding(main, lambda name: _short(findings.title(name)))}",
+            f"{entry.title}\n{textwrap.fill(words.finding(main, findings.title), 90)}",
             x=0.01,
             ha="left",
             fontsize=11,
@@ -77,10 +78,6 @@ def _legend(findings: Findings, columns: list[Column], rows: list[str]) -> list[
 
 def _family(name: str) -> str:
     return "control (hollow)" if name == "control" else name
-
-
-def _short(title: str, most: int = 38) -> str:
-    return title if len(title) <= most else title[: most - 1] + "…"
 
 
 def _empty(text: str) -> str:

@@ -106,6 +106,18 @@ def banners(findings: Findings) -> list[str]:
     return lines
 
 
+def scope(findings: Findings, dataset: str) -> list[str]:
+    """Return what a dataset's scores are about, where that is less than the study's split and classes."""
+    split, entry, notes = findings.facts("split", dataset), findings.datasets[dataset], []
+    if (name := split.get("name", "study")) != "study":
+        notes.append(f"Split {name}, not the study's: not comparable with published scores.")
+    if split.get("left_out"):
+        kept = split["classes"]
+        few = "the others have too few positive patients"
+        notes.append(f"Macro over {len(kept)} of {len(entry.classes)} classes ({', '.join(kept)}): {few}.")
+    return notes
+
+
 def is_phantom(findings: Findings, dataset: str) -> bool:
     """Are a dataset's raw files generated?"""
     source = findings.facts("retrieve", dataset).get("source")
