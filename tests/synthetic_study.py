@@ -165,8 +165,11 @@ def _embed(made, step, generator):
         dense = ramps[None] + generator.normal(0, 0.1, (n, 4, 8, 8))
         artifacts.write_array(step.folder / "00000.dense.npy", dense.astype(np.float16))
         names.append("00000.dense.npy")
-    facts = {"n": n, "seconds": 150.0, "peak_gb": 1.5, "device": "cpu", "size": 224, "dim": 8, "precision": "bf16"}
+    facts = {"n": n, **EMBEDDING, "device": "cpu", "size": 224, "dim": 8, "precision": "bf16"}
     artifacts.seal(step.folder, "embeddings", step.spec, facts, names)
+
+
+EMBEDDING = {"seconds": 150.0, "peak_gb": 1.5}
 
 
 def _took(chosen):
@@ -184,7 +187,9 @@ def _probe(made, step, generator):
             table[f"target:{name}"] = labels[:, column]
         tables.append(table[table["part"] != "train"])
     protocols = {name: _took({"k": 5}) for name in ("knn", "mlknn")} | {"linear": _took({"learning_rate": 0.01})}
-    predictions = Predictions(classes, pd.concat(tables, ignore_index=True), facts={"protocols": protocols})
+    predictions = Predictions(
+        classes, pd.concat(tables, ignore_index=True), facts={"protocols": protocols, "embedding": EMBEDDING}
+    )
     predictions.save(step.folder, step.spec)
 
 
@@ -200,7 +205,9 @@ def _segment(made, step, generator):
     LabelMaps.write(step.folder, "linear-decoder", cases)
     maps = {"linear-decoder": LabelMaps.read(step.folder, "linear-decoder")}
     protocols = {"linear-decoder": _took({"learning_rate": 0.003})}
-    Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols}).save(step.folder, step.spec)
+    Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols, "embedding": EMBEDDING}).save(
+        step.folder, step.spec
+    )
 
 
 MAKERS = {

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from radprobe.artifacts import Index, LabelMaps, Manifest, Shards, Split, unseal, write_array
+from radprobe.artifacts import Index, LabelMaps, Manifest, Shards, Split, Truth, seal, unseal, write_array
 from radprobe.files import RadprobeError
 
 
@@ -73,6 +73,16 @@ def test_a_corrupt_file_sets_the_manifest_aside(tmp_path, harm):
     assert not (tmp_path / "index.json").exists()  # so the workflow makes it anew
     with pytest.raises(RadprobeError, match="is not there"):
         Index.load(tmp_path)
+
+
+def test_what_one_step_made_is_set_aside_together(tmp_path):
+    an_index().save(tmp_path, "spec")
+    LabelMaps.write(tmp_path, "truth", [("c", "p", "", np.zeros((2, 2), np.uint8), [])])
+    seal(tmp_path, "truth", "spec", {"classes": []}, ["truth.bin", "truth.parquet"])
+    (tmp_path / "truth.bin").write_bytes(b"")
+    with pytest.raises(RadprobeError, match="set aside"):
+        Truth.load(tmp_path)
+    assert not list(tmp_path.glob("*.json"))  # else the step would count as made, and truth never come back
 
 
 def test_a_manifest_that_is_no_manifest_is_set_aside(tmp_path):

@@ -40,6 +40,14 @@ def test_a_verb_says_which_command_must_come_first(folder):
     assert "run `radprobe retrieve montgomery`" in done.stderr
 
 
+def test_again_makes_it_again(folder):
+    radprobe(folder, "retrieve", "montgomery")
+    (manifest,) = folder.glob("work/montgomery/retrieve/*/raw.json")
+    made = manifest.stat().st_mtime_ns
+    assert radprobe(folder, "--again", "retrieve", "montgomery").returncode == 0
+    assert manifest.stat().st_mtime_ns > made
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -59,6 +59,20 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
     assert nearest in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probe": {"knn": {"k": [0, 5]}}},
+        {"probe": {"linear": {"learning_rates": [-1]}}},
+        {"own_backbones": {"../mine": {"like": "test_vit", "title": "t", "file": "f"}}},
+        {"own_backbones": {"random-test_vit": {"like": "test_vit", "title": "t", "file": "f"}}},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(change):
+    with pytest.raises(RadprobeError):
+        params.load({**SMALL, **change})
+
+
 def test_a_wrong_value_names_its_key(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**SMALL, "threads": "many"}))

@@ -108,3 +108,11 @@ def test_an_own_backbone_keeps_its_own_name_and_hash():
     assert (entry.title, entry.family, entry.sha256, entry.repo) == ("Mine", "own", "ab", None)
     assert entry.name == study.backbone("vit_small_patch14_dinov2").name
     assert study.missing[0].name == "mine"
+
+
+def test_an_own_backbone_like_a_random_one_is_not_random():
+    own = {"mine": {"like": "test_vit", "title": "Mine", "file": "m.safetensors"}}
+    study = Study({**SMALL, "backbones": ["mine"], "own_backbones": own})
+    assert not study.backbone("mine").random
+    assert study.backbones == ["mine", "random:mine"]
+    assert [one.name for one in study.missing] == ["mine"]

@@ -83,8 +83,14 @@ def _fault(path: Path, manifest: Manifest):
     return fault
 
 
+TOGETHER = ({"index", "truth", "pixels"}, {"split", "leaks"})  # made by one step, so made again together
+
+
 def _set_aside(path: Path) -> None:
-    path.replace(path.with_name(f"{path.name}.set-aside"))
+    kinds = next((kinds for kinds in TOGETHER if path.stem in kinds), {path.stem})
+    for manifest in (path.with_name(f"{kind}.json") for kind in sorted(kinds)):
+        if manifest.is_file():
+            manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -412,6 +418,11 @@ class Embeddings:
         maps = [np.load(Path(folder) / f"{shard}.dense.npy", mmap_mode="r") for shard in shards] if dense else None
         return cls(vectors("cls"), vectors("patch_mean"), Shards(maps) if maps else None, manifest.facts)
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """Seconds and peak memory (GB) of the embedding, as its predictions carry them on."""
+        return {"seconds": self.facts["seconds"], "peak_gb": self.facts["peak_gb"]}
+
 
 class Shards:
     """Several arrays read as one along the first axis: `shards[rows]` gathers rows into memory."""
@@ -437,7 +448,7 @@ class Predictions:
     Classification: `table` has protocol, part, sample_id, patient_id, `score:<class>` (logits, log-odds or similar:
     higher is more likely) and `target:<class>` (1, 0, NaN undefined). Segmentation: `maps[protocol]` are LabelMaps on
     the original grid, with case_id, patient_id and part. `facts["protocols"][name]` holds the hyperparameters chosen,
-    from which part, the seconds and memory taken.
+    from which part, the seconds and memory taken; `facts["embedding"]` the seconds and memory of the embedding.
     """
 
     KIND: ClassVar[str] = "predictions"

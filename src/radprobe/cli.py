@@ -20,6 +20,8 @@ ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", 
 DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
 BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 
+OPTIONS = {"again": False}  # of the whole command line, before the verb
+
 
 def main() -> None:
     """Run the command line; an error that the user can mend is printed in three lines, without a traceback."""
@@ -31,10 +33,14 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Make it again, also where it is made already.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    OPTIONS["again"] = again
 
 
 @app.command()
@@ -122,6 +128,9 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
                     manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {_command(need)}`"
                 )
     with files.lock(step.folder / "lock", on_wait=say):
+        if OPTIONS["again"]:
+            for manifest in step.outputs:
+                manifest.unlink(missing_ok=True)
         if all(manifest.is_file() for manifest in step.outputs):
             say(f"already made: {step.folder}")
             return

@@ -72,7 +72,7 @@ def in_threads(function: Callable[[Any], Any], items: list, threads: int = 8) ->
 
 
 def stream_in_threads(function: Callable[[Any], Any], items: Iterable, threads: int = 8) -> Iterator[Any]:
-    """Yield `function(item)` in order; at most twice as many results as threads wait at a time, so memory is bounded."""
+    """Yield `function(item)` in order; at most twice as many results as threads wait, so memory is bounded."""
     waiting: deque = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -4,10 +4,10 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
 from radprobe.catalog import Strict
 from radprobe.files import RadprobeError
@@ -65,22 +65,24 @@ class Embed(Strict):
 class Knn(Strict):
     """Similarity-weighted k nearest neighbours on the L2-normalised CLS token."""
 
-    k: list[int] = Field([5, 10, 20, 50, 100], min_length=1, description="Candidates; val chooses.")
+    k: list[PositiveInt] = Field([5, 10, 20, 50, 100], min_length=1, description="Candidates; val chooses.")
     temperature: float = Field(0.07, gt=0, description="Softmax temperature of the cosine similarities.")
 
 
 class MlKnn(Strict):
     """ML-kNN (Zhang & Zhou 2007), multi-label sets only."""
 
-    k: list[int] = Field([5, 10, 20, 50], min_length=1, description="Candidates; val chooses.")
+    k: list[PositiveInt] = Field([5, 10, 20, 50], min_length=1, description="Candidates; val chooses.")
     smoothing: float = Field(1.0, gt=0, description="Laplace smoothing s of the priors and likelihoods.")
 
 
 class Linear(Strict):
     """The study's linear probe: a head for each learning rate, number of blocks and pooling, trained together."""
 
-    learning_rates: list[float] = Field([0.001, 0.005, 0.01, 0.05], min_length=1, description="SGD learning rates.")
-    blocks: list[int] = Field([1, 4], min_length=1, description="CLS tokens of the last so many blocks.")
+    learning_rates: list[PositiveFloat] = Field(
+        [0.001, 0.005, 0.01, 0.05], min_length=1, description="SGD learning rates."
+    )
+    blocks: list[PositiveInt] = Field([1, 4], min_length=1, description="CLS tokens of the last so many blocks.")
     patch_mean: list[bool] = Field([False, True], min_length=1, description="With the mean patch token or without.")
     epochs: int = Field(100, gt=0, description="Passes over train.")
     batch_size: int = Field(64, gt=0, description="Samples per step.")
@@ -97,7 +99,7 @@ class Probe(Strict):
 class LinearDecoder(Strict):
     """1x1 convolution on the dense map, logits upsampled bilinearly, Dice loss; one decoder per learning rate."""
 
-    learning_rates: list[float] = Field(
+    learning_rates: list[PositiveFloat] = Field(
         [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1], min_length=1, description="Adam learning rates; val chooses."
     )
     epochs: int = Field(20, gt=0, description="Passes over train.")
@@ -127,6 +129,9 @@ class Report(Strict):
     examples: int = Field(3, ge=1, description="Pictures per dataset.")
 
 
+OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it stands in paths
+
+
 class Params(Strict):
     """A study: datasets x backbones x protocols, and every knob."""
 
@@ -145,7 +150,9 @@ class Params(Strict):
     datasets: dict[str, DatasetChoice] = Field(min_length=1, description="Benchmarks, by catalog id.")
     backbones: list[str] = Field(min_length=1, description="Catalog ids, own ids, or random:<id>.")
     controls: list[Literal["random"]] = Field(["random"], description="Control rows: a random twin of each backbone.")
-    own_backbones: dict[str, OwnBackbone] = Field({}, description="Your own checkpoints, by an id of your choice.")
+    own_backbones: dict[OwnId, OwnBackbone] = Field(
+        {}, description="Your own checkpoints, by an id of your choice: letters, digits, dots and underscores."
+    )
     embed: Embed = Embed()
     probe: Probe = Probe()
     segment: Segment = Segment()

@@ -130,7 +130,7 @@ class Study:
         if own := self.params.own_backbones.get(name):
             entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like")
             update = {"title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
-            source = {"local": [own.file], "sha256": own.sha256, "package": None, "repo": None}
+            source = {"local": [own.file], "sha256": own.sha256, "package": None, "repo": None, "random": False}
             return entry.model_copy(update={**update, **source})
         return _known(name, {**catalog.backbones(), **self.params.own_backbones}, "backbones")
 

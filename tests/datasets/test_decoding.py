@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from radprobe.datasets import decoding
+from radprobe.imaging import reading
 
 
 @pytest.mark.parametrize("rows", [0, 1, 12345])
@@ -41,3 +43,12 @@ def test_what_looks_wrong_in_masks_is_counted():
     assert labels[3, 0] == 0
     _, oddities = decoding.label_map([np.zeros((4, 4), np.uint8), right])
     assert oddities == {"mask 1 is empty": 16}
+
+
+def test_masks_of_16_bits_keep_their_foreground(tmp_path):
+    mask = np.zeros((4, 5), np.uint16)
+    mask[1:3, 2:4] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    labels, oddities = decoding.label_map([reading.read_grey(tmp_path / "mask.png")])
+    np.testing.assert_array_equal(labels, mask > 0)
+    assert oddities == {}

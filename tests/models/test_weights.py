@@ -147,11 +147,11 @@ def hub(tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_the_hub_file_lands_under_its_local_name_with_its_commit(tmp_path, hub):
+def test_the_hub_file_lands_in_the_folder_of_the_step_with_its_commit(tmp_path, hub):
     content, commit = hub
     found = obtain(tmp_path, TINY.model_copy(update={"repo": "some/repo"}), hub=True)
     assert found.source == f"hub:some/repo@{commit}"
-    assert found.file == tmp_path / "weights" / "tiny.safetensors"
+    assert found.file == tmp_path / "step" / "weights.safetensors"
     assert found.file.read_bytes() == content
     assert list(found.file.parent.rglob("*.safetensors")) == [found.file]
 

@@ -111,7 +111,7 @@ def test_weights_that_are_missing_are_told_with_the_remedy(text):
 
 def test_each_cell_has_its_command_settings_and_hash(text, finished):
     said = Page(text).words
-    assert "radprobe segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
+    assert "radprobe --again segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
     assert "learning rate 0.003, chosen on val among 1 candidates" in said
     from radprobe import files
 
@@ -209,3 +209,11 @@ def test_another_split_and_left_out_classes_are_told(root, render):
     words = Page(render(root)).words
     assert "Split nih_real_subset, not the study's: not comparable with published scores." in words
     assert f"Macro over {len(split.classes)} of 14 classes" in words
+
+
+def test_scores_of_what_is_no_more_are_not_shown(root, render):
+    step = synthetic_study.study(root).step("prepare", "montgomery")
+    (step.folder / "index.json").unlink()  # as when the raw data changed and prepare then failed
+    page = render(root)
+    assert not [row for row in everything(page) if "montgomery" in str(row)]
+    assert "No cell of it is done, so there is no verdict." in Page(page).words

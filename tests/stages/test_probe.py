@@ -30,7 +30,7 @@ def made(root, labels=None, patch=True, n=N, **sections):
     if patch:
         artifacts.write_array(step.folder / "00000.patch_mean.npy", rng.normal(size=(n, 8)).astype(np.float16))
         names.append("00000.patch_mean.npy")
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {}, names)
+    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
     return s, s.step("probe", NIH, "test_vit")
 
 

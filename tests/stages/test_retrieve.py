@@ -24,14 +24,14 @@ def retrieved(study, dataset="montgomery"):
 
 def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys):
     raw = tmp_path / "raw/montgomery"
-    montgomery.phantom(raw, 2, 0)
+    montgomery.phantom(raw, 9, 0)
     films = raw / "MontgomerySet/CXR_png"
     (films / "._MCUCXR_0001_0.png").write_bytes(b"x")
     (films / ".DS_Store").write_bytes(b"x")
     (raw / "notes.txt").write_bytes(b"mine")
     manifest = retrieved(study(tmp_path))
     assert (manifest.source, manifest.variant, manifest.root) == ("user", "official", raw / "MontgomerySet")
-    assert len(manifest.table) == 6
+    assert len(manifest.table) == 27
     assert "2 hidden file(s)" in capsys.readouterr().out
     for row in manifest.table.itertuples():
         assert files.sha256(manifest.root / row.path) == row.sha256
@@ -39,7 +39,7 @@ def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys)
 
 
 def test_the_label_table_and_lists_belong_to_it(tmp_path):
-    manifest = retrieved(study(tmp_path, "nih_chestxray14", phantom={"patients": 3}), "nih_chestxray14")
+    manifest = retrieved(study(tmp_path, "nih_chestxray14", phantom={"patients": 20}), "nih_chestxray14")
     assert {"Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"} <= set(manifest.table["path"])
     assert manifest.source == "phantom"
 
@@ -61,7 +61,7 @@ def test_no_download_is_explained_with_where_to_get_it(tmp_path, there):
 
 
 def test_a_complete_phantom_stays_and_a_damaged_one_is_made_anew(tmp_path):
-    chosen = study(tmp_path, phantom={"patients": 2, "seed": 4})
+    chosen = study(tmp_path, phantom={"patients": 9, "seed": 4})
     first = retrieved(chosen)
     film = first.root / first.table["path"].iloc[0]
     made = film.stat().st_mtime_ns
@@ -72,18 +72,18 @@ def test_a_complete_phantom_stays_and_a_damaged_one_is_made_anew(tmp_path):
 
 
 def test_a_phantom_that_was_killed_half_way_is_made_anew(tmp_path):
-    chosen = study(tmp_path, phantom={"patients": 2})
+    chosen = study(tmp_path, phantom={"patients": 9})
     folder = chosen.raw_folder("montgomery")
     half = folder.with_name(folder.name + files.TEMPORARY)
     half.mkdir(parents=True)
     (half / "half a film").write_bytes(b"x")
     manifest = retrieved(chosen)
     assert not half.exists()
-    assert len(manifest.table) == 6
+    assert len(manifest.table) == 27
 
 
 def test_an_older_generator_is_not_trusted(tmp_path):
-    chosen = study(tmp_path, phantom={"patients": 1})
+    chosen = study(tmp_path, phantom={"patients": 9})
     marker = retrieved(chosen).root / "PHANTOM.json"
     marker.write_text(json.dumps({**json.loads(marker.read_text()), "generator": 0}))
     retrieved(chosen)
@@ -98,3 +98,14 @@ def test_the_volume_of_an_installed_package_names_its_source(tmp_path):
     package = catalog.datasets()["mni152"].package
     assert manifest.source == f"package:nilearn=={package.version}"
     assert manifest.table["path"].tolist() == [package.file]
+
+
+def test_what_is_wrong_with_the_tables_is_said_before_anything_is_hashed(tmp_path, monkeypatch):
+    chosen = study(tmp_path, "nih_chestxray14", phantom={"patients": 20})
+    step = chosen.step("retrieve", "nih_chestxray14")
+    retrieve.run(chosen, step)
+    table = chosen.raw_folder("nih_chestxray14") / "Data_Entry_2017_v2020.csv"
+    table.write_bytes(table.read_bytes().replace(b"Finding Labels", b"Findings", 1))
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("hashed"))
+    with pytest.raises(RadprobeError, match="lacks the columns Finding Labels"):
+        retrieve.run(chosen, step)

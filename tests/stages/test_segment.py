@@ -30,7 +30,7 @@ def made(root, masks=None):
         names, (dense[:7, None, :, 0, 0], dense[:7], dense[7:, None, :, 0, 0], dense[7:]), strict=True
     ):
         artifacts.write_array(step.folder / name, array.astype(np.float16))
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {}, names)
+    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
     return s, s.step("segment", MONTGOMERY, "test_vit"), coarse
 
 

@@ -11,7 +11,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 
 from radprobe import files
-from radprobe.study import RANDOM, Study, slug
+from radprobe.study import Study, slug
 
 try:
     STUDY = Study(dict(config))
@@ -30,7 +30,8 @@ os.environ.update(
     PYTHONPATH=SOURCE,
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
 )
-os.environ.setdefault("RADPROBE_COMMAND", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+PLACES = [f"{name}={value}" for name, value in os.environ.items() if name in ("RADPROBE_RAW", "RADPROBE_WEIGHTS")]
+os.environ.setdefault("RADPROBE_COMMAND", shlex.join([*PLACES, Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 SNAKEMAKE_REPORT = shlex.join(
     ["python", "-m", "snakemake", "--snakefile", str(Path(workflow.basedir) / "Snakefile")]
@@ -77,7 +78,7 @@ def raw_files(wildcards):
     if STUDY.params.datasets[wildcards.dataset].phantom:
         return []
     layout = STUDY.layout(wildcards.dataset)
-    return [*layout.tables, *layout.folders]
+    return [*layout.tables, *layout.folders, *layout.files]
 
 
 def local_weights(wildcards):

@@ -111,6 +111,7 @@ def label_map(masks: list[np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
     labels = np.zeros(masks[0].shape, np.uint8)
     overlap, oddities = 0, {}
     for label, mask in enumerate(masks, 1):
+        mask = mask.astype(np.int32) - min(0, int(mask.min()))  # unsigned 16 bits are stored from -32,768 up
         foreground = mask > mask.max() / 2
         overlap += int((foreground & (labels > 0)).sum())
         labels[foreground] = label

@@ -9,6 +9,7 @@ import pandas as pd
 from radprobe import catalog, files
 from radprobe.artifacts import PARTS, Index, Split
 from radprobe.catalog import OfficialLists, Published, SplitRecipe, Stratified, Systematic
+from radprobe.datasets import Layout, loader
 from radprobe.files import RadprobeError
 
 
@@ -116,6 +117,26 @@ def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
             "positive_patients": {name: int(who.nunique()) for name, who in positive.items()},
         }
     return counts
+
+
+def checked_samples(
+    dataset: str, layout: Layout, allow_missing: bool, limit: int | None, split: str, seed: int
+) -> Index:
+    """Return the samples of a raw download, after a check that the study's split can be made of them.
+
+    Reads tables, lists and file names, no image: what is wrong with them is said in seconds.
+    """
+    entry = catalog.datasets()[dataset]
+    index = limited(loader(dataset).samples(layout, entry, allow_missing), limit)
+    check_split(index, split, seed)
+    return index
+
+
+def check_split(index: Index, split: str, seed: int) -> None:
+    """Raise RadprobeError where a named split of the catalog (if the dataset has any) cannot be made of `index`."""
+    recipes = catalog.datasets()[index.facts["dataset"]].splits
+    if recipes:
+        check_parts(make_split(index, recipes[split], split, seed), index)
 
 
 def limited(index: Index, limit: int | None) -> Index:

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from radprobe import catalog
 from radprobe.artifacts import Weights
+from radprobe.files import RadprobeError
 from radprobe.models.weights import architecture, read
 
 FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 everywhere rather than noise (D11)
@@ -89,6 +90,9 @@ def build(entry: catalog.Backbone, weights: Weights, size: int, blocks: int, den
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.facts.get("seed", 0))
         model = architecture(entry, num_classes=0)
+    if entry.patch and blocks > len(model.blocks):
+        reason = f"asks for {blocks} blocks, but {entry.name} has {len(model.blocks)}"
+        raise RadprobeError("params: embed.blocks", reason, f"set it to {len(model.blocks)} or less")
     if weights.file:
         model.load_state_dict(read(weights.file, entry), strict=True)
     return Encoder(model, entry, size, blocks, dense)

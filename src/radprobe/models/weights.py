@@ -26,8 +26,8 @@ def obtain(
 ) -> Weights:
     """Return the verified weights of backbone `name`: random, local, from an installed package, or from the hub.
 
-    `local` is a safetensors file that is here already; `folder` takes a converted file; `weights_folder` takes a
-    downloaded one, under its `entry.local` name. Raises RadprobeError that names the file and what to do.
+    `local` is a safetensors file that is here already; `folder` takes a converted or downloaded one;
+    `weights_folder` is where the user would put one. Raises RadprobeError that names the file and what to do.
     """
     if entry.random:
         return Weights(None, None, "random", {"seed": seed})
@@ -38,7 +38,7 @@ def obtain(
         file = _convert(package / entry.package.file, entry, folder / "weights.safetensors")
         return _verified(file, entry, f"package:{entry.package.name}=={entry.package.version}", None)
     if entry.repo and hub:
-        file, revision = _download(name, entry, weights_folder)
+        file, revision = _download(name, entry, folder, weights_folder)
         return _verified(file, entry, f"hub:{entry.repo}@{revision}", entry.sha256)
     raise RadprobeError(f"weights of {name}", "are not here", _where_to_put(entry, weights_folder))
 
@@ -154,12 +154,11 @@ def _convert(source: Path, entry: catalog.Backbone, file: Path) -> Path:
     return file
 
 
-def _download(name: str, entry: catalog.Backbone, weights_folder: Path) -> tuple[Path, str]:
+def _download(name: str, entry: catalog.Backbone, folder: Path, weights_folder: Path) -> tuple[Path, str]:
     """Fetch from the hub at the pinned revision (or the one that is current now, which is returned)."""
     import huggingface_hub as hf
 
-    parts = weights_folder / ".download" / entry.repo.replace("/", "--")
-    target = weights_folder / (entry.local[0] if entry.local else f"{name}.safetensors")
+    parts, target = folder / "download", folder / "weights.safetensors"
     try:
         url = hf.hf_hub_url(entry.repo, entry.filename, revision=entry.revision)
         revision = hf.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S).commit_hash

@@ -38,7 +38,7 @@ class Findings:
 
     def _all(self, verb: str, load: Callable[[Path], Any]) -> dict[tuple[str, str | None], Any]:
         steps = [step for step in self.study.steps.values() if step.verb == verb]
-        found = {(step.dataset, step.backbone): self._load(load, step) for step in steps if _is_made(step)}
+        found = {(step.dataset, step.backbone): self._load(load, step) for step in steps if _is_whole(step)}
         return {key: each for key, each in found.items() if each}
 
     def _load(self, load: Callable[[Path], Any], step: Step) -> Any:
@@ -112,7 +112,7 @@ class Findings:
         task = catalog.datasets()[dataset].task
         verbs = ("retrieve", "prepare", "split", "embed", PREDICTING.get(task), "score")
         keys = [(verb, dataset, backbone if verb in verbs[3:] else None) for verb in verbs]
-        keys = [("weights", None, backbone), *keys] if backbone else [("compare", dataset, None)]
+        keys = [("weights", None, backbone), *keys] if backbone else [*keys[:3], ("compare", dataset, None)]
         steps = [self.study.steps[key] for key in keys if key in self.study.steps]
         for step in steps:
             if why := self._broken.get(step.folder):
@@ -127,6 +127,11 @@ class Findings:
 
 def _is_made(step: Step) -> bool:
     return all(path.is_file() for path in step.outputs)
+
+
+def _is_whole(step: Step) -> bool:
+    """Is a step made, and all that it was made from? Else its result is of something that is no more."""
+    return _is_made(step) and all(_is_whole(need) for need in step.needs)
 
 
 def log_tail(study: Study, step: Step) -> str:

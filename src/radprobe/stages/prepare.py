@@ -13,7 +13,7 @@ from radprobe import catalog, files
 from radprobe.artifacts import Index, Pixels, RawManifest, Truth
 from radprobe.catalog import Dataset
 from radprobe.console import say, track
-from radprobe.datasets import decoding, loader, splits
+from radprobe.datasets import decoding, splits
 from radprobe.datasets.decoding import Bad, Decoded, Picture, RowWriter
 from radprobe.files import RadprobeError
 from radprobe.study import Step, Study
@@ -47,14 +47,15 @@ def run(study: Study, step: Step) -> None:
     file changed since it was retrieved, or where more than `max_quarantine` files have no sound header.
     """
     entry, source = catalog.datasets()[step.dataset], step.need("retrieve").folder
-    raw = RawManifest.load(source)
-    index = loader(step.dataset).samples(study.layout(step.dataset), entry, step.knobs["allow_missing"])
-    index = splits.limited(index, step.knobs["limit"])
-    _check_split(study, step, index)
+    raw, layout, choice = RawManifest.load(source), study.layout(step.dataset), study.params.datasets[step.dataset]
+    if layout is None or layout.root.resolve() != raw.root.resolve():
+        raise _changed(source / "raw.json", raw.root, "is no longer where the raw files are")
+    limits = step.knobs["allow_missing"], step.knobs["limit"]
+    index = splits.checked_samples(step.dataset, layout, *limits, choice.split, study.params.seed)
     job = Job(step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"])
     sound = _check_files(job, decoding.pictures(index, raw.root), raw, source / "raw.json")
     if job.bad:
-        _check_split(study, step, _without(index, job.bad))
+        splits.check_split(_without(index, job.bad), choice.split, study.params.seed)
     dtype = np.uint8 if all(dtype == np.uint8 for _, dtype in sound) else np.int16
     pixels = _pack(job, [picture for picture, _ in sound], dtype, step, entry)
     index = _without(index, job.bad)
@@ -66,22 +67,20 @@ def run(study: Study, step: Step) -> None:
     pixels.save(step.folder, step.spec)
 
 
-def _check_split(study: Study, step: Step, index: Index) -> None:
-    name, recipes = study.params.datasets[step.dataset].split, catalog.datasets()[step.dataset].splits
-    if recipes:
-        splits.check_parts(splits.make_split(index, recipes[name], name, study.params.seed), index)
-
-
 def _check_files(job: Job, pictures: list[Picture], raw: RawManifest, manifest: Path) -> list[tuple[Picture, type]]:
     """Return the pictures whose headers are sound, with the dtype of their pixels."""
     known = dict(zip(raw.table["path"], raw.table["bytes"], strict=True))
     for path in (path for picture in pictures for path in picture.files):
         if not path.is_file() or known.get(path.relative_to(raw.root).as_posix()) != path.stat().st_size:
-            manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
-            reason = "changed since it was retrieved; the manifest of the raw files is set aside"
-            raise RadprobeError(path, reason, "run again: the raw files are hashed anew")
+            raise _changed(manifest, path, "changed since it was retrieved")
     checked = files.stream_in_threads(decoding.check, pictures, job.threads)
     return list(job.usable(track(checked, "check headers", len(pictures))))
+
+
+def _changed(manifest: Path, what: Path, how: str) -> RadprobeError:
+    manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
+    reason = f"{how}; the manifest of the raw files is set aside"
+    return RadprobeError(what, reason, "run again: the raw files are found and hashed anew")
 
 
 def _without(index: Index, bad: list[Bad]) -> Index:

@@ -64,7 +64,8 @@ def run(study: Study, step: Step) -> None:
     source = step.need("split").folder
     LeakCertificate.load(source)
     index, split = Index.load(step.need("prepare").folder), Split.load(source)
-    samples = Samples(index, split, Embeddings.load(step.need("embed").folder))
+    embeddings = Embeddings.load(step.need("embed").folder)
+    samples = Samples(index, split, embeddings)
     knobs, tables, facts = step.knobs, [], {}
     for name, protocol in PROTOCOLS.items():
         if knobs[name] is None:
@@ -79,9 +80,8 @@ def run(study: Study, step: Step) -> None:
         console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}")
     if not tables:
         raise RadprobeError("params: probe", "every protocol is null", "leave at least one of knn, mlknn, linear")
-    Predictions(split.classes, pd.concat(tables, ignore_index=True), facts={"protocols": facts}).save(
-        step.folder, step.spec
-    )
+    facts = {"protocols": facts, "embedding": embeddings.costs}
+    Predictions(split.classes, pd.concat(tables, ignore_index=True), facts=facts).save(step.folder, step.spec)
 
 
 def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from radprobe import catalog, files
 from radprobe.artifacts import RawManifest
 from radprobe.catalog import Package
 from radprobe.console import say, track
-from radprobe.datasets import PHANTOM_MARKER, Layout, anatomy, loader, locate, raw
+from radprobe.datasets import PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
 from radprobe.files import RadprobeError
 from radprobe.params import Phantom
 from radprobe.study import Step, Study
@@ -28,6 +28,8 @@ def run(study: Study, step: Step) -> None:
         remedy = f"get it ({entry.access}: {', '.join(entry.urls)}) and put there {entry.layout}"
         raise RadprobeError(folder, reason, f"{remedy}; or say where it is: datasets.{dataset}.raw")
     say(f"{dataset}: layout '{layout.variant}' in {layout.root}")
+    limits = choice.allow_missing, study.params.limit
+    splits.checked_samples(dataset, layout, *limits, choice.split, study.params.seed)  # what is wrong is said first
     table = _hashed(layout, study.params.threads)
     source = "phantom" if choice.phantom else "user"
     if entry.package and layout.variant == "package":

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe import catalog, console
-from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Manifest, Predictions, Scores, Truth
+from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, segmentation
 from radprobe.metrics.resampling import Bootstrap
@@ -22,7 +22,7 @@ def run(study: Study, step: Step) -> None:
     truth = _truth(step)
     tables, cases = [], []
     for protocol in _protocols(predictions):
-        costs = _costs(source, predictions.facts["protocols"][protocol])
+        costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
         for part in PARTS:
             if truth:
                 scored = Segmented(predictions, protocol, part, truth)
@@ -132,9 +132,8 @@ def _protocols(predictions: Predictions) -> list[str]:
     return list(predictions.facts["protocols"])
 
 
-def _costs(source: Step, protocol: dict) -> dict[str, float]:
+def _costs(embedding: dict, protocol: dict) -> dict[str, float]:
     """Return the seconds of embedding and fitting, and the larger of their peaks of memory in GB."""
-    embedding = Manifest.read(source.need("embed").folder / "embeddings.json").facts
     return {
         "seconds": embedding["seconds"] + protocol["seconds"],
         "peak_gb": max(embedding["peak_gb"], protocol["peak_gb"]),

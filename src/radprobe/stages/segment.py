@@ -28,9 +28,9 @@ def run(study: Study, step: Step) -> None:
     index, pixels, split = Index.load(source), Pixels.load(source), Split.load(step.need("split").folder)
     classes = len(split.classes) + 1
     _check(index, pixels, split, classes)
-    dense, where = Embeddings.load(step.need("embed").folder, dense=True).dense, device(study.params.device)
+    embeddings, where = Embeddings.load(step.need("embed").folder, dense=True), device(study.params.device)
     parts = {
-        "+".join(names): Maps(dense, pixels.masks, split.rows(index, *names), where)
+        "+".join(names): Maps(embeddings.dense, pixels.masks, split.rows(index, *names), where)
         for names in (("train",), ("val",), ("test",), ("train", "val"))
     }
     took: dict[str, Any] = {}
@@ -58,8 +58,9 @@ def run(study: Study, step: Step) -> None:
         **took,
     }
     maps = {LINEAR: LabelMaps.read(step.folder, LINEAR)}
-    Predictions(split.classes, maps=maps, facts={"protocols": {LINEAR: facts}}).save(step.folder, step.spec)
-    console.say(f"{step.dataset} {step.backbone} {LINEAR}: val DSC {values[best]:.4f} with {facts['chosen']}")
+    facts = {"protocols": {LINEAR: facts}, "embedding": embeddings.costs}
+    Predictions(split.classes, maps=maps, facts=facts).save(step.folder, step.spec)
+    console.say(f"{step.dataset} {step.backbone} {LINEAR}: val DSC {values[best]:.4f} at {chosen.learning_rate:g}")
 
 
 def _check(index: Index, pixels: Pixels, split: Split, classes: int) -> None:
