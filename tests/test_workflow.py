@@ -184,6 +184,14 @@ def test_what_is_absent_leaves_the_graph_loudly(tmp_path):
     assert jobs(done)["segment"] == 1
 
 
+def test_a_study_of_which_nothing_is_here_still_gives_a_page_that_says_so(tmp_path):
+    write(tmp_path, datasets={"montgomery": {}, "nih_chestxray14": {}})
+    done = run(tmp_path)
+    assert done.returncode == 0, said(done)[-3000:]
+    assert "MontgomerySet" in (tmp_path / "reports/explorer.html").read_text()  # what to put where
+    assert not (tmp_path / "work/weights").exists()
+
+
 def test_bad_params_stop_before_anything_runs(tmp_path):
     write(tmp_path, sede=1)
     started = time.monotonic()

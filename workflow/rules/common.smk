@@ -87,6 +87,6 @@ def local_weights(wildcards):
 
 
 def final_manifests(wildcards):
-    """Input function of the report: the last step of every chain."""
+    """Input function of the report: the last step of every chain. Weights that no dataset needs are not fetched."""
     needed = {need.folder for one in STEPS.values() for need in one.needs}
-    return [manifest for one in STEPS.values() if one.folder not in needed for manifest in one.outputs]
+    return [manifest for one in STEPS.values() if one.dataset and one.folder not in needed for manifest in one.outputs]
