@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo study real test test-fast lint lock schema clean
+.PHONY: setup demo study real test test-fast lint lock schema golden clean
 
 setup: .venv/ready
 
@@ -27,7 +27,7 @@ study: setup           ## the study of params.yaml; RADPROBE_PROFILE=slurm runs 
 	$(BIN)/snakemake --cores $(CORES) $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE))
 
 real: setup            ## real X-rays on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
-	RADPROBE_RAW=$(RAW) RADPROBE_WEIGHTS=$(WEIGHTS) $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real
+	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real
 	@echo "Open real/reports/explorer.html (the answer) and real/reports/report.html (run times, provenance)."
 
 test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
@@ -44,6 +44,9 @@ lint: setup
 
 schema: setup          ## workflow/schemas from the typed params
 	$(BIN)/radprobe schema > workflow/schemas/params.schema.json
+
+golden: setup          ## tests/golden.json anew, after a VERSION was bumped
+	$(BIN)/python tests/test_golden.py
 
 lock:                  ## pins of all extras, where uv is installed; torch's local version is taken off
 	(echo "# Every package of the tests and the demo, pinned. Made from pyproject.toml by \`make lock\`."; \
