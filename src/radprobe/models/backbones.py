@@ -76,9 +76,11 @@ class Encoder(torch.nn.Module):
         return Features(cls, maps.float().mean((2, 3)), maps if self.dense else None)
 
     def _cnn(self, images: torch.Tensor) -> Features:
-        final, (dense,) = self.model.forward_intermediates(images, indices=[self.dense_layer])
-        pooled = self.model.forward_head(final, pre_logits=True)
-        return Features(pooled[:, None], None, dense if self.dense else None)
+        if self.dense:
+            final, (dense,) = self.model.forward_intermediates(images, indices=[self.dense_layer])
+        else:
+            final, dense = self.model.forward_features(images), None
+        return Features(self.model.forward_head(final, pre_logits=True)[:, None], None, dense)
 
 
 def build(entry: catalog.Backbone, weights: Weights, size: int, blocks: int, dense: bool) -> Encoder:
