@@ -2,11 +2,14 @@ import json
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from radprobe import catalog, files
-from radprobe.artifacts import RawManifest
+from radprobe.artifacts import RawManifest, Weights
 from radprobe.datasets import montgomery
 from radprobe.files import RadprobeError
+from radprobe.models.weights import architecture
 from radprobe.stages import retrieve
 from radprobe.study import Study
 
@@ -109,3 +112,30 @@ def test_what_is_wrong_with_the_tables_is_said_before_anything_is_hashed(tmp_pat
     monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("hashed"))
     with pytest.raises(RadprobeError, match="lacks the columns Finding Labels"):
         retrieve.run(chosen, step)
+
+
+def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_path):
+    own = {"mine": {"like": "test_vit", "title": "Mine", "file": "mine.safetensors"}}
+    paths = {"root": str(tmp_path), "weights": "weights"}
+    file = tmp_path / "weights/mine.safetensors"
+    file.parent.mkdir()
+    entry = catalog.backbones()["test_vit"]
+
+    def put(seed):
+        torch.manual_seed(seed)
+        save_file(architecture(entry, num_classes=0).state_dict(), file)
+
+    def retrieved_weights():
+        params = {"study": "s", "paths": paths, "datasets": {"montgomery": {}}, "backbones": ["mine"]}
+        chosen = Study({**params, "own_backbones": own})
+        step = chosen.step("weights", None, "mine")
+        retrieve.weights(chosen, step)
+        return Weights.load(step.folder)
+
+    put(0)
+    assert retrieved_weights().sha256 == retrieved_weights().sha256 == files.sha256(file)
+    put(1)
+    with pytest.raises(RadprobeError, match="when first used"):
+        retrieved_weights()
+    own["mine"]["sha256"] = files.sha256(file)  # stated, so it is meant
+    assert retrieved_weights().sha256 == files.sha256(file)

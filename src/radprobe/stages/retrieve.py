@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe import catalog, files
-from radprobe.artifacts import RawManifest
+from radprobe.artifacts import RawManifest, Weights
 from radprobe.catalog import Package
 from radprobe.console import say, track
 from radprobe.datasets import PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
@@ -46,7 +46,20 @@ def weights(study: Study, step: Step) -> None:
     entry, local = study.backbone(name), study.weights_file(name)
     found = obtain(name, entry, local, step.folder, study.path("weights"), params.seed, study.may_fetch)
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
+    if found.file and not found.facts["sha256_known"]:
+        _as_at_first_use(found, step.folder / "first-use.json")
     found.save(step.folder, step.spec)
+
+
+def _as_at_first_use(found: Weights, record: Path) -> None:
+    """Compare weights of which no hash is known with those of their first use, or record this one as the first."""
+    if not record.is_file():
+        files.write_json(record, {"sha256": found.sha256, "source": found.source})
+        return
+    first = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+    if found.sha256 != first:
+        reason = f"sha256 is {found.sha256}, but it was {first} when first used: other weights under the same name"
+        raise RadprobeError(found.file, reason, f"put the first file back, or accept this one by removing {record}")
 
 
 def _generate(dataset: str, phantom: Phantom, folder: Path) -> None:
