@@ -125,7 +125,7 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
         for manifest in need.outputs:
             if not manifest.is_file():
                 raise RadprobeError(
-                    manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {_command(need)}`"
+                    manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {need.command}`"
                 )
     with files.lock(step.folder / "lock", on_wait=say):
         if OPTIONS["again"]:
@@ -141,19 +141,11 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
         started = time.monotonic()
         function: Callable[[Study, Step], None] = getattr(_stage(module), name)
         function(study, step)
-    say(f"{_command(step)}: {time.monotonic() - started:.1f} s, {step.folder}")
+    say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")
 
 
 def _stage(name: str):
     return importlib.import_module(f"radprobe.stages.{name}")
-
-
-def _command(step: Step) -> str:
-    """Return the subcommand and arguments that make a step."""
-    if step.verb == "weights":
-        return f"retrieve --backbone {step.backbone}"
-    verb = "score" if step.verb == "compare" else step.verb
-    return " ".join(filter(None, (verb, step.dataset, step.backbone)))
 
 
 def _limit_threads(threads: int) -> None:

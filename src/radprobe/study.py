@@ -41,6 +41,14 @@ class Step:
         return step
 
     @property
+    def command(self) -> str:
+        """The subcommand and arguments that make the step."""
+        if self.verb == "weights":
+            return f"retrieve --backbone {self.backbone}"
+        verb = "score" if self.verb == "compare" else self.verb
+        return " ".join(filter(None, (verb, self.dataset, self.backbone)))
+
+    @property
     def outputs(self) -> list[Path]:
         """The manifests that the step makes; they are what Snakemake sees."""
         return [self.folder / f"{kind}.json" for kind in OUTPUTS[self.verb]]

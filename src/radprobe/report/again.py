@@ -25,9 +25,7 @@ def command() -> str:
 
 def step_command(step: Step) -> str:
     """Return the one command that makes a step."""
-    verb = "score" if step.verb == "compare" else step.verb
-    names = [f"retrieve --backbone {step.backbone}"] if verb == "weights" else [verb, step.dataset, step.backbone]
-    return " ".join(["radprobe --again", *filter(None, names), "--params params.yaml"])
+    return f"radprobe --again {step.command} --params params.yaml"
 
 
 def versions() -> dict[str, str]:
