@@ -30,7 +30,7 @@ def prepare(study: Study, dataset: str, images, labels=None, masks=None, classes
     n = len(images)
     names = [f"film{i:04d}" for i in range(n)]
     table = pd.DataFrame({"sample_id": names, "patient_id": names, "volume_id": names, "slice": 0, "image": names})
-    table["masks"], table["spacing"] = [[] for _ in names], [[] for _ in names]
+    table["masks"], table["spacing"], table["affine"] = ([[] for _ in names] for _ in range(3))
     for column, name in enumerate(classes if labels is not None else ()):
         table[f"label:{name}"] = labels[:, column].astype(float)
     step = study.step("prepare", dataset)

@@ -102,6 +102,7 @@ def _index(made, step):
     table["image"] = "a.png"
     table["masks"] = [[] for _ in patients]
     table["spacing"] = [[] for _ in patients]
+    table["affine"] = [[] for _ in patients]
     if dataset == "nih_chestxray14":
         classes = classes_of(dataset)
         labels = pd.DataFrame(_labels(len(table), len(classes)), columns=[f"label:{name}" for name in classes])

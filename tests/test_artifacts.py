@@ -16,6 +16,7 @@ def an_index(n: int = 6) -> Index:
     table["image"] = [f"{name}.png" for name in names]
     table["masks"] = [[] for _ in names]
     table["spacing"] = [[0.5, 0.5] for _ in names]
+    table["affine"] = [[] for _ in names]
     table["label:Mass"] = [float(row % 2) for row in range(n)]
     return Index(table, {"partial": True})
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "models": BASE,
     "datasets": BASE | {"imaging"},
     "learning": BASE | {"models", "metrics", "imaging"},
-    "report": BASE | {"metrics", "study", "params"},
+    "report": BASE | {"imaging", "metrics", "study", "params"},
     "stages": BASE | {"study", "params", "datasets", "imaging", "models", "learning", "metrics", "report"},
     "cli": BASE | {"study", "params"},
     "__main__": {"cli"},

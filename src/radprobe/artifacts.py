@@ -115,22 +115,23 @@ class RawManifest:
     KIND: ClassVar[str] = "raw"
     root: Path
     variant: str  # the layout found: official, flat, ...
-    source: str  # user | phantom | package:<name>==<version>
+    source: str  # user | download | phantom | package:<name>==<version>
     table: pd.DataFrame
+    facts: dict[str, Any] = field(default_factory=dict)  # downloads: url, bytes, sha256 of each file
 
     def save(self, folder: Path, spec: str) -> None:
         """Write raw.parquet and raw.json."""
         write_table(folder / "raw.parquet", self.table)
         facts = {"root": str(self.root), "variant": self.variant, "source": self.source, "n_files": len(self.table)}
         facts["bytes"] = int(self.table["bytes"].sum())
-        seal(folder, self.KIND, spec, facts, ["raw.parquet"])
+        seal(folder, self.KIND, spec, {**self.facts, **facts}, ["raw.parquet"])
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read it; the raw files themselves are not touched."""
         facts = unseal(folder, cls.KIND).facts
         table = pd.read_parquet(Path(folder) / "raw.parquet")
-        return cls(Path(facts["root"]), facts["variant"], facts["source"], table)
+        return cls(Path(facts["root"]), facts["variant"], facts["source"], table, facts)
 
 
 @dataclass
@@ -171,6 +172,7 @@ INDEX_SCHEMA = pa.DataFrameSchema(
         "image": pa.Column(str),  # relative to the raw root
         "masks": pa.Column(object),  # list of paths: [] none, [one] a label map, [k] one binary mask per class
         "spacing": pa.Column(object),  # mm per pixel along each axis of the original grid; [] where unknown
+        "affine": pa.Column(object),  # slices of volumes: 4x4 row by row, voxel to RAS mm; [] for films
         f"^{LABEL}.+$": pa.Column(float, nullable=True, required=False, regex=True),  # 1, 0, -1 uncertain, NaN blank
         f"^{META}.+$": pa.Column(object, nullable=True, required=False, regex=True),  # age, sex, view: the controls
     },
@@ -196,8 +198,16 @@ class Index:
         return [name.removeprefix(LABEL) for name in self.table.columns if name.startswith(LABEL)]
 
     def labels(self) -> np.ndarray:
-        """Return the labels, float32 [n, classes]; NaN where blank."""
-        return self.table[[LABEL + name for name in self.classes]].to_numpy(np.float32)
+        """Return the labels 1, 0 or NaN (ignored), float32 [n, classes].
+
+        What uncertain (-1) and blank labels count as is stated in facts: zeros, ones or ignore; by default ignore.
+        """
+        labels = self.table[[LABEL + name for name in self.classes]].to_numpy(np.float32, copy=True)
+        meaning = {"zeros": 0, "ones": 1, "ignore": np.nan}
+        blank, uncertain = np.isnan(labels), labels == -1
+        labels[blank] = meaning[self.facts.get("blank", "ignore")]
+        labels[uncertain] = meaning[self.facts.get("uncertain", "ignore")]
+        return labels
 
     def save(self, folder: Path, spec: str) -> None:
         """Write index.parquet and index.json."""
@@ -209,7 +219,7 @@ class Index:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
         table = pd.read_parquet(Path(folder) / "index.parquet")
-        for column in ("masks", "spacing"):
+        for column in ("masks", "spacing", "affine"):
             table[column] = table[column].map(list)
         meta = [column for column in table if column.startswith(META)]
         return cls(table.astype(dict.fromkeys(meta, object)), facts)

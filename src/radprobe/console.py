@@ -5,7 +5,16 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 Item = TypeVar("Item")
 LOG_EVERY_S = 10  # between progress lines where there is no terminal
@@ -32,3 +41,32 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
             rate = count / max(now - start, 1e-9)
             say(f"{what}: {count} of {total}, {rate:.1f}/s, {max(total - count, 0) / rate:.0f} s left")
             last = now
+
+
+def track_bytes(chunks: Iterable[bytes], what: str, total: int | None, done: int = 0) -> Iterator[bytes]:
+    """Yield `chunks`; show how many bytes have come, as `track` does. `done`: bytes that were there before."""
+    console = Console()
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            task = progress.add_task(what, total=total, completed=done)
+            for chunk in chunks:
+                yield chunk
+                progress.advance(task, len(chunk))
+        return
+    start = last = time.monotonic()
+    came = 0
+    for chunk in chunks:
+        yield chunk
+        came += len(chunk)
+        now = time.monotonic()
+        if now - last >= LOG_EVERY_S:
+            rate = max(came / (now - start), 1)
+            left = f", {(total - done - came) / rate:.0f} s left" if total else ""
+            say(f"{what}: {size(done + came)} of {size(total)}, {size(int(rate))}/s{left}")
+            last = now
+
+
+def size(n_bytes: int | None) -> str:
+    """Return a number of bytes as a person reads it, "27.1 MB"."""
+    return "unknown size" if n_bytes is None else decimal(n_bytes)

@@ -32,12 +32,17 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        _fsync_folder(path.parent)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Fsync a finished file and rename it to `path`: whatever happens, the old file or the new one is there."""
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+    _fsync_folder(path.parent)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -71,14 +76,16 @@ def in_threads(function: Callable[[Any], Any], items: list, threads: int = 8) ->
         return list(pool.map(function, items))
 
 
-def stream_in_threads(function: Callable[[Any], Any], items: Iterable, threads: int = 8) -> Iterator[Any]:
-    """Yield `function(item)` in order; at most twice as many results as threads wait, so memory is bounded."""
+def stream_in_threads(
+    function: Callable[[Any], Any], items: Iterable, threads: int = 8, ahead: int = 2
+) -> Iterator[Any]:
+    """Yield `function(item)` in order; at most `ahead` results for each thread wait, so memory is bounded."""
     waiting: deque = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) >= 2 * threads:
+                if len(waiting) >= ahead * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

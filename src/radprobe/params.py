@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
-from radprobe.catalog import Strict
+from radprobe.catalog import Folder, Intensity, Strict
 from radprobe.files import RadprobeError
 
 
@@ -31,14 +31,29 @@ class Phantom(Strict):
     seed: int = Field(0, description="Seed of the generator.")
 
 
+class LeakException(Strict):
+    """Something that two parts share and that this study accepts. The report repeats it."""
+
+    samples: list[str] = Field(min_length=2, description="Sample ids, as the error names them.")
+    reason: str = Field(min_length=1, description="Why it is no leak.")
+
+
 class DatasetChoice(Strict):
-    """How this study uses a benchmark."""
+    """How this study uses a benchmark, or a folder of your own."""
 
     raw: Path | None = Field(None, description="Folder of the raw download; default <paths.raw>/<dataset>.")
     split: str = Field("study", description="A named split of the catalog.")
     allow_missing: bool = Field(False, description="Accept a partial copy: listed images may be absent.")
     max_quarantine: int = Field(0, ge=0, description="How many unreadable files may be set aside before it fails.")
     phantom: Phantom | None = Field(None, description="Generate the raw download; for demos and tests.")
+    folder: Folder | None = Field(None, description="Your own images: the columns of your CSV.")
+    classes: str | None = Field(None, description="A named list of classes of the catalog, other than its default.")
+    uncertain: Literal["zeros", "ones", "ignore"] = Field("zeros", description="What a label of -1 counts as.")
+    slices: Literal["canonical", "paper"] = Field(
+        "canonical", description="Slices of volumes: axial, or (paper) along the last stored axis."
+    )
+    intensity: Intensity | None = Field(None, description="Range of grey values, other than the catalog's.")
+    leaks_allowed: list[LeakException] = Field([], description="What parts may share, each with its reason.")
 
 
 class OwnBackbone(Strict):
@@ -145,6 +160,7 @@ class Params(Strict):
     hub: bool = Field(
         True, description="May weights be fetched from the Hugging Face hub (HF_HUB_OFFLINE=1 forbids it)."
     )
+    download: bool = Field(False, description="Download open sets that are not here; else they are left out, by name.")
     limit: int | None = Field(None, gt=0, description="A pilot on so many patients of each dataset, marked as such.")
     paths: Paths = Paths()
     datasets: dict[str, DatasetChoice] = Field(min_length=1, description="Benchmarks, by catalog id.")

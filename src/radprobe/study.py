@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from radprobe import catalog, files, params
-from radprobe.catalog import Backbone, Dataset, package_folder
-from radprobe.datasets import Layout, locate
+from radprobe.catalog import Backbone, Dataset, Folder, OfficialLists, SplitRecipe, Stratified, package_folder
+from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 1, "prepare": 1, "split": 1, "embed": 1, "probe": 1, "segment": 1, "score": 1, "compare": 1}
-PREDICTING = {"multilabel": "probe", "segmentation": "segment"}  # task -> the verb that makes its predictions
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 2, "segment": 2, "score": 1, "compare": 1}
+# task -> the verb that makes its predictions
+PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 RANDOM = "random:"
 
 
@@ -84,7 +85,7 @@ class Study:
     def __init__(self, source: Path | str | dict[str, Any]):
         self.params = params.load(source)
         for name, choice in self.params.datasets.items():
-            entry = _known(name, catalog.datasets(), "datasets")
+            entry = self.dataset(name)
             if entry.splits:
                 _known(choice.split, entry.splits, f"datasets.{name}.split")
         for name in self.params.backbones:
@@ -98,7 +99,7 @@ class Study:
 
     def raw_folder(self, dataset: str) -> Path:
         """Return the folder in which a dataset's raw download lies or will lie."""
-        entry, choice = catalog.datasets()[dataset], self.params.datasets[dataset]
+        entry, choice = self.dataset(dataset), self.params.datasets[dataset]
         if choice.phantom:
             name = f"{dataset}-{choice.phantom.patients}-{choice.phantom.seed}"
             return self.path("work") / "phantom" / name
@@ -110,7 +111,12 @@ class Study:
 
     def layout(self, dataset: str) -> Layout | None:
         """Return the layout found in a dataset's raw folder, or None; cheap."""
-        return locate(dataset, self.raw_folder(dataset))
+        return locate(self.dataset(dataset), self.raw_folder(dataset))
+
+    def will_download(self, dataset: str) -> bool:
+        """Say whether `retrieve` is to download a dataset, or to finish its download."""
+        open_set = self.dataset(dataset).downloads and not self.params.datasets[dataset].phantom
+        return bool(self.params.download and open_set) and self.layout(dataset) is None
 
     def weights_file(self, backbone: str) -> Path | None:
         """Return the local safetensors file of a backbone, or None where there is none."""
@@ -128,6 +134,17 @@ class Study:
             if "random" in self.params.controls and not self.backbone(name).random:
                 names.append(RANDOM + name)
         return list(dict.fromkeys(names))
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the catalog's entry of a benchmark as this study uses it, or the entry of an own folder."""
+        choice = self.params.datasets[name]
+        if choice.folder:
+            return _own_dataset(name, choice.folder)
+        entry = _known(name, catalog.datasets(), "datasets")
+        update: dict[str, Any] = {"intensity": choice.intensity} if choice.intensity else {}
+        if choice.classes:
+            update["classes"] = _known(choice.classes, entry.class_sets, f"datasets.{name}.classes")
+        return entry.model_copy(update={"slices": choice.slices, **update})
 
     def backbone(self, name: str) -> Backbone:
         """Return the entry of a catalog id, of an own id, or of the random twin `random:<id>`."""
@@ -153,12 +170,12 @@ class Study:
 
     def _missing_datasets(self) -> Iterator[Missing]:
         for name, choice in self.params.datasets.items():
-            if not choice.phantom and self.layout(name) is None:
-                entry, folder = catalog.datasets()[name], self.raw_folder(name)
-                where = f"pip install {entry.package.name}=={entry.package.version}" if entry.package else None
-                get = f"get it ({entry.access}: {', '.join(entry.urls)}) and put there {entry.layout}"
+            if not choice.phantom and self.layout(name) is None and not self.will_download(name):
+                folder = self.raw_folder(name)
                 why = f"no raw folder {folder}" if not folder.is_dir() else f"no known layout in {folder}"
-                yield Missing("dataset", name, why, where or get)
+                if (folder / DOWNLOADING).is_file():
+                    why = f"the download in {folder} is not finished"
+                yield Missing("dataset", name, why, catalog.how_to_get(self.dataset(name), folder))
 
     def _missing_backbones(self) -> Iterator[Missing]:
         for name in self.backbones:
@@ -230,13 +247,13 @@ class Study:
         return self._step("weights", None, backbone, knobs)
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
-        entry, choice, p = catalog.datasets()[dataset], self.params.datasets[dataset], self.params
-        retrieve = self._step(
-            "retrieve", dataset, None, {"phantom": _dump(choice.phantom), "package": _dump(entry.package)}
-        )
+        entry, choice, p = self.dataset(dataset), self.params.datasets[dataset], self.params
+        source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _dump(entry.folder)}
+        retrieve = self._step("retrieve", dataset, None, source)
         yield retrieve
         knobs = {"stored": entry.stored, "classes": entry.classes, "limit": p.limit}
         knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
+        knobs |= {"slices": choice.slices, "uncertain": choice.uncertain}
         prepare = self._step("prepare", dataset, None, knobs, retrieve)
         yield prepare
         embeds = {name: self._embed(dataset, name, entry, prepare, steps) for name in self.backbones_here}
@@ -244,7 +261,9 @@ class Study:
         if entry.task == "look":
             return
         recipe = _dump(entry.splits[choice.split])
-        split = self._step("split", dataset, None, {"name": choice.split, "seed": p.seed, **recipe}, prepare)
+        knobs = {"name": choice.split, "seed": p.seed, "recipe": recipe}
+        knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
+        split = self._step("split", dataset, None, knobs, prepare)
         yield split
         verb = PREDICTING[entry.task]
         predictions = []
@@ -263,7 +282,7 @@ class Study:
             "precision": self.params.embed.precision,
             "blocks": self.params.embed.blocks,
         }
-        knobs["dense"] = entry.task != "multilabel"
+        knobs |= {"dense": entry.task in ("segmentation", "look"), "intensity": _dump(entry.intensity)}
         return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, backbone])
 
     # --- resources ----------------------------------------------------------------------------------------------------
@@ -280,6 +299,31 @@ class Study:
 def slug(backbone: str) -> str:
     """Return a backbone id as it stands in paths."""
     return backbone.replace(":", "-")
+
+
+def _own_dataset(name: str, folder: Folder) -> Dataset:
+    size = folder.size or (448 if folder.task == "segmentation" else 224)
+    shared = folder.model_dump(include={"title", "modality", "task", "classes", "licence", "stored"})
+    return Dataset(
+        **shared,
+        id=name,
+        loader="folder",
+        folder=folder,
+        size=size,
+        intensity=folder.intensity,
+        splits={"study": _own_split(folder)},
+        gated=True,  # its pictures stay out of reports, unless params say otherwise
+        access="your own",
+        layout=f"{folder.table}, a CSV with the columns that datasets.{name}.folder names, and the files it lists",
+        citation="own data",
+    )
+
+
+def _own_split(folder: Folder) -> SplitRecipe:
+    if folder.split:
+        return OfficialLists(recipe="official_lists", source=f"column {folder.split} of {folder.table}")
+    source = "by patient, stratified by label; 20 % val, 30 % test"
+    return Stratified(recipe="stratified", val=0.2, test=0.3, min_positives=1, source=source)
 
 
 def _dump(model: Any) -> Any:

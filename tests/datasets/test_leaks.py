@@ -9,7 +9,7 @@ def case(parts, volumes=None):
     n = len(parts)
     names = [f"s{row}" for row in range(n)]
     table = {"sample_id": names, "patient_id": names, "volume_id": volumes or names, "slice": 0, "image": names}
-    table |= {"masks": [[] for _ in names], "spacing": [[] for _ in names]}
+    table |= {"masks": [[] for _ in names], "spacing": [[] for _ in names], "affine": [[] for _ in names]}
     split = Split(pd.DataFrame({"sample_id": names, "patient_id": names, "part": parts}), [])
     return Index(pd.DataFrame(table)), split, np.random.default_rng(0).integers(0, 255, (n, 8, 8), dtype=np.uint8)
 

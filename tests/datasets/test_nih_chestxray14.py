@@ -16,12 +16,12 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 
 @pytest.fixture
 def download(tmp_path):
-    nih.phantom(tmp_path / "nih", 20, seed=1)
+    nih.phantom(tmp_path / "nih", ENTRY, 20, seed=1)
     return tmp_path / "nih"
 
 
 def samples(raw, allow_missing=False):
-    return nih.samples(nih.locate(raw), ENTRY, allow_missing)
+    return nih.samples(nih.locate(ENTRY, raw), ENTRY, allow_missing)
 
 
 def merge(download, target):
@@ -35,16 +35,16 @@ def merge(download, target):
 
 def test_all_variants_hold_the_same_samples(download):
     expected = samples(download)
-    assert nih.locate(download).variant == "official"
-    assert nih.locate(download.parent).root == download
+    assert nih.locate(ENTRY, download).variant == "official"
+    assert nih.locate(ENTRY, download.parent).root == download
     merge(download, download / "images")
     merged = samples(download)
-    assert nih.locate(download).variant == "merged"
+    assert nih.locate(ENTRY, download).variant == "merged"
     for path in (download / "images").iterdir():
         path.rename(download / path.name)
     (download / "images").rmdir()
     flat = samples(download)
-    assert nih.locate(download).variant == "flat"
+    assert nih.locate(ENTRY, download).variant == "flat"
     for other in (merged, flat):
         pd.testing.assert_frame_equal(expected.table.drop(columns="image"), other.table.drop(columns="image"))
 
@@ -52,11 +52,11 @@ def test_all_variants_hold_the_same_samples(download):
 def test_without_lists_or_table_or_images_there_is_no_layout(download):
     for name in ("test_list.txt", "Data_Entry_2017_v2020.csv"):
         (download / name).rename(download / "away")
-        assert nih.locate(download) is None
+        assert nih.locate(ENTRY, download) is None
         (download / "away").rename(download / name)
     for path in download.rglob("*.png"):
         path.unlink()
-    assert nih.locate(download) is None
+    assert nih.locate(ENTRY, download) is None
 
 
 def test_the_older_label_table_is_taken_where_the_newer_is_absent(download):
@@ -150,7 +150,7 @@ def test_the_phantom_has_the_quirks_of_the_real_one(download):
 
 def test_the_phantom_is_the_same_twice(tmp_path):
     for name in ("a", "b"):
-        nih.phantom(tmp_path / name, 3, seed=5)
+        nih.phantom(tmp_path / name, ENTRY, 3, seed=5)
     contents = [
         {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
         for name in ("a", "b")
@@ -173,7 +173,7 @@ def test_each_finding_changes_the_film(name):
 @REAL
 @pytest.mark.real
 def test_the_real_lists_and_table():
-    layout = nih.locate(Path(os.environ["RADPROBE_REAL_DATA"]) / "nih_chestxray14")
+    layout = nih.locate(ENTRY, Path(os.environ["RADPROBE_REAL_DATA"]) / "nih_chestxray14")
     with pytest.raises(RadprobeError, match="111,120 of the 112,120 listed images are absent"):
         nih.samples(layout, ENTRY, False)
     index = nih.samples(layout, ENTRY, True)
@@ -187,12 +187,12 @@ def test_the_complete_lists_give_the_published_parts(monkeypatch):
     """All 112,120 rows, as if every image were here."""
     from radprobe.datasets import splits
 
-    layout = nih.locate(Path(os.environ["RADPROBE_REAL_DATA"]) / "nih_chestxray14")
+    layout = nih.locate(ENTRY, Path(os.environ["RADPROBE_REAL_DATA"]) / "nih_chestxray14")
     names = [name for path in layout.tables[1:] for name in path.read_text().split()]
     monkeypatch.setattr(nih, "_find_images", lambda layout: {name: name for name in names})
     index = nih.samples(layout, ENTRY, False)
     split = splits.make_split(index, ENTRY.splits["study"], "study", 0)
-    splits.check_parts(split, index)
+    splits.check_parts(split, index, ENTRY)
     assert splits.against_published(split, index, ENTRY.published) == {"parts": ENTRY.published.parts, "equal": True}
     table = index.table.set_index("sample_id")
     train_val = table[table["meta:list"] == "train_val"]

@@ -15,7 +15,8 @@ from radprobe.files import RadprobeError
 
 ROOT = Path(__file__).parents[2]
 REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADPROBE_REAL_DATA is not set")
-SYSTEMATIC = Systematic(recipe="systematic", test=46, val=23, total=138, source="s")
+SYSTEMATIC = Systematic(recipe="systematic", parts={"test": 46, "val": 23}, total=138, source="s")
+NIH = catalog.datasets()["nih_chestxray14"]
 LISTS = OfficialLists(recipe="official_lists", val_tail=20, total=100, source="s")
 STRATIFIED = Stratified(recipe="stratified", val=0.2, test=0.3, min_positives=3, source="s")
 quick = settings(max_examples=30, deadline=None)
@@ -32,6 +33,7 @@ def index(patients, labels=None, lists=None, dataset="nih_chestxray14", **facts)
         "image": [f"s{row:05d}.png" for row in range(n)],
         "masks": [[] for _ in range(n)],
         "spacing": [[] for _ in range(n)],
+        "affine": [[] for _ in range(n)],
     }
     classes = [f"c{column}" for column in range(0 if labels is None else labels.shape[1])]
     table |= {f"label:{name}": labels[:, column].astype(float) for column, name in enumerate(classes)}
@@ -173,7 +175,7 @@ def test_rare_classes_are_left_out_by_name():
 def test_an_empty_part_is_named_with_the_way_out():
     whole = listed([f"p{n}" for n in range(4)], [])
     with pytest.raises(RadprobeError, match="nih_chestxray14, split 'study', part 'test'") as error:
-        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole)
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH)
     assert "split: nih_real_subset" in error.value.remedy
 
 
@@ -184,13 +186,13 @@ def test_a_part_in_which_no_auroc_is_defined_is_named(constant):
     labels[80:100] = constant
     whole = index([f"p{n:03d}" for n in range(110)], labels, lists)
     with pytest.raises(RadprobeError, match="part 'val'"):
-        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole)
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH)
 
 
 def test_a_split_without_any_class_is_refused():
     whole = index([f"p{n:03d}" for n in range(30)], np.arange(30)[:, None] == 0)
     with pytest.raises(RadprobeError, match="no class has 3 positive patients"):
-        splits.check_parts(splits.make_split(whole, STRATIFIED, "own", 0), whole)
+        splits.check_parts(splits.make_split(whole, STRATIFIED, "own", 0), whole, NIH)
 
 
 @quick
@@ -210,7 +212,7 @@ def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, 
 @pytest.mark.real
 def test_the_listing_of_montgomery_is_what_the_code_makes(tmp_path):
     entry = catalog.datasets()["montgomery"]
-    layout = montgomery.locate(Path(os.environ["RADPROBE_REAL_DATA"]) / "montgomery")
+    layout = montgomery.locate(entry, Path(os.environ["RADPROBE_REAL_DATA"]) / "montgomery")
     whole = montgomery.samples(layout, entry, False)
     split = splits.make_split(whole, entry.splits["study"], "study", 0)
     assert sizes(split) == [69, 23, 46]

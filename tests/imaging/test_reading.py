@@ -80,26 +80,121 @@ def test_damage_in_the_middle_is_found_when_decoding(tmp_path):
         reading.read_grey(path)
 
 
-def test_volumes_come_in_canonical_orientation_with_scaling_and_spacing(tmp_path):
-    values = np.random.default_rng(0).integers(-900, 900, (4, 5, 6)).astype(np.int16)
-    flipped = nibabel.Nifti1Image(values, np.array([[0, -2.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1]]))
-    nibabel.save(flipped, tmp_path / "volume.nii.gz")
-    read, affine, spacing = reading.read_volume(tmp_path / "volume.nii.gz")
-    assert nibabel.aff2axcodes(affine) == ("R", "A", "S")
-    np.testing.assert_array_equal(read, values.transpose(1, 0, 2)[::-1])
-    assert spacing == (2.0, 3.0, 1.5)
-    raw, *_ = reading.read_volume(tmp_path / "volume.nii.gz", canonical=False)
-    np.testing.assert_array_equal(raw, values)
-    assert reading.probe(tmp_path / "volume.nii.gz") == reading.Header((4, 5, 6), np.int16)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_as_its_exif_says(tmp_path, orientation):
+    stored = np.add.outer(np.arange(40), 3 * np.arange(24)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "film.jpg", quality=100, exif=exif)
+    turn = {1: "", 2: "fliplr", 3: "180", 4: "flipud", 5: "t", 6: "cw", 7: "anti-t", 8: "ccw"}[orientation]
+    expected = {
+        "": stored,
+        "fliplr": stored[:, ::-1],
+        "180": stored[::-1, ::-1],
+        "flipud": stored[::-1],
+        "t": stored.T,
+        "cw": np.rot90(stored, -1),
+        "anti-t": stored[::-1, ::-1].T,
+        "ccw": np.rot90(stored),
+    }[turn]
+    assert reading.probe(tmp_path / "film.jpg").shape == expected.shape
+    assert np.abs(reading.read_grey(tmp_path / "film.jpg").astype(int) - expected).max() <= 3
 
 
-def test_axial_slices_are_seen_from_below_with_the_face_up(tmp_path):
-    volume = np.zeros((4, 5, 3), np.uint8)
-    volume[3, 4, 1] = 1  # patient's right, front
-    assert np.argwhere(reading.axial(volume, 1)).tolist() == [[0, 0]]
+def test_a_tiff_of_one_page_is_read_and_one_of_two_is_refused(tmp_path):
+    pages = [Image.fromarray(GREY), Image.fromarray(GREY)]
+    pages[0].save(tmp_path / "one.tif")
+    np.testing.assert_array_equal(reading.read_grey(tmp_path / "one.tif"), GREY)
+    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
+    for read in (reading.probe, reading.read_grey):
+        with pytest.raises(RadprobeError, match=r"two\.tif: has 2 pages"):
+            read(tmp_path / "two.tif")
 
 
-def test_nan_in_a_volume_is_refused(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), np.nan, np.float32), np.eye(4)), tmp_path / "v.nii")
-    with pytest.raises(RadprobeError, match="NaN"):
-        reading.read_volume(tmp_path / "v.nii")
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_that_was_cut_off_is_found_by_its_header(tmp_path, compression):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.tif", compression=compression)
+    content = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "film.tif").write_bytes(content[: len(content) // 2])
+    with pytest.raises(RadprobeError, match=r"film\.tif"):
+        reading.probe(tmp_path / "film.tif")
+
+
+def test_16_bit_tiff_with_white_as_zero_is_turned_to_black_as_zero(tmp_path):
+    values = np.linspace(0, 65535, 13 * 17).astype(np.uint16).reshape(13, 17)
+    Image.fromarray(values).save(tmp_path / "film.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "film.tif") as image:
+        assert image.tag_v2[262] == 0
+    np.testing.assert_array_equal(reading.read_grey(tmp_path / "film.tif").astype(int), 32767 - values.astype(int))
+
+
+def test_floats_are_rounded_where_that_loses_nothing_to_see(tmp_path):
+    values = np.linspace(-1000, 1000, 13 * 17).astype(np.float32).reshape(13, 17)
+    Image.fromarray(values).save(tmp_path / "film.tif")
+    np.testing.assert_array_equal(reading.read_grey(tmp_path / "film.tif"), np.rint(values))
+    Image.fromarray(values / 1000).save(tmp_path / "unit.tif")
+    with pytest.raises(RadprobeError, match="fractions"):
+        reading.read_grey(tmp_path / "unit.tif")
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+LABELS = np.random.default_rng(1).integers(0, 5, (13, 17), dtype=np.uint8)
+
+
+def palette(path, indices):
+    image = Image.fromarray(indices)
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+    image.save(path)
+    return path
+
+
+def test_masks_come_as_stored_in_every_mode(tmp_path):
+    rgba = np.dstack([LABELS, LABELS, LABELS, np.full_like(LABELS, 255)])
+    written = {
+        "grey.png": (LABELS, save(tmp_path / "grey.png", LABELS)),
+        "rgb.png": (LABELS, save(tmp_path / "rgb.png", rgba[..., :3].copy())),
+        "rgba.png": (LABELS, save(tmp_path / "rgba.png", rgba)),
+        "palette.png": (LABELS, palette(tmp_path / "palette.png", LABELS)),
+        "deep.png": (LABELS, save(tmp_path / "deep.png", LABELS.astype(np.uint16))),
+        "float.tif": (LABELS, save(tmp_path / "float.tif", LABELS.astype(np.float32))),
+        "white.png": ((LABELS > 2) * 255, save(tmp_path / "white.png", ((LABELS > 2) * 255).astype(np.uint8))),
+        "bit.png": (LABELS > 2, save(tmp_path / "bit.png", ((LABELS > 2) * 255).astype(np.uint8), "1")),
+    }
+    for expected, path in written.values():
+        read = reading.read_labels(path)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, expected, err_msg=path.name)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(2.5, "2.5"), (-1, "-1"), (256, "256"), (np.nan, "nan")])
+@pytest.mark.parametrize("form", ["tif", "nii.gz"])
+def test_what_is_no_label_is_refused_by_its_first_value(tmp_path, value, shown, form):
+    values = LABELS.astype(np.float32)
+    values[7, 3] = value
+    path = tmp_path / f"mask.{form}"
+    if form == "tif":
+        Image.fromarray(values).save(path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(values[..., None], np.eye(4)), path)
+    with pytest.raises(RadprobeError, match=f"holds {shown}, which is no label"):
+        reading.read_labels(path)
+
+
+def test_a_coloured_mask_is_refused(tmp_path):
+    colours = np.zeros((5, 5, 3), np.uint8)
+    colours[2, 2] = (255, 0, 7)
+    with pytest.raises(RadprobeError, match=r"\(255, 0, 7\)"):
+        reading.read_labels(save(tmp_path / "mask.png", colours))
+
+
+def test_images_and_volumes_are_not_taken_for_each_other(tmp_path):
+    film = save(tmp_path / "film.png", GREY)
+    volume = tmp_path / "volume.nii"
+    nibabel.save(nibabel.Nifti1Image(LABELS[..., None], np.eye(4)), volume)
+    assert (reading.is_volume(film), reading.is_volume(volume), reading.is_volume(tmp_path)) == (False, True, True)
+    with pytest.raises(RadprobeError, match="is an image"):
+        reading.read_volume(film)
+    with pytest.raises(RadprobeError, match="is a volume"):
+        reading.read_grey(volume)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def maps(n=12, channels=6, grid=8, size=30, seed=0, scale=1.0):
     for label in range(3):
         dense[:, label] += 3 * (coarse == label)
     dense = (dense * scale).astype(np.float16)
-    return decoders.Maps(Shards([dense[:5], dense[5:]]), masks, np.arange(n), CPU)
+    return decoders.Maps(Shards([dense[:5], dense[5:]]), masks, np.arange(n), np.arange(n), CPU)
 
 
 @given(n=st.integers(2, 9), m=st.integers(2, 9), height=st.integers(2, 40), width=st.integers(2, 40))
@@ -120,6 +122,23 @@ def test_mean_dsc_is_the_plain_definition():
                 cases.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
         by_class.append(np.mean(cases))
     np.testing.assert_allclose(decoders.mean_dsc(decoder, data, 3), np.mean(by_class))
+
+
+def test_the_slices_of_a_volume_are_one_case():
+    data = maps(n=6)
+    volumes = dataclasses.replace(data, cases=np.array(["a", "a", "a", "b", "b", "c"]))
+    (decoder,) = decoders.fit(data, 3, [0.1], 5, 4, 0)
+    found = np.stack([decoder.logits(data.features([i]), (30, 30))[0].argmax(0).numpy() for i in range(6)])
+    values = [
+        [
+            2
+            * ((found[rows] == label) & (data.masks[rows] == label)).sum()
+            / ((found[rows] == label).sum() + (data.masks[rows] == label).sum())
+            for rows in ([0, 1, 2], [3, 4], [5])
+        ]
+        for label in (1, 2)
+    ]
+    np.testing.assert_allclose(decoders.mean_dsc(decoder, volumes, 3), np.nanmean(np.nanmean(values, axis=1)))
 
 
 def test_logits_that_are_not_finite_stop_it_with_the_step_named():

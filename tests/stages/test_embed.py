@@ -69,11 +69,11 @@ def calls(monkeypatch, fail_at=None):
     """Count the images encoded; end the process at some batch."""
     forward, seen = backbones.Encoder.forward, []
 
-    def counted(self, pixels):
+    def counted(self, pixels, ranges):
         if fail_at is not None and len(seen) == fail_at:
             raise Killed
         seen.append(len(pixels))
-        return forward(self, pixels)
+        return forward(self, pixels, ranges)
 
     monkeypatch.setattr(backbones.Encoder, "forward", counted)
     return seen
@@ -141,8 +141,8 @@ def test_features_that_float16_cannot_hold_name_the_sample(tmp_path, monkeypatch
     s, step = made(tmp_path)
     wild, forward = torch.from_numpy(films(10, 64)[6]), backbones.Encoder.forward
 
-    def with_one_wild(self, pixels):
-        features = forward(self, pixels)
+    def with_one_wild(self, pixels, ranges):
+        features = forward(self, pixels, ranges)
         features.cls[(pixels == wild).flatten(1).all(1)] *= factor
         return features
 

@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,8 +22,8 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 def downloads(tmp_path_factory):
     """One generated download of each benchmark, passing for a user's own: tests copy what they change."""
     folder = tmp_path_factory.mktemp("downloads")
-    montgomery.phantom(folder / "montgomery", 9, 0)
-    nih_chestxray14.phantom(folder / "nih_chestxray14", 24, 0)
+    montgomery.phantom(folder / "montgomery", catalog.datasets()["montgomery"], 9, 0)
+    nih_chestxray14.phantom(folder / "nih_chestxray14", catalog.datasets()["nih_chestxray14"], 24, 0)
     return folder
 
 
@@ -183,9 +184,11 @@ def test_slices_of_a_volume_come_from_it(tmp_path):
         pytest.skip("nilearn of the catalog's version is not installed")
     folder = prepared(chosen)
     index, pixels = Index.load(folder), Pixels.load(folder)
-    volume, *_ = reading.read_volume(chosen.raw_folder("mni152") / index.table["image"].iloc[0])
+    volume = nibabel.as_closest_canonical(nibabel.load(chosen.raw_folder("mni152") / index.table["image"].iloc[0]))
+    values = np.asanyarray(volume.dataobj)
     for row, z in enumerate(index.table["slice"]):
-        expected = resize.resize_image(reading.axial(volume, z), pixels.images.shape[1])
+        axial = values[::-1, ::-1, z].T  # front at the top, the patient's right at the left
+        expected = resize.resize_image(axial, pixels.images.shape[1])
         np.testing.assert_array_equal(pixels.images[row], expected)
 
 

@@ -27,7 +27,7 @@ def retrieved(study, dataset="montgomery"):
 
 def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys):
     raw = tmp_path / "raw/montgomery"
-    montgomery.phantom(raw, 9, 0)
+    montgomery.phantom(raw, catalog.datasets()["montgomery"], 9, 0)
     films = raw / "MontgomerySet/CXR_png"
     (films / "._MCUCXR_0001_0.png").write_bytes(b"x")
     (films / ".DS_Store").write_bytes(b"x")
@@ -49,7 +49,7 @@ def test_the_label_table_and_lists_belong_to_it(tmp_path):
 
 @pytest.mark.parametrize("there", [False, True])
 def test_no_download_is_explained_with_where_to_get_it(tmp_path, there):
-    montgomery.phantom(tmp_path / "raw/montgomery", 1, 0)
+    montgomery.phantom(tmp_path / "raw/montgomery", catalog.datasets()["montgomery"], 1, 0)
     chosen = study(tmp_path)
     step = chosen.step("retrieve", "montgomery")  # it was there when the study was read
     (tmp_path / "raw/montgomery").rename(tmp_path / "away")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from radprobe import catalog
 from radprobe.artifacts import PARTS, Index, LeakCertificate, Split
 from radprobe.datasets import montgomery, nih_chestxray14
 from radprobe.files import RadprobeError
@@ -17,8 +18,8 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):
     folder = tmp_path_factory.mktemp("downloads")
-    montgomery.phantom(folder / "montgomery", 12, 0)
-    nih_chestxray14.phantom(folder / "nih_chestxray14", 24, 0)
+    montgomery.phantom(folder / "montgomery", catalog.datasets()["montgomery"], 12, 0)
+    nih_chestxray14.phantom(folder / "nih_chestxray14", catalog.datasets()["nih_chestxray14"], 24, 0)
     return folder
 
 

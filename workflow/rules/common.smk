@@ -11,6 +11,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 
 from radprobe import files
+from radprobe.datasets import DOWNLOADED
 from radprobe.study import Study, slug
 
 try:
@@ -74,10 +75,14 @@ def named(verb):
 
 
 def raw_files(wildcards):
-    """Input function: the tables and folders of a raw download, so that new files in it are noticed."""
-    if STUDY.params.datasets[wildcards.dataset].phantom:
+    """Input function: the tables and folders of a raw download, so that new files in it are noticed.
+
+    None where `retrieve` makes them: phantoms and downloads of ours, whose files are there only after it has run.
+    """
+    layout, folder = STUDY.layout(wildcards.dataset), STUDY.raw_folder(wildcards.dataset)
+    made = STUDY.params.datasets[wildcards.dataset].phantom or (folder / DOWNLOADED).is_file()
+    if made or layout is None:
         return []
-    layout = STUDY.layout(wildcards.dataset)
     return [*layout.tables, *layout.folders, *layout.files]
 
 

@@ -10,8 +10,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-Task = Literal["multilabel", "segmentation", "look"]
-PRIMARY_METRIC = {"multilabel": "auroc", "segmentation": "dsc"}
+Task = Literal["multilabel", "binary", "multiclass", "segmentation", "look"]
+PRIMARY_METRIC = {"multilabel": "auroc", "binary": "auroc", "multiclass": "auroc", "segmentation": "dsc"}
+
+
+Part = Literal["train", "val", "test"]
 
 
 class Strict(BaseModel):
@@ -24,21 +27,31 @@ class Strict(BaseModel):
 
 
 class OfficialLists(Strict):
-    """The parts that the publisher's lists name (`meta:list`); the last lines of the training list become val."""
+    """The parts that the publisher names (`meta:list`: train, val, test, or train_val, whose last lines become val)."""
 
     recipe: Literal["official_lists"]
-    val_tail: int = Field(gt=0, description="How many of the last lines of the official train_val list are val.")
-    total: int = Field(gt=0, description="Lines of the complete train_val list; a shorter list gets a shorter tail.")
+    val_tail: int = Field(0, ge=0, description="How many of the last lines of the official train_val list are val.")
+    total: int | None = Field(None, gt=0, description="Lines of the complete train_val list; a shorter one, less tail.")
     source: str
 
 
 class Systematic(Strict):
-    """The study's rule over sorted names: `arange(0, n, n / k).round()`, k test cases first, then k val of the rest."""
+    """The study's rule over sorted patients: `arange(0, n, n / k).round()` for one part after the other."""
 
     recipe: Literal["systematic"]
-    test: int = Field(gt=0, description="Cases in test, of a complete copy; scaled to the copy at hand.")
-    val: int = Field(gt=0, description="Cases in val, likewise.")
-    total: int = Field(gt=0, description="Cases in a complete copy.")
+    parts: dict[Part, int] = Field(description="Patients of each part, of a complete copy, taken in this order.")
+    rest: Part | None = Field("train", description="The part of all others; null leaves them out of the split.")
+    total: int = Field(gt=0, description="Patients in a complete copy: fewer at hand, fewer in each part.")
+    source: str
+
+
+class Named(Strict):
+    """A published list of test patients; val is evenly spaced among the others, for choosing hyperparameters."""
+
+    recipe: Literal["named"]
+    test: list[str] = Field(min_length=1, description="Patient ids; those that are not here are left out, and said.")
+    val: int = Field(gt=0, description="Patients in val, of a complete copy.")
+    total: int = Field(gt=0, description="Patients in a complete copy.")
     source: str
 
 
@@ -52,7 +65,7 @@ class Stratified(Strict):
     source: str
 
 
-SplitRecipe = Annotated[OfficialLists | Systematic | Stratified, Field(discriminator="recipe")]
+SplitRecipe = Annotated[OfficialLists | Systematic | Named | Stratified, Field(discriminator="recipe")]
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------
@@ -78,33 +91,121 @@ def package_folder(package: Package) -> Path | None:
     return Path(found.origin).parent if found and found.origin else None
 
 
+class Download(Strict):
+    """A file of an open benchmark, as its publisher (or a mirror) gives it out."""
+
+    file: str = Field(description="Name to save it as.")
+    urls: list[str] = Field(min_length=1, description="Where it is, mirrors after the publisher.")
+    bytes: int | None = Field(None, description="Its size; null where it is not known.")
+    sha256: str | None = Field(None, description="Null where it is not known.")
+    md5: str | None = Field(None, description="For publishers that state only this; null where it is not known.")
+    unpack: bool = Field(True, description="Is it an archive.")
+
+
 class Published(Strict):
     """Counts that the publisher or the study states."""
 
-    samples: int
+    samples: int | None = Field(None, description="Images or slices; null where it is not published.")
+    cases: int | None = Field(None, description="Films or volumes; null where each sample is one.")
     patients: int | None = None
-    parts: dict[str, int] = {}
+    parts: dict[str, int] = Field({}, description="Cases of each part of the study's split.")
     source: str
 
 
-class Dataset(Strict):
-    """A benchmark. Its loader is the module `radprobe.datasets.<id>`."""
+class MinMax(Strict):
+    """Each image from its own minimum to its own maximum, as the study does for films."""
 
+    kind: Literal["minmax"] = Field("minmax", description="From minimum to maximum.")
+
+
+class Window(Strict):
+    """A fixed range of native values (CT: Hounsfield units)."""
+
+    kind: Literal["window"] = Field(description="A fixed range.")
+    low: float = Field(description="The value that becomes black.")
+    high: float = Field(description="The value that becomes white.")
+
+
+class Percentiles(Strict):
+    """From a low to a high percentile of the stored values of a slice, or of its whole volume."""
+
+    kind: Literal["percentiles"] = Field(description="A range that follows the image.")
+    low: float = Field(ge=0, lt=100, description="Percentile that becomes black.")
+    high: float = Field(gt=0, le=100, description="Percentile that becomes white.")
+    of: Literal["slice", "volume"] = Field(description="Of each slice, or of the volume that it belongs to.")
+
+
+Intensity = Annotated[MinMax | Window | Percentiles, Field(discriminator="kind")]
+
+
+class Folder(Strict):
+    """Your own images, as a CSV in the raw folder describes them: one row an image, DICOM series or NIfTI volume."""
+
+    table: str = Field("labels.csv", description="The CSV, in the raw folder.")
+    task: Literal["multilabel", "binary", "multiclass", "segmentation"] = Field(description="What is asked of them.")
+    classes: list[str] = Field(
+        min_length=1,
+        description="Label columns; names in the column `label` (multiclass); names of the mask's labels 1, 2 ...",
+    )
+    path: str = Field(
+        "path", description="Column of the file (a DICOM series: its folder), relative to the raw folder."
+    )
+    patient: str = Field("patient", description="Column of the patient: no patient is in two parts.")
+    label: str = Field("label", description="Column of the class name (multiclass).")
+    mask: str = Field("mask", description="Column of the mask file (segmentation).")
+    split: str | None = Field(None, description="Column of the part: train, val, test. null: we split, by patient.")
+    title: str = Field("Own images", description="How the report calls it.")
+    modality: str = Field("not stated", description="X-ray, CT, MRI ...")
+    licence: str = Field("not stated", description="Who may use the images.")
+    stored: int = Field(448, gt=0, description="Side of the stored images, pixels.")
+    size: int | None = Field(
+        None, gt=0, description="Side that a backbone gets; null: 224 to classify, 448 to segment."
+    )
+    intensity: Intensity = Field(MinMax(), description="Range of grey values that becomes black to white.")
+
+
+class Dataset(Strict):
+    """A benchmark, or your own folder. Its loader is the module `radprobe.datasets.<loader>`."""
+
+    id: str
+    loader: str = Field(description="Module that reads the raw download; by default named as the dataset.")
     title: str
     modality: str
     task: Task
     classes: list[str]
+    class_sets: dict[str, list[str]] = Field({}, description="Other lists of classes that studies choose, by name.")
+    mask: Literal["binary", "labels"] = Field("labels", description="One binary mask file a class, or one label map.")
+    blank: Literal["zeros", "ignore"] = Field("ignore", description="What a blank label means.")
     stored: int = Field(description="Side of the stored images, pixels.")
     size: int = Field(description="Side of the images that a backbone gets, pixels.")
+    intensity: Intensity = MinMax()
     splits: dict[str, SplitRecipe] = {}
-    urls: list[str] = []
+    root: str | None = Field(None, description="Name of the folder that the official archive unpacks to.")
+    urls: list[str] = Field([], description="Pages for a person.")
+    downloads: list[Download] = Field([], description="What `retrieve` fetches; none for gated sets.")
     package: Package | None = None
+    slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
+    folder: Folder | None = Field(None, description="Columns of an own CSV.")
     gated: bool
     licence: str
     access: str = Field(description="What a user does to get it.")
     layout: str = Field(description="The folder as downloaded, in a line.")
     citation: str
     published: Published | None = None
+
+
+def how_to_get(entry: Dataset, folder: Path) -> str:
+    """Tell a person how the images of a dataset come into `folder`: where, under which terms, and as which files."""
+    if entry.package:
+        return f"pip install {entry.package.name}=={entry.package.version}"
+    put = f"put in {folder}: {entry.layout}"
+    if entry.folder:
+        return put
+    where = f"{entry.access}: {', '.join(entry.urls)}"
+    get = f"register and accept the terms ({where})" if entry.gated else f"get it ({where})"
+    if entry.downloads:
+        get = f"set `download: true` in params and it is fetched, or {get}"
+    return f"{get}; licence: {entry.licence}; then {put}; or say where it is: datasets.{entry.id}.raw"
 
 
 # --- backbones --------------------------------------------------------------------------------------------------------
@@ -135,18 +236,18 @@ class Backbone(Strict):
     citation: str
 
 
-def _load(name: str, model: type[Strict]) -> dict:
-    entries = yaml.safe_load(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
-    return {key: model.model_validate(entry) for key, entry in entries.items()}
+def _read(name: str) -> dict[str, dict]:
+    return yaml.safe_load(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 @cache
 def datasets() -> dict[str, Dataset]:
     """Return the catalog of benchmarks, by id."""
-    return _load("datasets.yaml", Dataset)
+    entries = _read("datasets.yaml").items()
+    return {key: Dataset.model_validate({"id": key, "loader": key, **entry}) for key, entry in entries}
 
 
 @cache
 def backbones() -> dict[str, Backbone]:
     """Return the catalog of backbones, by id."""
-    return _load("backbones.yaml", Backbone)
+    return {key: Backbone.model_validate(entry) for key, entry in _read("backbones.yaml").items()}

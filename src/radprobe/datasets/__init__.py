@@ -1,10 +1,11 @@
 """The benchmarks: one short module each, from a raw layout to samples, and a generator of phantom raw downloads.
 
-A loader module `radprobe.datasets.<id>` has
-- `locate(raw: Path) -> Layout | None`: which known layout lies under `raw`; cheap, no image and no table is read;
-- `samples(layout, dataset: catalog.Dataset, allow_missing: bool) -> Index`: one row per image or slice;
-- `phantom(folder: Path, patients: int, seed: int) -> None`: writes a generated raw download of the official layout,
-  with the marker file PHANTOM.json, whose labels can be learnt (benchmarks with a public download only).
+A loader module `radprobe.datasets.<loader>` has
+- `locate(entry, raw: Path) -> Layout | None`: which known layout lies under `raw`; cheap, no image or table is read;
+- `samples(layout, entry, allow_missing: bool) -> Index`: one row per image or slice;
+- `phantom(folder: Path, entry, patients: int, seed: int) -> None`: writes a generated raw download of the official
+  layout, with the marker file PHANTOM.json, whose labels can be learnt (benchmarks with a download only).
+`entry` is the catalog.Dataset as the study uses it.
 """
 
 import importlib
@@ -12,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+from radprobe.catalog import Dataset
+
 PHANTOM_MARKER = "PHANTOM.json"
+DOWNLOADING, DOWNLOADED = "DOWNLOADING.json", "DOWNLOADED.json"  # in a raw folder that `retrieve` fills, or has filled
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,12 @@ class Layout:
     files: tuple[Path, ...] = ()  # single volumes, where the folder around them holds other things too
 
 
-def loader(dataset: str) -> ModuleType:
+def loader(entry: Dataset) -> ModuleType:
     """Return the loader module of a dataset."""
-    return importlib.import_module(f"radprobe.datasets.{dataset}")
+    return importlib.import_module(f"radprobe.datasets.{entry.loader}")
 
 
-def locate(dataset: str, raw: Path) -> Layout | None:
-    """Return the layout of `dataset` that lies under `raw`, or None."""
-    return loader(dataset).locate(raw) if raw.is_dir() else None
+def locate(entry: Dataset, raw: Path) -> Layout | None:
+    """Return the layout of a dataset that lies under `raw`; None where there is none, or its download goes on."""
+    whole = raw.is_dir() and not (raw / DOWNLOADING).is_file()
+    return loader(entry).locate(entry, raw) if whole else None

@@ -49,6 +49,23 @@ def mark(root: Path, patients: int, seed: int) -> None:
     files.write_json(root / PHANTOM_MARKER, content)
 
 
+def grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return x [1, W] and y [H, 1] from -1 to 1 at pixel centres."""
+    height, width = shape
+    x = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
+    y = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
+    return x[None, :], y[:, None]
+
+
+def ellipse(
+    grid: tuple[np.ndarray, np.ndarray], x0: float, y0: float, rx: float, ry: float, blur: float = 0.04
+) -> np.ndarray:
+    """Return a soft ellipse [H, W] on a grid, 1 inside and 0 outside, with an edge about `blur` wide."""
+    x, y = grid
+    distance = np.sqrt(((x - x0) / rx) ** 2 + ((y - y0) / ry) ** 2)
+    return np.clip((1 - distance) * min(rx, ry) / blur + 0.5, 0, 1)
+
+
 @dataclass
 class Chest:
     """A film being drawn. `density` [H, W] is about 0 (air) to 1 (bone); findings change it or the shapes."""
@@ -63,16 +80,11 @@ class Chest:
     @cached_property
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
         """x [1, W] and y [H, 1] from -1 to 1 at pixel centres."""
-        height, width = self.shape
-        x = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
-        y = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
-        return x[None, :], y[:, None]
+        return grid(self.shape)
 
     def ellipse(self, x0: float, y0: float, rx: float, ry: float, blur: float = 0.04) -> np.ndarray:
         """Return a soft ellipse [H, W], 1 inside and 0 outside, with an edge about `blur` wide."""
-        x, y = self.grid
-        distance = np.sqrt(((x - x0) / rx) ** 2 + ((y - y0) / ry) ** 2)
-        return np.clip((1 - distance) * min(rx, ry) / blur + 0.5, 0, 1)
+        return ellipse(self.grid, x0, y0, rx, ry, blur)
 
     @cached_property
     def lungs(self) -> tuple[np.ndarray, np.ndarray]:

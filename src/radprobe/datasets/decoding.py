@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from radprobe.artifacts import Index
+from radprobe.catalog import Dataset
+from radprobe.datasets import raw
 from radprobe.files import RadprobeError
-from radprobe.imaging import reading, resize
+from radprobe.imaging import reading, resize, volumes
+from radprobe.imaging.volumes import Slicing
 
 FLAT = (
     1  # an image whose grey values differ by no more than this shows nothing (an equality would miss noise of one step)
@@ -20,16 +23,16 @@ SHOWN = 5  # names in a warning
 
 @dataclass(frozen=True)
 class Picture:
-    """One file of images, the masks drawn on it, and the rows of the Index that it holds (slices, or the one film)."""
+    """One image or volume, the masks drawn on it, and the rows of the Index that it holds (slices, or the one film)."""
 
     image: Path
     masks: tuple[Path, ...]
-    rows: tuple[Any, ...]  # named tuples with sample_id, patient_id, slice and spacing
+    rows: tuple[Any, ...]  # named tuples with sample_id, patient_id, volume_id, slice and spacing
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        return (self.image, *self.masks)
+    def files(self) -> list[Path]:
+        """All files that are read; of a DICOM series each file in its folder."""
+        return [file for path in (self.image, *self.masks) for file in raw.files_of(path)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,13 +42,13 @@ class Picture:
 
 @dataclass
 class Decoded:
-    """One row: image and mask at the stored size [side, side], the label map on the original grid, what looks wrong."""
+    """A picture: images and masks of its rows at the stored size, its label map on the original grid, what is odd."""
 
-    row: Any  # of the Picture
-    image: np.ndarray
-    mask: np.ndarray | None
-    labels: np.ndarray | None
-    shape: tuple[int, int]
+    picture: Picture
+    images: list[np.ndarray]  # [side, side] for each row
+    masks: list[np.ndarray]  # likewise, or empty
+    labels: np.ndarray | None  # [H, W], or [X, Y, Z] as stored
+    shapes: list[tuple[int, int]]  # height and width of each row's image before it was resized
     oddities: dict[str, int] = field(default_factory=dict)  # what looks wrong -> in how many pixels
 
 
@@ -60,7 +63,9 @@ class Bad:
 
 def pictures(index: Index, root: Path) -> list[Picture]:
     """Group the rows of an Index by image file, in order."""
-    rows = index.table[["sample_id", "patient_id", "slice", "spacing", "image", "masks"]].itertuples(index=False)
+    rows = index.table[["sample_id", "patient_id", "volume_id", "slice", "spacing", "image", "masks"]].itertuples(
+        index=False
+    )
     groups = [(image, tuple(group)) for image, group in groupby(rows, key=lambda row: row.image)]
     return [Picture(root / image, tuple(root / mask for mask in rows[0].masks), rows) for image, rows in groups]
 
@@ -68,38 +73,77 @@ def pictures(index: Index, root: Path) -> list[Picture]:
 def check(picture: Picture) -> tuple[Picture, type] | Bad:
     """Read the headers of a picture's files; return it with the dtype of its pixels, or why it cannot be used."""
     try:
-        header, *masks = (reading.probe(path) for path in picture.files)
+        header = reading.probe(picture.image)
+        for path in picture.masks:
+            _check_mask(path, reading.probe(path), header)
     except RadprobeError as error:
         return Bad(Path(error.what), error.reason, picture.names)
-    for path, mask in zip(picture.masks, masks, strict=True):
-        if mask.shape != header.shape:
-            return Bad(path, f"the mask is {mask.shape}, its image {header.shape}", picture.names)
     return picture, header.dtype
 
 
-def decode(picture: Picture, side: int) -> list[Decoded] | Bad:
+def _check_mask(path: Path, mask: reading.Header, image: reading.Header) -> None:
+    """Raise RadprobeError unless a mask lies on its image's grid (volumes: but for turned axes)."""
+    if image.affine is None:
+        if mask.shape != image.shape:
+            reason = f"the mask is {mask.shape}, its image {image.shape}"
+            raise RadprobeError(path, reason, "draw the mask on the image as it is")
+    elif mask.affine is None:
+        raise RadprobeError(path, "is an image, but what it belongs to is a volume", "give the mask as a NIfTI volume")
+    else:
+        nothing = np.broadcast_to(np.uint8(0), mask.shape)  # takes no memory
+        volumes.same_grid(path, nothing, mask.affine, image.shape, image.affine)
+
+
+def decode(picture: Picture, entry: Dataset, side: int) -> Decoded | Bad:
     """Decode and resize all rows of a picture, or say why it cannot be used."""
     try:
-        if reading.is_volume(picture.image):
-            volume, _, _ = reading.read_volume(picture.image)
-            images = [reading.axial(volume, row.slice) for row in picture.rows]
-        else:
-            images = [reading.read_grey(picture.image)]
-        masks = [reading.read_grey(path) for path in picture.masks]
+        return _decode_volume(picture, entry, side) if reading.is_volume(picture.image) else _film(picture, entry, side)
     except RadprobeError as error:
         return Bad(Path(error.what), error.reason, picture.names)
-    return [_decoded(row, image, masks, side) for row, image in zip(picture.rows, images, strict=True)]
 
 
-def _decoded(row: Any, image: np.ndarray, masks: list[np.ndarray], side: int) -> Decoded:
-    decoded = Decoded(row, resize.resize_image(image, side), None, None, image.shape)
+def _film(picture: Picture, entry: Dataset, side: int) -> Decoded:
+    image = reading.read_grey(picture.image)
+    decoded = Decoded(picture, [resize.resize_image(image, side)], [], None, [image.shape])
     if int(image.max()) - int(image.min()) <= FLAT:
         decoded.oddities[CONSTANT] = image.size
-    if masks:
-        decoded.labels, oddities = label_map(masks)
-        decoded.mask = resize.resize_mask(decoded.labels, side)
+    if picture.masks:
+        decoded.labels, oddities = _labels(picture, entry)
+        decoded.masks = [resize.resize_mask(decoded.labels, side)]
         decoded.oddities |= oddities
     return decoded
+
+
+def _decode_volume(picture: Picture, entry: Dataset, side: int) -> Decoded:
+    volume = reading.read_volume(picture.image)
+    slicing = Slicing.of(volume.affine, entry.slices)
+    cut = slicing.cut(volume.values)
+    images = [resize.resize_image(cut[row.slice], side) for row in picture.rows]
+    decoded = Decoded(picture, images, [], None, [cut.shape[1:]] * len(images))
+    if int(volume.values.max()) - int(volume.values.min()) <= FLAT:
+        decoded.oddities[CONSTANT] = volume.values.size
+    if picture.masks:
+        labels, decoded.oddities = _labels(picture, entry)
+        path, shape = picture.masks[0], volume.values.shape
+        decoded.labels = volumes.same_grid(path, labels, reading.probe(path).affine, shape, volume.affine)
+        cut = slicing.cut(decoded.labels)
+        decoded.masks = [resize.resize_mask(cut[row.slice], side) for row in picture.rows]
+    return decoded
+
+
+def _labels(picture: Picture, entry: Dataset) -> tuple[np.ndarray, dict[str, int]]:
+    """Read the masks of a picture as one label map, label i + 1 being classes[i]; return it and what looks wrong."""
+    if entry.mask == "binary":
+        return label_map([reading.read_grey(path) for path in picture.masks])
+    (path,) = picture.masks
+    labels = reading.read_labels(path)
+    found = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
+    if len(entry.classes) == 1 and len(found) == 2 and found[0] == 0 and found[1] != 1:
+        return (labels > 0).astype(np.uint8), {f"mask has {found[1]} for its one class": int((labels > 0).sum())}
+    if found[-1] > len(entry.classes):
+        known = ", ".join(f"{label} {name}" for label, name in enumerate(entry.classes, 1))
+        raise RadprobeError(path, f"holds label {found[-1]}; known are 0 background, {known}", "mend the mask")
+    return labels, ({"the mask is empty": labels.size} if found[-1] == 0 else {})
 
 
 def label_map(masks: list[np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from radprobe import catalog
 from radprobe.artifacts import Index
 from radprobe.catalog import Dataset
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 from radprobe.imaging.reading import read_volume
+from radprobe.imaging.volumes import Slicing
 
 EVERY = 10  # slices are this far apart
 BRAIN = (
@@ -15,20 +15,21 @@ BRAIN = (
 )
 
 
-def locate(raw_folder: Path) -> Layout | None:
+def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     """Find the volume at its place in the package's folder, or directly in the folder."""
-    file = Path(catalog.datasets()["mni152"].package.file)
+    file = Path(entry.package.file)
     for variant, path in (("package", raw_folder / file), ("flat", raw_folder / file.name)):
         if path.is_file():
             return Layout(root=raw_folder, variant=variant, files=(path,))
     return None
 
 
-def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     """Return one row per axial slice, every 10 slices through the brain; all are of one subject and volume."""
     (path,) = layout.files
-    volume, _, spacing = read_volume(path)
-    brain = (volume > volume.max() / 10).mean(axis=(0, 1))
+    volume = read_volume(path)
+    cut = Slicing.of(volume.affine, entry.slices).cut(volume.values)
+    brain = (cut > cut.max() / 10).mean(axis=(1, 2))
     rows = [
         {
             "sample_id": f"mni152_{z:03d}",
@@ -36,12 +37,13 @@ def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
             "volume_id": "mni152",
             "slice": z,
             "image": path.relative_to(layout.root).as_posix(),
-            "spacing": [spacing[1], spacing[0]],
+            "spacing": list(volume.spacing),
+            "affine": volume.affine.reshape(-1).tolist(),
         }
-        for z in range(0, volume.shape[2], EVERY)
+        for z in range(0, len(cut), EVERY)
         if brain[z] > BRAIN
     ]
     if not rows:
         raise RadprobeError(path, "no slice shows a brain", "install the package again: the volume is damaged")
     facts = {"partial": False, "n_listed": len(rows), "n_absent": 0, "phantom": False}
-    return raw.index("mni152", dataset, rows, facts)
+    return raw.index(entry, rows, facts)

@@ -14,7 +14,7 @@ FILMS = "CXR_png"
 MASKS = {"left lung": "leftMask", "right lung": "rightMask"}  # class -> folder under ManualMask
 
 
-def locate(raw_folder: Path) -> Layout | None:
+def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     """Find CXR_png and ManualMask in the folder itself (MontgomerySet), or one or two folders below."""
     for root in raw.places(raw_folder, depth=2):
         folders = (root / FILMS, *(root / "ManualMask" / name for name in MASKS.values()))
@@ -23,7 +23,7 @@ def locate(raw_folder: Path) -> Layout | None:
     return None
 
 
-def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     """Return one row per film; the patient is the film, its masks are in the catalog's order of classes.
 
     Raises RadprobeError where a film has no mask, or (unless `allow_missing`) where films of the set are absent.
@@ -31,9 +31,9 @@ def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
     films = raw.images(layout.root / FILMS)
     rows = [{"sample_id": film.stem, "patient_id": film.stem, "image": f"{FILMS}/{film.name}"} for film in films]
     for row, film in zip(rows, films, strict=True):
-        row["masks"] = [_mask(layout, dataset, name, film) for name in dataset.classes]
+        row["masks"] = [_mask(layout, entry, name, film) for name in entry.classes]
     phantom = raw.is_phantom(layout)
-    listed = len(films) if phantom else max(dataset.published.samples, len(films))
+    listed = len(films) if phantom else max(entry.published.samples, len(films))
     absent = listed - len(films)
     if absent and not allow_missing:
         raise RadprobeError(
@@ -42,14 +42,14 @@ def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
             "complete the copy, or accept a partial one: datasets.montgomery.allow_missing: true",
         )
     facts = {"partial": absent > 0, "n_listed": listed, "n_absent": absent, "phantom": phantom}
-    return raw.index("montgomery", dataset, rows, facts)
+    return raw.index(entry, rows, facts)
 
 
-def _mask(layout: Layout, dataset: Dataset, name: str, film: Path) -> str:
+def _mask(layout: Layout, entry: Dataset, name: str, film: Path) -> str:
     path = f"ManualMask/{MASKS[name]}/{film.name}"
     if not (layout.root / path).is_file():
         raise RadprobeError(
-            layout.root / path, f"the mask '{name}' of {film.name} is missing", f"put there {dataset.layout}"
+            layout.root / path, f"the mask '{name}' of {film.name} is missing", f"put there {entry.layout}"
         )
     return path
 
@@ -57,7 +57,7 @@ def _mask(layout: Layout, dataset: Dataset, name: str, film: Path) -> str:
 # --- phantom ----------------------------------------------------------------------------------------------------------
 
 
-def phantom(folder: Path, patients: int, seed: int) -> None:
+def phantom(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
     """Write a generated MontgomerySet of `patients` films of about 512 px, sizes varying, not square.
 
     The films' layout, names and formats are the official ones: 8-bit grey films, 1-bit masks, readings as text.

@@ -17,7 +17,7 @@ COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patien
 NO_FINDING = "No Finding"
 
 
-def locate(raw_folder: Path) -> Layout | None:
+def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     """Find the table, the two lists and at least one image, in the folder itself or one folder below.
 
     Variants: `official` (images_NNN/images, also Kaggle's), `merged` (all archives unpacked into images/), `flat`
@@ -45,14 +45,14 @@ def _image_folders(root: Path) -> tuple[str, tuple[Path, ...]]:
     return "", ()
 
 
-def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     """Return one row per image that the official lists name and that is here.
 
     Labels are 1 or 0. meta: view, age, sex, list (train_val or test) and list_row, the line in that list.
     Raises RadprobeError on missing columns, unknown label text, images of the lists that the table lacks or that are
     in both lists, and (unless `allow_missing`) listed images that are absent.
     """
-    table = _read_table(layout.tables[0], dataset.classes)
+    table = _read_table(layout.tables[0], entry.classes)
     listed = _read_lists(layout)
     if (unknown := listed.index.difference(table.index)).size:
         raise RadprobeError(
@@ -78,7 +78,7 @@ def samples(layout: Layout, dataset: Dataset, allow_missing: bool) -> Index:
         "phantom": raw.is_phantom(layout),
         "label_table": layout.tables[0].name,
     }
-    return raw.index("nih_chestxray14", dataset, rows.to_dict("records"), facts)
+    return raw.index(entry, rows.to_dict("records"), facts)
 
 
 def _read_table(path: Path, classes: list[str]) -> pd.DataFrame:
@@ -142,7 +142,7 @@ BLOCK = 20  # among so many patients each finding is the main one of one; the ot
 TEST_SHARE = 0.25
 
 
-def phantom(folder: Path, patients: int, seed: int) -> None:
+def phantom(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
     """Write a generated download: 2 to 5 images a patient in images_001 ... images_012, table and both lists.
 
     Findings are drawn where the table says so and nowhere else. With 20 patients or more all 14 of them occur.

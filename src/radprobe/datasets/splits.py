@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from radprobe import catalog, files
+from radprobe import files
 from radprobe.artifacts import PARTS, Index, Split
-from radprobe.catalog import OfficialLists, Published, SplitRecipe, Stratified, Systematic
+from radprobe.catalog import Dataset, Named, OfficialLists, Published, SplitRecipe, Stratified, Systematic
 from radprobe.datasets import Layout, loader
 from radprobe.files import RadprobeError
 
@@ -16,13 +16,14 @@ from radprobe.files import RadprobeError
 def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split:
     """Give every sample of `index` its part by a recipe of the catalog; the order of the rows does not matter.
 
-    `seed` matters to the stratified recipe only. facts hold the recipe, counts by part and the classes left out.
+    Patients to whom the recipe gives no part are not in the split. `seed` matters to the stratified recipe only. facts
+    hold the recipe, counts by part and the classes left out.
     """
-    recipes = {OfficialLists: _official_lists, Systematic: _systematic, Stratified: _stratified}
+    recipes = {OfficialLists: _official_lists, Systematic: _systematic, Named: _named, Stratified: _stratified}
     part_of = recipes[type(recipe)](index, recipe, seed)
     table = index.table[["sample_id", "patient_id"]].copy()
     table["part"] = table["patient_id"].map(part_of)
-    table = table.sort_values("sample_id", ignore_index=True)
+    table = table.dropna(subset="part").sort_values("sample_id", ignore_index=True)
     counts = _counts(table, index)
     classes, left_out = index.facts["classes"], {}
     if isinstance(recipe, Stratified) and index.classes:
@@ -40,31 +41,42 @@ def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split
 
 
 def _official_lists(index: Index, recipe: OfficialLists, seed: int) -> dict[str, str]:
-    """Return patient -> part: the publisher's lists; the last `val_tail` lines of train_val are val.
+    """Return patient -> part: the publisher's; of a train_val list the last `val_tail` lines are val.
 
     Where the list at hand is shorter than the complete one (phantoms), the tail is shortened in proportion. Lines are
     counted in the list, absent images included, so a partial copy puts each image where the complete one does. A
-    patient of whom any image is in the tail is val as a whole: in the official list the cut splits nobody.
+    patient of whom any image is in the tail is val as a whole: in NIH's official list the cut splits nobody.
     """
-    table, n_lines = index.table, index.facts["n_train_val"]
-    tail = round(recipe.val_tail * n_lines / recipe.total)
+    table, chosen = index.table, index.table["meta:list"].replace({"train_val": "train"})
+    if recipe.val_tail:
+        n_lines = index.facts["n_train_val"]
+        first = n_lines - round(recipe.val_tail * n_lines / recipe.total)
+        in_tail = (table["meta:list"] == "train_val") & (table["meta:list_row"].astype(int) >= first)
+        chosen = chosen.mask(in_tail, "val")
     parts = {}
-    for part in ("train", "val", "test"):  # later ones win
-        chosen = table["meta:list"] == ("test" if part == "test" else "train_val")
-        if part == "val":
-            chosen &= table["meta:list_row"].astype(int) >= n_lines - tail
-        parts |= dict.fromkeys(table.loc[chosen, "patient_id"], part)
+    for part in PARTS:  # later ones win
+        parts |= dict.fromkeys(table.loc[chosen == part, "patient_id"], part)
     return parts
 
 
 def _systematic(index: Index, recipe: Systematic, seed: int) -> dict[str, str]:
-    """Return patient -> part: evenly spaced patients by name, test first, then val from the rest."""
+    """Return patient -> part: evenly spaced patients by name, one part after the other, from those that are left."""
+    left = sorted(set(index.table["patient_id"]))
+    scale, parts = len(left) / recipe.total, {}
+    for part, k in recipe.parts.items():
+        chosen = _evenly(left, round(k * scale))
+        parts |= dict.fromkeys(chosen, part)
+        left = [patient for patient in left if patient not in parts]
+    return parts | (dict.fromkeys(left, recipe.rest) if recipe.rest else {})
+
+
+def _named(index: Index, recipe: Named, seed: int) -> dict[str, str]:
+    """Return patient -> part: a published list is test, evenly spaced ones of the others are val."""
     patients = sorted(set(index.table["patient_id"]))
-    scale = len(patients) / recipe.total
-    test = _evenly(patients, round(recipe.test * scale))
-    rest = [patient for patient in patients if patient not in set(test)]
-    val = _evenly(rest, round(recipe.val * scale))
-    return dict.fromkeys(rest, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
+    test = [patient for patient in patients if patient in set(recipe.test)]
+    others = [patient for patient in patients if patient not in set(test)]
+    val = _evenly(others, round(recipe.val * len(patients) / recipe.total))
+    return dict.fromkeys(others, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
 
 
 def _evenly(items: list[str], k: int) -> list[str]:
@@ -112,6 +124,7 @@ def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
         positive = {name: here.loc[here[f"label:{name}"] == 1, "patient_id"] for name in index.classes}
         counts[part] = {
             "samples": len(rows),
+            "cases": int(here["volume_id"].nunique()),
             "patients": int(rows["patient_id"].nunique()),
             "positives": {name: len(who) for name, who in positive.items()},
             "positive_patients": {name: int(who.nunique()) for name, who in positive.items()},
@@ -120,23 +133,22 @@ def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
 
 
 def checked_samples(
-    dataset: str, layout: Layout, allow_missing: bool, limit: int | None, split: str, seed: int
+    entry: Dataset, layout: Layout, allow_missing: bool, limit: int | None, uncertain: str, split: str, seed: int
 ) -> Index:
     """Return the samples of a raw download, after a check that the study's split can be made of them.
 
-    Reads tables, lists and file names, no image: what is wrong with them is said in seconds.
+    Reads tables, lists, file names and the headers of volumes, no pixels: what is wrong with them is said in seconds.
     """
-    entry = catalog.datasets()[dataset]
-    index = limited(loader(dataset).samples(layout, entry, allow_missing), limit)
-    check_split(index, split, seed)
+    index = limited(loader(entry).samples(layout, entry, allow_missing), limit)
+    index.facts["uncertain"] = uncertain
+    check_split(index, entry, split, seed)
     return index
 
 
-def check_split(index: Index, split: str, seed: int) -> None:
-    """Raise RadprobeError where a named split of the catalog (if the dataset has any) cannot be made of `index`."""
-    recipes = catalog.datasets()[index.facts["dataset"]].splits
-    if recipes:
-        check_parts(make_split(index, recipes[split], split, seed), index)
+def check_split(index: Index, entry: Dataset, split: str, seed: int) -> None:
+    """Raise RadprobeError where a named split of a dataset (if it has any) cannot be made of `index`."""
+    if entry.splits:
+        check_parts(make_split(index, entry.splits[split], split, seed), index, entry)
 
 
 def limited(index: Index, limit: int | None) -> Index:
@@ -149,10 +161,10 @@ def limited(index: Index, limit: int | None) -> Index:
     return Index(table, {**index.facts, "limit": {"patients": limit, "of": len(patients)}})
 
 
-def check_parts(split: Split, index: Index) -> None:
+def check_parts(split: Split, index: Index, entry: Dataset) -> None:
     """Raise RadprobeError where a part is empty, or where val or test has no class with positives and negatives."""
     dataset, name = split.facts["dataset"], split.facts["name"]
-    remedy = _remedy(dataset, name, index)
+    remedy = _remedy(entry, name, index)
     if not split.classes:
         wanted = split.facts["recipe"]["min_positives"]
         reason = f"no class has {wanted} positive patients in each part"
@@ -172,21 +184,20 @@ def _defined(split: Split, index: Index, rows: np.ndarray) -> bool:
     return bool(((labels == 1).any(0) & (labels == 0).any(0)).any())
 
 
-def _remedy(dataset: str, name: str, index: Index) -> str:
+def _remedy(entry: Dataset, name: str, index: Index) -> str:
     ways = []
     if index.facts["limit"]:
         ways.append("raise limit")
     if index.facts["partial"]:
         ways.append("complete the copy")
     if index.facts["phantom"]:
-        ways.append(f"raise datasets.{dataset}.phantom.patients")
-    entry = catalog.datasets()[dataset]
-    others = [f"datasets.{dataset}.split: {other}" for other in entry.splits if other != name]
+        ways.append(f"raise datasets.{entry.id}.phantom.patients")
+    others = [f"datasets.{entry.id}.split: {other}" for other in entry.splits if other != name]
     return "; or ".join([*ways, *others]) or "check the raw copy against its publisher's list"
 
 
 def against_published(split: Split, index: Index, published: Published | None) -> dict[str, Any]:
-    """Return the published sizes of the parts, and whether ours equal them (None where they need not).
+    """Return the published numbers of cases by part, and whether ours equal them (None where they need not).
 
     They must where the copy is complete, nothing was left out, and the split is the study's.
     """
@@ -195,7 +206,7 @@ def against_published(split: Split, index: Index, published: Published | None) -
     whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or facts.get("quarantine"))
     if not expected or not whole or recipe == "stratified":
         return {"parts": expected, "equal": None}
-    return {"parts": expected, "equal": {part: split.facts["parts"][part]["samples"] for part in expected} == expected}
+    return {"parts": expected, "equal": {part: split.facts["parts"][part]["cases"] for part in expected} == expected}
 
 
 def write_listing(split: Split, path: Path) -> None:

@@ -1,131 +1,93 @@
-"""Reading PNG, JPEG, TIFF and NIfTI as native grey values: uint8, or int16 for deeper sources. No window is applied."""
+"""Reading images, volumes and masks of every format as native grey values. No window is applied.
 
-import os
-from dataclasses import dataclass
+Images: PNG, JPEG, TIFF, BMP, single DICOM files, MATLAB v7.3. Volumes: NIfTI, and folders of one DICOM series.
+"""
+
 from pathlib import Path
+from types import ModuleType
 
-import nibabel
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from radprobe.files import RadprobeError
+from radprobe.imaging import nifti, raster
+from radprobe.imaging.values import REMEDY, Header, Labels, Volume, is_dicom
 
-Image.MAX_IMAGE_PIXELS = 200_000_000  # films of 50 megapixels are usual; a header that claims more is damaged
-VOLUMES = (".nii", ".nii.gz")
-SHALLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # PIL modes of 8 bits or less
-ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # what the end of a complete file holds
-TAIL = 64  # bytes at the end in which it is looked for: some writers pad
-REMEDY = "download the file again, or let it be set aside: max_quarantine"
+__all__ = ["Header", "Volume", "is_volume", "probe", "read_grey", "read_labels", "read_volume"]
 
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself: its shape ([H, W], or [X, Y, Z] as stored), and the dtype that reading gives."""
-
-    shape: tuple[int, ...]
-    dtype: type
+MATLAB = ".mat"
 
 
 def is_volume(path: Path) -> bool:
-    """Say whether a file is read by `read_volume`."""
-    return path.name.lower().endswith(VOLUMES)
+    """Say whether `read_volume` reads this path: a NIfTI by its name, or a folder, which holds a DICOM series."""
+    return nifti.is_nifti(path) or path.is_dir()
 
 
 def probe(path: Path) -> Header:
-    """Read a header without decoding: cheap enough for every file before anything heavy.
+    """Read a header without decoding pixels: cheap enough for every file before anything heavy.
 
-    Raises RadprobeError where the file is missing, empty, of no known format, or cut off before its end.
+    Raises RadprobeError where the file is missing, empty, of no known format or cut off before its end, where spacing
+    or affine make no sense, and where a folder does not hold exactly one gapless DICOM series.
+    """
+    return _reader(Path(path)).probe(Path(path))
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Decode an image to grey [H, W]: uint8, or int16 where its source is deeper than 8 bits.
+
+    What is done to the values is said by `raster.read_grey`, `dicom.read_grey` and `matlab.read_grey`.
+    Raises RadprobeError where it cannot be decoded.
     """
     path = Path(path)
+    if is_volume(path):
+        raise RadprobeError(path, "is a volume, where an image is wanted", "list it as a volume")
+    return _reader(path).read_grey(path)
+
+
+def read_volume(path: Path) -> Volume:
+    """Read a volume as stored: values [X, Y, Z] uint8 or int16 (rescaled: HU in CT), affine to RAS mm, spacing in mm.
+
+    Raises RadprobeError where it is damaged, holds NaN or values beyond 16 bits, or is no single gapless volume.
+    """
+    path = Path(path)
+    reader = _reader(path)
+    if not is_volume(path):
+        raise RadprobeError(path, "is an image, where a volume is wanted", "give NIfTI, or a folder of one series")
+    return reader.read(path)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a mask: uint8 [H, W], or [X, Y, Z] as stored.
+
+    Values are those stored: 1-bit images give 0 and 1, palettes their indices, floats must be whole.
+    Raises RadprobeError where it cannot be read, or holds what is no label: fractions, colours, below 0, above 255.
+    """
+    path = Path(path)
+    reader = _reader(path)
+    if reader is nifti:
+        return nifti.read_labels(path)
+    if reader is not raster:
+        raise RadprobeError(path, "is no mask that can be read", "write masks as PNG, TIFF or NIfTI label maps")
+    return Labels(path).take(raster.read_stored(path))
+
+
+def _reader(path: Path) -> ModuleType:
+    """Return the module that reads a path; DICOM files are known by their content too, as they often have no suffix."""
+    if path.is_dir():
+        from radprobe.imaging import series
+
+        return series
     if not path.is_file():
         raise RadprobeError(path, "is missing", REMEDY)
     if not path.stat().st_size:
         raise RadprobeError(path, "is empty", REMEDY)
-    return _probe_volume(path) if is_volume(path) else _probe_image(path)
+    if nifti.is_nifti(path):
+        return nifti
+    if path.suffix.lower() == MATLAB:
+        from radprobe.imaging import matlab
 
+        return matlab
+    if is_dicom(path):
+        from radprobe.imaging import dicom
 
-def _probe_image(path: Path) -> Header:
-    try:
-        with Image.open(path) as image:
-            (width, height), mode, form = image.size, image.mode, image.format
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RadprobeError(path, f"has no readable header ({error})", REMEDY) from None
-    if form in ENDS and ENDS[form] not in _tail(path):
-        raise RadprobeError(path, f"is cut off: the end of the {form} is missing", REMEDY)
-    return Header((height, width), np.uint8 if mode in SHALLOW else np.int16)
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as handle:
-        handle.seek(-min(TAIL, path.stat().st_size), os.SEEK_END)
-        return handle.read()
-
-
-def _probe_volume(path: Path) -> Header:
-    try:
-        image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise RadprobeError(path, f"has no readable header ({error})", REMEDY) from None
-    native = image.get_data_dtype() == np.uint8 and image.dataobj.slope == 1 and image.dataobj.inter == 0
-    return Header(tuple(int(side) for side in image.shape), np.uint8 if native else np.int16)
-
-
-def read_grey(path: Path) -> np.ndarray:
-    """Decode an image to grey [H, W]: uint8, or int16 where a sample has 16 bits or more.
-
-    1-bit images become 0 and 255; palettes, RGB and RGBA their luma (ITU-R 601), transparency ignored: the RGBA files
-    of NIH are grey and opaque. Unsigned 16-bit values are shifted by -32,768, so that all of them fit without loss.
-    Raises RadprobeError where it cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return _grey(path, image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RadprobeError(path, f"cannot be decoded ({error})", REMEDY) from None
-
-
-def _grey(path: Path, image: Image.Image) -> np.ndarray:
-    if image.mode in SHALLOW:
-        # a palette goes through RGB: its indices are no intensities
-        return np.asarray((image.convert("RGB") if image.mode in ("P", "PA") else image).convert("L"))
-    values = np.asarray(image)
-    if values.dtype.kind == "u" or (values.dtype == np.int32 and values.min() >= 0 and values.max() > 32767):
-        return _as_int16(path, values.astype(np.int64) - 32768)
-    return _as_int16(path, values)
-
-
-def _as_int16(path: Path, values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise RadprobeError(path, "holds NaN or infinite values", REMEDY)
-        values = np.rint(values)
-    limits = np.iinfo(np.int16)
-    if values.min() < limits.min or values.max() > limits.max:
-        reason = f"holds values {values.min()} to {values.max()}, beyond 16 bits"
-        raise RadprobeError(path, reason, "convert it to 16 bits first")
-    return values.astype(np.int16)
-
-
-def read_volume(path: Path, canonical: bool = True) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """Read a NIfTI volume: values [X, Y, Z] (uint8 or int16), affine [4, 4], spacing in mm along each axis.
-
-    Scaling of the header is applied. `canonical` turns the axes to the closest of RAS: they grow towards the patient's
-    right, front and head. Spacing follows the axes.
-    Raises RadprobeError on a damaged file, NaN, or values beyond 16 bits.
-    """
-    try:
-        image = nibabel.load(path)
-        image = nibabel.as_closest_canonical(image) if canonical else image
-        values = np.asanyarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise RadprobeError(path, f"cannot be read ({error})", REMEDY) from None
-    spacing = tuple(float(step) for step in image.header.get_zooms()[:3])
-    return values if values.dtype == np.uint8 else _as_int16(path, values), image.affine, spacing
-
-
-def axial(volume: np.ndarray, z: int) -> np.ndarray:
-    """Return slice `z` of a canonical volume [X, Y, Z] as radiologists see it, [Y, X].
-
-    Anterior is up, and the patient's right is on the left.
-    """
-    return volume[::-1, ::-1, z].T
+        return dicom
+    return raster

@@ -33,6 +33,7 @@ class Maps:
     dense: Shards
     masks: np.ndarray
     rows: np.ndarray
+    cases: np.ndarray  # [n], the film or volume that each sample belongs to
     device: torch.device
 
     def __len__(self) -> int:
@@ -167,19 +168,23 @@ def _check_finite(z: torch.Tensor, rates: Sequence[float], classes: int, epoch: 
 
 
 def mean_dsc(decoder: Decoder, maps: Maps, classes: int) -> float:
-    """Return the mean DSC over foreground classes of the mean over cases, at the stored size.
+    """Return the mean DSC over foreground classes of the mean over cases (films or volumes), at the stored size.
 
     A case in which a class is neither there nor predicted has no DSC of that class and does not count.
     """
-    scores = np.stack([_case_dsc(decoder, maps, case, classes) for case in range(len(maps))])
+    names, case_of = np.unique(maps.cases, return_inverse=True)
+    tables = np.zeros((len(names), classes, classes), np.int64)
+    for row, case in enumerate(case_of):
+        tables[case] += _confusion(decoder, maps, row, classes)
+    both = np.diagonal(tables, axis1=1, axis2=2)[:, 1:]
+    total = (tables.sum(1) + tables.sum(2))[:, 1:]
+    scores = np.divide(2 * both, total, out=np.full(total.shape, np.nan), where=total > 0)
     defined = ~np.isnan(scores)
     by_class = np.where(defined, scores, 0).sum(0) / np.where(defined.any(0), defined.sum(0), np.nan)
     return float(np.nanmean(by_class)) if defined.any() else float("nan")
 
 
-def _case_dsc(decoder: Decoder, maps: Maps, case: int, classes: int) -> np.ndarray:
-    truth = maps.labels([case])[0]
-    found = decoder.logits(maps.features([case]), tuple(truth.shape))[0].argmax(0)
-    table = torch.bincount((truth * classes + found).flatten(), minlength=classes**2).view(classes, classes)
-    both, total = table.diagonal()[1:].cpu().numpy(), (table.sum(0) + table.sum(1))[1:].cpu().numpy()
-    return np.divide(2 * both, total, out=np.full(len(total), np.nan), where=total > 0)
+def _confusion(decoder: Decoder, maps: Maps, row: int, classes: int) -> np.ndarray:
+    truth = maps.labels([row])[0]
+    found = decoder.logits(maps.features([row]), tuple(truth.shape))[0].argmax(0)
+    return torch.bincount((truth * classes + found).flatten(), minlength=classes**2).view(classes, -1).cpu().numpy()

@@ -26,9 +26,13 @@ KINDS = ("cls", "patch_mean", "dense")
 
 @dataclass(frozen=True)
 class Job:
-    """What is encoded: `images` [n, H, W] (memory-mapped), their names, and an identity of everything upstream."""
+    """What is encoded: `images` [n, H, W] (memory-mapped), their names, and an identity of everything upstream.
+
+    ranges: the grey values [n, 2] that become 0 and 1, or None for each image's own minimum and maximum.
+    """
 
     images: np.ndarray
+    ranges: np.ndarray | None
     names: Sequence[str]
     identity: Any
     folder: Path
@@ -88,15 +92,16 @@ def encode(encoder: Encoder, job: Job, where: torch.device) -> tuple[dict[str, A
 
 
 @torch.inference_mode()
-def forward(encoder: Encoder, pixels: np.ndarray, precision: str, where: torch.device) -> Features:
-    """Encode one batch of stored pixels [B, H, W], under bf16 autocast or in float32."""
-    batch = torch.from_numpy(np.array(pixels)).to(where, non_blocking=True)
-    with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
-        return encoder(batch)
+def forward(encoder: Encoder, job: Job, rows: slice, where: torch.device) -> Features:
+    """Encode the images of some rows, under bf16 autocast or in float32."""
+    pixels = torch.from_numpy(np.array(job.images[rows])).to(where, non_blocking=True)
+    ranges = None if job.ranges is None else torch.from_numpy(job.ranges[rows]).to(where)
+    with torch.autocast(where.type, torch.bfloat16, enabled=job.precision == "bf16"):
+        return encoder(pixels, ranges)
 
 
 def _shapes(encoder: Encoder, job: Job, where: torch.device) -> dict[str, tuple[int, ...]]:
-    features = forward(encoder, np.zeros_like(job.images[:1]), job.precision, where)
+    features = forward(encoder, job, slice(0, 1), where)
     found = {kind: getattr(features, kind) for kind in KINDS}
     return {kind: tuple(values.shape[1:]) for kind, values in found.items() if values is not None}
 
@@ -123,7 +128,7 @@ def _compute(encoder: Encoder, job: Job, todo: list[tuple[str, slice]], where: t
     with ThreadPoolExecutor(1) as writer:
         for (name, rows), start in console.track(batches, "embed (batches)", total):
             stop = min(start + job.batch_size, rows.stop)
-            done.append(forward(encoder, job.images[start:stop], job.precision, where))
+            done.append(forward(encoder, job, slice(start, stop), where))
             if stop < rows.stop:
                 continue
             if writing:

@@ -2,11 +2,11 @@
 
 One head per learning rate, number of blocks whose CLS is used, and with or without the mean patch token (arXiv
 2312.02366, authors' code): SGD with momentum 0.9, no weight decay, a cosine schedule to 0 over all steps, weights
-N(0, 0.01) and bias 0 at the start. The loss is the binary cross-entropy of each class, averaged over the batch and
-summed over classes: unlike the study's sum over the batch (D17), the learning rate does not depend on the batch size.
-Unlabelled entries (NaN) take no part in it.
+N(0, 0.01) and bias 0 at the start. The loss is the binary cross-entropy of each class, or the cross-entropy over
+classes of which one is true (`exclusive`), averaged over the batch and summed over classes: unlike the study's sum over
+the batch (D17), the learning rate does not depend on the batch size. Unlabelled entries (NaN) take no part in it.
 
-The gradient is written out: (sigmoid(logits) - labels) / batch for logistic regression. That, and one matrix product
+The gradient is written out: (sigmoid or softmax of the logits - labels) / batch for both. That, and one matrix product
 for all heads that read the same columns, makes a pass over the cached features cheap.
 """
 
@@ -89,7 +89,13 @@ class Head:
 
 
 def fit(
-    table: Table, labels: torch.Tensor, heads: Sequence[Recipe], epochs: int, batch_size: int, seed: int
+    table: Table,
+    labels: torch.Tensor,
+    heads: Sequence[Recipe],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    exclusive: bool = False,
 ) -> list[Head]:
     """Train `heads` on labels [n, classes] (1, 0, NaN); return them in the order given.
 
@@ -98,7 +104,8 @@ def fit(
     """
     inputs = list(dict.fromkeys(head.input for head in heads))
     groups = [
-        _Group(table, [head for head in heads if head.input == wanted], labels.shape[1], seed) for wanted in inputs
+        _Group(table, [head for head in heads if head.input == wanted], labels.shape[1], seed, exclusive)
+        for wanted in inputs
     ]
     known, target = (~labels.isnan()).float(), labels.nan_to_num(0.0)
     shuffle, n = torch.Generator().manual_seed(seed), len(labels)
@@ -118,8 +125,8 @@ def fit(
 class _Group:
     """Heads that read the same columns: weights [heads x classes, D], and a learning rate for each row."""
 
-    def __init__(self, table: Table, recipes_: list[Recipe], classes: int, seed: int):
-        self.recipes, self.classes = recipes_, classes
+    def __init__(self, table: Table, recipes_: list[Recipe], classes: int, seed: int, exclusive: bool):
+        self.recipes, self.classes, self.exclusive = recipes_, classes, exclusive
         self.columns = table.columns(recipes_[0])
         shape = (classes, self.columns.stop - self.columns.start)
         start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * INIT_STD
@@ -131,7 +138,8 @@ class _Group:
     def step(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, scale: float) -> None:
         x = x[:, self.columns]
         logits = torch.addmm(self.bias, x, self.weight.T).view(len(x), len(self.recipes), self.classes)
-        slope = ((logits.sigmoid_() - y[:, None]) * mask[:, None]).div_(len(x)).flatten(1)
+        likely = logits.softmax(2) if self.exclusive else logits.sigmoid_()
+        slope = ((likely - y[:, None]) * mask[:, None]).div_(len(x)).flatten(1)
         self.weight_speed.mul_(MOMENTUM).addmm_(slope.T, x)
         self.bias_speed.mul_(MOMENTUM).add_(slope.sum(0))
         rate = self.rate * scale

@@ -1,7 +1,8 @@
 """Frozen encoders: stored pixels in, features out, everything on the device and the same recipe for every backbone.
 
-Each image is scaled to [0, 1] by its own minimum and maximum (arXiv 2312.02366, authors' code), resized with
-antialiasing, stacked to three channels and normalised with the backbone's own mean and standard deviation.
+Each image is scaled to [0, 1] from the range of grey values that it is given (a window, percentiles), or from its own
+minimum and maximum (arXiv 2312.02366, authors' code), resized with antialiasing, stacked to three channels and
+normalised with the backbone's own mean and standard deviation.
 """
 
 from dataclasses import dataclass
@@ -52,19 +53,25 @@ class Encoder(torch.nn.Module):
         """Width of a CLS token, or of a CNN's pooled output."""
         return self.model.num_features if self.is_vit else self.model.head_hidden_size
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn stored pixels [B, H, W] of any number type into the backbone's input, float32 [B, 3, size, size]."""
+    def normalise(self, pixels: torch.Tensor, ranges: torch.Tensor | None = None) -> torch.Tensor:
+        """Turn stored pixels [B, H, W] of any number type into the backbone's input, float32 [B, 3, size, size].
+
+        ranges: the values [B, 2] that become 0 and 1, beyond which they are cut; None: each image's own extremes.
+        """
         images = pixels.float()[:, None]
-        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        if ranges is None:
+            low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        else:
+            low, high = ranges.float()[:, :, None, None, None].unbind(1)
         span = high - low
-        images = (images - low) / torch.where(span < FLAT, torch.inf, span)
+        images = ((images - low) / torch.where(span < FLAT, torch.inf, span)).clamp(0, 1)
         if images.shape[-2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return (images - self.mean) / self.std
 
-    def forward(self, pixels: torch.Tensor) -> Features:
-        """Encode stored pixels [B, H, W]."""
-        images = self.normalise(pixels)
+    def forward(self, pixels: torch.Tensor, ranges: torch.Tensor | None = None) -> Features:
+        """Encode stored pixels [B, H, W]; ranges as in `normalise`."""
+        images = self.normalise(pixels, ranges)
         return self._vit(images) if self.is_vit else self._cnn(images)
 
     def _vit(self, images: torch.Tensor) -> Features:

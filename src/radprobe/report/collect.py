@@ -53,7 +53,7 @@ class Findings:
     @property
     def datasets(self) -> dict[str, catalog.Dataset]:
         """The datasets of the study that are here."""
-        return {name: catalog.datasets()[name] for name in self.study.datasets_here}
+        return {name: self.study.dataset(name) for name in self.study.datasets_here}
 
     def title(self, backbone: str) -> str:
         """Return how a backbone is called; derived weights are named as such."""
@@ -109,7 +109,7 @@ class Findings:
                 yield name, None
 
     def _cell(self, dataset: str, backbone: str | None) -> Cell:
-        task = catalog.datasets()[dataset].task
+        task = self.study.dataset(dataset).task
         verbs = ("retrieve", "prepare", "split", "embed", PREDICTING.get(task), "score")
         keys = [(verb, dataset, backbone if verb in verbs[3:] else None) for verb in verbs]
         keys = [("weights", None, backbone), *keys] if backbone else [*keys[:3], ("compare", dataset, None)]

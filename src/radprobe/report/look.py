@@ -6,6 +6,7 @@ import numpy as np
 
 from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
+from radprobe.imaging.volumes import Slicing
 from radprobe.report import pictures, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, twin
@@ -44,7 +45,7 @@ def gallery(findings: Findings, dataset: str, column: Column | None) -> Gallery:
 def _fill(found: Gallery, findings: Findings, column: Column | None, examples: int) -> None:
     folder = findings.study.steps["prepare", found.dataset, None].folder
     index, pixels = Index.load(folder), Pixels.load(folder)
-    rows, found.samples = _choose(findings, index, column, examples)
+    rows, found.samples = _choose(findings, index, pixels, column, examples)
     sizes = [pictures.size_of(tuple(pixels.shapes[row])) for row in rows]
     found.images = [
         pictures.uri(pictures.grey(pixels.images[row], size)) for row, size in zip(rows, sizes, strict=True)
@@ -64,7 +65,9 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
             found.features[backbone] = [pictures.uri(each) for each in pictures.components(dense, sizes)]
 
 
-def _choose(findings: Findings, index: Index, column: Column | None, examples: int) -> tuple[np.ndarray, list[str]]:
+def _choose(
+    findings: Findings, index: Index, pixels: Pixels, column: Column | None, examples: int
+) -> tuple[np.ndarray, list[str]]:
     """Return rows of the Index and their names: best to worst case of the best backbone, or evenly spaced."""
     if column is None:
         rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
@@ -78,8 +81,13 @@ def _choose(findings: Findings, index: Index, column: Column | None, examples: i
         ["best", "median", "worst"] if len(places) == 3 else [f"rank {place + 1} of {len(cases)}" for place in places]
     )
     ids = cases["case_id"].iloc[places].tolist()
-    position = {volume: row for row, volume in enumerate(index.table["volume_id"])}
-    return np.array([position[case] for case in ids]), [f"{n}: {case}" for n, case in zip(names, ids, strict=True)]
+    rows = np.array([_fullest(np.flatnonzero(index.table["volume_id"] == case), pixels.masks) for case in ids])
+    return rows, [f"{name}: {case}" for name, case in zip(names, ids, strict=True)]
+
+
+def _fullest(rows: np.ndarray, masks: np.ndarray) -> int:
+    """Return the row with the largest structures: of a volume the slice that shows most."""
+    return int(rows[np.argmax([np.count_nonzero(masks[row]) for row in rows])]) if len(rows) > 1 else int(rows[0])
 
 
 def _backbones(findings: Findings, column: Column | None) -> list[str]:
@@ -98,6 +106,15 @@ def _overlays(findings, column, backbone, truth, index, pixels, rows, sizes) -> 
     found = []
     for row, size in zip(rows, sizes, strict=True):
         case = index.table["volume_id"].iloc[row]
-        picture = pictures.overlay(pixels.images[row], truth.maps[case], maps[case], size)
+        shown = (_shown(index, row, labels[case]) for labels in (truth.maps, maps))
+        picture = pictures.overlay(pixels.images[row], *shown, size)
         found.append((pictures.uri(picture), f"{words.METRICS[column.metric]} {words.number(values[case])}"))
     return found
+
+
+def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:
+    """Return what a row shows of its case's label map: the film's, or the slice of the volume's."""
+    sample = index.table.iloc[row]
+    if not len(sample["affine"]):
+        return labels
+    return Slicing.of(np.reshape(sample["affine"], (4, 4)), index.facts["slices"]).cut(labels)[sample["slice"]]

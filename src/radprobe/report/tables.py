@@ -64,7 +64,7 @@ def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
     entry = findings.datasets[dataset]
     if column is None:
         return entry.modality
-    return f"{entry.modality}, {words.METRICS[column.metric]}, {words.protocol(entry.task, column.protocol)}"
+    return f"{entry.modality}, {words.METRICS[column.metric]}, {words.protocol(column.protocol)}"
 
 
 def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbone: str) -> Tile:

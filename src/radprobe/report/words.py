@@ -5,13 +5,19 @@ from collections.abc import Callable
 
 from radprobe.report.ranking import Column, Estimate, twin
 
-TASKS = {"multilabel": "Multi-label classification", "segmentation": "Segmentation", "look": "To look at"}
+TASKS = {
+    "multilabel": "Multi-label classification",
+    "binary": "Classification, two classes",
+    "multiclass": "Classification",
+    "segmentation": "Segmentation",
+    "look": "To look at",
+}
 METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "dsc": "DSC", "iou": "IoU"}
 PROTOCOLS = {
-    ("multilabel", "linear"): "a linear probe",
-    ("multilabel", "knn"): "k nearest neighbours",
-    ("multilabel", "mlknn"): "ML-kNN",
-    ("segmentation", "linear-decoder"): "a linear decoder",
+    "linear": "a linear probe",
+    "knn": "k nearest neighbours",
+    "mlknn": "ML-kNN",
+    "linear-decoder": "a linear decoder",
 }
 Name = Callable[[str], str]
 
@@ -41,9 +47,9 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
-def protocol(task: str, name: str) -> str:
+def protocol(name: str) -> str:
     """Return a protocol in words."""
-    return PROTOCOLS.get((task, name), name)
+    return PROTOCOLS.get(name, name)
 
 
 def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
@@ -52,7 +58,7 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     if best is None:
         return ["No score is defined: " + "; ".join(sorted({score.note for score in column.scores.values()})) + "."]
     score = column.scores[best]
-    how, metric = protocol(task, column.protocol), METRICS[column.metric]
+    how, metric = protocol(column.protocol), METRICS[column.metric]
     first = f"{name(best)} with {how}: {metric} {text(score)}."
     if not interval(score):
         first += f" No interval: {score.note.removeprefix('no interval: ')}."

@@ -2,6 +2,7 @@
 
 from radprobe import artifacts, console
 from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Weights
+from radprobe.imaging import intensity
 from radprobe.learning import features
 from radprobe.learning.device import device
 from radprobe.models import backbones
@@ -18,6 +19,7 @@ def run(study: Study, step: Step) -> None:
     inputs = Manifest.read(source / "pixels.json").files["images.npy"]["sha256"]
     job = features.Job(
         images=pixels.images,
+        ranges=intensity.ranges(pixels.images, index.table["volume_id"], study.dataset(step.dataset).intensity),
         names=index.table["sample_id"].tolist(),
         identity=[step.spec, inputs, weights.sha256],
         folder=step.folder,

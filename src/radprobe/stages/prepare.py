@@ -1,15 +1,18 @@
 """prepare: verify all samples cheaply, then decode each file once and pack it as Index, Truth and Pixels."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import pandas as pd
 
-from radprobe import catalog, files
+from radprobe import files
 from radprobe.artifacts import Index, Pixels, RawManifest, Truth
 from radprobe.catalog import Dataset
 from radprobe.console import say, track
@@ -23,6 +26,7 @@ from radprobe.study import Step, Study
 class Job:
     """One preparation: what it is told, and the findings that grow as it goes."""
 
+    entry: Dataset
     side: int
     threads: int
     max_quarantine: int
@@ -46,21 +50,22 @@ def run(study: Study, step: Step) -> None:
     Raises RadprobeError, before anything is decoded, where the study's split cannot be made of the samples, where a raw
     file changed since it was retrieved, or where more than `max_quarantine` files have no sound header.
     """
-    entry, source = catalog.datasets()[step.dataset], step.need("retrieve").folder
+    entry, source = study.dataset(step.dataset), step.need("retrieve").folder
     raw, layout, choice = RawManifest.load(source), study.layout(step.dataset), study.params.datasets[step.dataset]
     if layout is None or layout.root.resolve() != raw.root.resolve():
         raise _changed(source / "raw.json", raw.root, "is no longer where the raw files are")
-    limits = step.knobs["allow_missing"], step.knobs["limit"]
-    index = splits.checked_samples(step.dataset, layout, *limits, choice.split, study.params.seed)
-    job = Job(step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"])
+    how = (step.knobs[name] for name in ("allow_missing", "limit", "uncertain"))
+    index = splits.checked_samples(entry, layout, *how, choice.split, study.params.seed)
+    index.facts["slices"] = entry.slices
+    job = Job(entry, step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"])
     sound = _check_files(job, decoding.pictures(index, raw.root), raw, source / "raw.json")
     if job.bad:
-        splits.check_split(_without(index, job.bad), choice.split, study.params.seed)
+        splits.check_split(_without(index, job.bad), entry, choice.split, study.params.seed)
     dtype = np.uint8 if all(dtype == np.uint8 for _, dtype in sound) else np.int16
-    pixels = _pack(job, [picture for picture, _ in sound], dtype, step, entry)
+    pixels = _pack(job, [picture for picture, _ in sound], dtype, step)
     index = _without(index, job.bad)
     index.facts["quarantine"] = [decoding.described(bad, raw.root) for bad in job.bad]
-    pixels.facts = _report(job, index, entry)
+    pixels.facts = _report(job, index)
     for line in pixels.facts["warnings"]:
         say(f"warning: {line}")
     index.save(step.folder, step.spec)
@@ -88,9 +93,9 @@ def _without(index: Index, bad: list[Bad]) -> Index:
     return Index(index.table[~index.table["sample_id"].isin(gone)].reset_index(drop=True), dict(index.facts))
 
 
-def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step, entry: Dataset) -> Pixels:
+def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
     """Stream images, masks and Truth to disk in one pass, in the order of the Index."""
-    folder, square, segmentation = step.folder, (job.side, job.side), entry.task == "segmentation"
+    folder, square, segmentation = step.folder, (job.side, job.side), job.entry.task == "segmentation"
     with ExitStack() as stack:
 
         def writer(name: str, dtype: type) -> RowWriter:
@@ -101,13 +106,15 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step, entry: Dat
 
         def cases() -> Iterator[tuple]:
             for decoded in _decode(job, pictures):
-                images.append(decoded.image)
-                if masks:
-                    masks.append(decoded.mask)
-                yield decoded.row.sample_id, decoded.row.patient_id, "", decoded.labels, decoded.row.spacing
+                for image in decoded.images:
+                    images.append(image)
+                for mask in decoded.masks:
+                    masks.append(mask)
+                first = decoded.picture.rows[0]
+                yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
 
         if segmentation:
-            Truth.write(folder, step.spec, cases(), entry.classes)
+            Truth.write(folder, step.spec, cases(), job.entry.classes)
         else:
             deque(cases(), maxlen=0)  # only to write the images
     if not job.shapes:
@@ -117,21 +124,25 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step, entry: Dat
 
 
 def _decode(job: Job, pictures: list[Picture]) -> Iterator[Decoded]:
-    stream = files.stream_in_threads(lambda picture: decoding.decode(picture, job.side), pictures, job.threads)
-    for rows in job.usable(track(stream, "decode", len(pictures))):
-        for decoded in rows:
-            job.oddities += [(kind, decoded.row.sample_id, pixels) for kind, pixels in decoded.oddities.items()]
-            job.shapes.append(decoded.shape)
-            yield decoded
+    # a volume is large: no more of them are held than threads work on
+    ahead = 1 if any(len(picture.rows) > 1 for picture in pictures) else 2
+    decode = partial(decoding.decode, entry=job.entry, side=job.side)
+    stream = files.stream_in_threads(decode, pictures, job.threads, ahead)
+    for decoded in job.usable(track(stream, "decode", len(pictures))):
+        first = decoded.picture.rows[0]
+        name = first.sample_id if len(decoded.picture.rows) == 1 else first.volume_id
+        job.oddities += [(kind, name, pixels) for kind, pixels in decoded.oddities.items()]
+        job.shapes += decoded.shapes
+        yield decoded
 
 
-def _report(job: Job, index: Index, entry: Dataset) -> dict[str, Any]:
+def _report(job: Job, index: Index) -> dict[str, Any]:
     """Return the verification report: what was checked, what looks wrong, and the published counts beside ours."""
     table, facts = index.table, index.facts
-    counts = {"samples": len(table), "patients": int(table["patient_id"].nunique())}
-    published = entry.published.model_dump(include={"samples", "patients"}) if entry.published else None
+    counts = {"samples": len(table), "cases": table["volume_id"].nunique(), "patients": table["patient_id"].nunique()}
+    published = job.entry.published.model_dump(include=set(counts), exclude_none=True) if job.entry.published else None
     whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or job.bad)
-    equal = counts == published if published and whole else None
+    equal = published.items() <= counts.items() if published and whole else None
     warnings = decoding.warnings(job.oddities)
     if equal is False:
         warnings.append(f"counts {counts} differ from the published {published}")
@@ -145,4 +156,27 @@ def _report(job: Job, index: Index, entry: Dataset) -> dict[str, Any]:
         "warnings": warnings,
         "quarantined": facts["quarantine"],
         "stored": job.side,
+        "original_sizes": _range(job.shapes),
+        **_geometry(table),
     }
+
+
+def _range(shapes: list[tuple[int, int]]) -> str:
+    """Return the smallest to the largest height and width, in pixels."""
+    (low_h, low_w), (high_h, high_w) = np.min(shapes, axis=0), np.max(shapes, axis=0)
+    return f"{low_h}-{high_h} x {low_w}-{high_w} pixels"
+
+
+def _orientation(affine: list[float]) -> str:
+    return "".join(nibabel.aff2axcodes(np.reshape(affine, (4, 4))))
+
+
+def _geometry(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the orientations and spacings of the volumes, as stored: how many of each, and the range in mm."""
+    volumes = table[table["affine"].map(len) > 0].drop_duplicates("volume_id")
+    if volumes.empty:
+        return {}
+    spacing = np.array(volumes["spacing"].tolist())
+    low, high = spacing.min(axis=0), spacing.max(axis=0)
+    steps = " x ".join(f"{a:.3g}-{b:.3g}" if a != b else f"{a:.3g}" for a, b in zip(low, high, strict=True))
+    return {"orientations": dict(Counter(volumes["affine"].map(_orientation))), "spacing": f"{steps} mm"}

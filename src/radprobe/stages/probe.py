@@ -18,20 +18,17 @@ CPU = torch.device("cpu")
 
 
 class Samples:
-    """Features and labels of the three parts of a split."""
+    """Features and labels of the cases in the three parts of a split: films, or volumes as the mean of their slices."""
 
-    def __init__(self, index: Index, split: Split, embeddings: Embeddings):
+    def __init__(self, index: Index, split: Split, embeddings: Embeddings, exclusive: bool):
+        self.cases = Cases(index)
         every = index.labels()[:, [index.classes.index(name) for name in split.classes]]
-        labels = np.where(np.isin(every, (0.0, 1.0)), every, np.nan)  # uncertain (-1) and blank: undefined
-        self.labels = torch.from_numpy(labels).float()
-        patch_mean = embeddings.patch_mean
-        self.table = grid.Table.of(
-            torch.from_numpy(embeddings.cls), None if patch_mean is None else torch.from_numpy(patch_mean)
-        )
-        self.cls = torch.from_numpy(embeddings.cls[:, -1])
-        self.index, self.classes = index, split.classes
-        self.rows = {part: split.rows(index, part) for part in ("train", "val", "test")}
-        self.rows["train+val"] = split.rows(index, "train", "val")
+        self.labels = torch.from_numpy(every[self.cases.first])
+        patch_mean, tokens = embeddings.patch_mean, self.cases.mean(embeddings.cls)
+        self.table = grid.Table.of(tokens, None if patch_mean is None else self.cases.mean(patch_mean))
+        self.cls, self.classes, self.exclusive = tokens[:, -1], split.classes, exclusive
+        self.rows = {part: self.cases.of(split.rows(index, part)) for part in ("train", "val", "test")}
+        self.rows["train+val"] = self.cases.of(split.rows(index, "train", "val"))
         self._check()
 
     def _check(self) -> None:
@@ -55,6 +52,27 @@ class Samples:
         return selection.macro_auroc(self.y("val").numpy(), scores.numpy()) if scores.isfinite().all() else float("nan")
 
 
+class Cases:
+    """The rows of an Index grouped by volume; a film is a case of its own."""
+
+    def __init__(self, index: Index):
+        self.of_row, names = pd.factorize(index.table["volume_id"])
+        self.first = np.unique(self.of_row, return_index=True)[1]
+        self.ids, self.patients = names, index.table["patient_id"].to_numpy()[self.first]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the cases that some rows belong to, sorted."""
+        return np.unique(self.of_row[rows])
+
+    def mean(self, features: np.ndarray) -> torch.Tensor:
+        """Return the mean of features [n, ...] over the rows of each case (arXiv 2312.02366, 3D classification)."""
+        if len(self.ids) == len(self.of_row):
+            return torch.from_numpy(features)
+        shape = (len(self.ids), *features.shape[1:])
+        total = torch.zeros(shape).index_add_(0, torch.from_numpy(self.of_row), torch.from_numpy(features).float())
+        return total / torch.from_numpy(np.bincount(self.of_row)).view(-1, *[1] * (features.ndim - 1))
+
+
 _USE = {"train": "trained", "val": "chosen", "test": "evaluated"}
 Result = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]  # scores of val, scores of test, facts
 
@@ -65,10 +83,10 @@ def run(study: Study, step: Step) -> None:
     LeakCertificate.load(source)
     index, split = Index.load(step.need("prepare").folder), Split.load(source)
     embeddings = Embeddings.load(step.need("embed").folder)
-    samples = Samples(index, split, embeddings)
-    knobs, tables, facts = step.knobs, [], {}
+    task, knobs, tables, facts = step.knobs["task"], step.knobs, [], {}
+    samples = Samples(index, split, embeddings, task == "multiclass")
     for name, protocol in PROTOCOLS.items():
-        if knobs[name] is None:
+        if knobs[name] is None or (name == "mlknn" and task != "multilabel"):
             continue
         took: dict[str, Any] = {}
         with measured(took, CPU):
@@ -85,9 +103,9 @@ def run(study: Study, step: Step) -> None:
 
 
 def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor) -> pd.DataFrame:
-    rows = samples.index.table.iloc[samples.rows[part]]
-    table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": rows["sample_id"].to_numpy()})
-    table["patient_id"] = rows["patient_id"].to_numpy()
+    rows, cases = samples.rows[part], samples.cases
+    table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": cases.ids[rows]})
+    table["patient_id"] = cases.patients[rows]
     for column, name in enumerate(samples.classes):
         table[f"score:{name}"] = scores[:, column].double().numpy()
         table[f"target:{name}"] = samples.y(part)[:, column].double().numpy()
@@ -133,17 +151,17 @@ def _of_k(samples: Samples, ks: list[int], asked: list[int], scores: Callable) -
 
 
 def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
-    table, how = samples.table, (knobs["epochs"], knobs["batch_size"], seed)
+    table, how = samples.table, (knobs["epochs"], knobs["batch_size"], seed, samples.exclusive)
     recipes, impossible = grid.recipes(table, knobs["learning_rates"], knobs["blocks"], knobs["patch_mean"])
     if not recipes:
         raise RadprobeError("params: probe.linear", "no head suits this backbone", "allow blocks: 1 without patch_mean")
     heads = grid.fit(table.rows(samples.rows["train"]), samples.y("train"), recipes, *how)
     parts = {part: table.rows(samples.rows[part]) for part in ("val", "test", "train+val")}
-    logits = [head.logits(parts["val"]) for head in heads]
+    logits = [_scores(head, parts["val"], samples.exclusive) for head in heads]
     values = [samples.value(each) for each in logits]
     best = selection.best(values, "linear heads")
     (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how)
-    test = refitted.logits(parts["test"])
+    test = _scores(refitted, parts["test"], samples.exclusive)
     if not test.isfinite().all():
         reason = f"the chosen head {vars(recipes[best])} diverged when fitted again on train + val"
         raise RadprobeError("linear", reason, "leave out its learning rate")
@@ -154,6 +172,12 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     diverged = sum(candidate["value"] is None for candidate in candidates)
     counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": diverged}
     return logits[best], test, {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
+
+
+def _scores(head: grid.Head, table: grid.Table, exclusive: bool) -> torch.Tensor:
+    """Return logits; log softmax where one class is true, since a logit alone does not rank samples there (D09)."""
+    logits = head.logits(table)
+    return logits.double().log_softmax(1) if exclusive else logits
 
 
 PROTOCOLS = {"knn": _knn, "mlknn": _mlknn, "linear": _linear}

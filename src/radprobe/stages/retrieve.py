@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe import catalog, files
-from radprobe.artifacts import RawManifest, Weights
-from radprobe.catalog import Package
+from radprobe.artifacts import Index, RawManifest, Weights
+from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
-from radprobe.datasets import PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
+from radprobe.datasets import DOWNLOADED, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
 from radprobe.files import RadprobeError
 from radprobe.params import Phantom
 from radprobe.study import Step, Study
@@ -19,23 +19,39 @@ from radprobe.study import Step, Study
 def run(study: Study, step: Step) -> None:
     """Write the RawManifest of a dataset. Raises RadprobeError where no raw folder of a known layout is there."""
     dataset, folder = step.dataset, study.raw_folder(step.dataset)
-    entry, choice = catalog.datasets()[dataset], study.params.datasets[dataset]
+    entry, choice = study.dataset(dataset), study.params.datasets[dataset]
+    params = study.params
     if choice.phantom:
-        _generate(dataset, choice.phantom, folder)
-    layout = locate(dataset, folder)
+        _generate(entry, choice.phantom, folder)
+    elif study.will_download(dataset):
+        from radprobe.datasets.acquire import acquire  # it needs requests; data that are here need none
+
+        acquire(entry, folder)
+    layout = locate(entry, folder)
     if layout is None:
         reason = "no known layout is in it" if folder.is_dir() else "is not there"
-        remedy = f"get it ({entry.access}: {', '.join(entry.urls)}) and put there {entry.layout}"
-        raise RadprobeError(folder, reason, f"{remedy}; or say where it is: datasets.{dataset}.raw")
+        if _downloads(folder):
+            reason = "what was downloaded to it has no known layout"
+        raise RadprobeError(folder, reason, catalog.how_to_get(entry, folder))
     say(f"{dataset}: layout '{layout.variant}' in {layout.root}")
-    limits = choice.allow_missing, study.params.limit
-    splits.checked_samples(dataset, layout, *limits, choice.split, study.params.seed)  # what is wrong is said first
-    table = _hashed(layout, study.params.threads)
-    source = "phantom" if choice.phantom else "user"
+    # what is wrong with tables, lists and headers is said before anything is hashed
+    how = choice.allow_missing, None, choice.uncertain
+    index = splits.checked_samples(entry, layout, *how, choice.split, params.seed)
+    splits.check_split(splits.limited(index, params.limit), entry, choice.split, params.seed)
+    table = _hashed(layout, index, params.threads)
+    downloads = _downloads(folder)
+    source = "phantom" if choice.phantom else "download" if downloads else "user"
     if entry.package and layout.variant == "package":
         _check_package(entry.package, layout, table)
         source = f"package:{entry.package.name}=={entry.package.version}"
-    RawManifest(layout.root, layout.variant, source, table).save(step.folder, step.spec)
+    facts = {"downloads": downloads} if downloads else {}
+    RawManifest(layout.root, layout.variant, source, table, facts).save(step.folder, step.spec)
+
+
+def _downloads(folder: Path) -> dict[str, dict]:
+    """Return url, bytes and sha256 of each file that was downloaded to a raw folder; {} where it is not our download."""
+    record = folder / DOWNLOADED
+    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
 
 
 def weights(study: Study, step: Step) -> None:
@@ -62,16 +78,16 @@ def _as_at_first_use(found: Weights, record: Path) -> None:
         raise RadprobeError(found.file, reason, f"put the first file back, or accept this one by removing {record}")
 
 
-def _generate(dataset: str, phantom: Phantom, folder: Path) -> None:
+def _generate(entry: Dataset, phantom: Phantom, folder: Path) -> None:
     """Generate a phantom, in a folder that gets its name when complete; one that is there and complete stays."""
-    layout = locate(dataset, folder)
+    layout = locate(entry, folder)
     if layout and _complete(layout, phantom):
         return
     partial = folder.with_name(folder.name + files.TEMPORARY)
     for leftover in (partial, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    loader(dataset).phantom(partial, phantom.patients, phantom.seed)
+    loader(entry).phantom(partial, entry, phantom.patients, phantom.seed)
     partial.rename(folder)
 
 
@@ -84,11 +100,13 @@ def _complete(layout: Layout, phantom: Phantom) -> bool:
     return json.loads(marker.read_text(encoding="utf-8")) == expected
 
 
-def _hashed(layout: Layout, threads: int) -> pd.DataFrame:
-    inside = [path for folder in layout.folders for path in sorted(folder.iterdir()) if path.is_file()]
-    skipped = sum(raw.junk(path) for path in inside)
-    wanted = dict.fromkeys([*layout.tables, *layout.files, *(path for path in inside if not raw.junk(path))])
-    if skipped:
+def _hashed(layout: Layout, index: Index, threads: int) -> pd.DataFrame:
+    """Return path, bytes and sha256 of the tables and of every file that the samples name."""
+    rows = index.table[["image", "masks"]].itertuples()
+    named = dict.fromkeys(path for row in rows for path in (row.image, *row.masks))
+    inside = (file for path in named for file in raw.files_of(layout.root / path))
+    wanted = dict.fromkeys([*layout.tables, *layout.files, *inside])
+    if skipped := sum(raw.junk(path) for folder in layout.folders for path in folder.iterdir()):
         say(f"{skipped} hidden file(s), as macOS leaves in archives, skipped")
 
     def row(path: Path) -> tuple[str, int, str]:

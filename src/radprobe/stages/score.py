@@ -19,7 +19,7 @@ def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
     source = next(need for need in step.needs if need.backbone)
     predictions, how = Predictions.load(source.folder), Bootstrap(**step.knobs)
-    truth = _truth(step)
+    truth = _truth(study, step)
     tables, cases = [], []
     for protocol in _protocols(predictions):
         costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
@@ -33,12 +33,12 @@ def run(study: Study, step: Step) -> None:
     shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
     Scores(table, pd.concat(cases, ignore_index=True) if cases else None).save(step.folder, step.spec)
-    _say(table, catalog.PRIMARY_METRIC[catalog.datasets()[step.dataset].task])
+    _say(table, catalog.PRIMARY_METRIC[study.dataset(step.dataset).task])
 
 
 def compare(study: Study, step: Step) -> None:
     """Read the Predictions of all backbones of a dataset; write the paired differences of the primary macro metric."""
-    how, truth = Bootstrap(**step.knobs), _truth(step)
+    how, truth = Bootstrap(**step.knobs), _truth(study, step)
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
     found = []
     for protocol in dict.fromkeys(name for each in predictions.values() for name in _protocols(each)):
@@ -50,7 +50,7 @@ def compare(study: Study, step: Step) -> None:
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
         statistics = {backbone: each.macro for backbone, each in scored.items()}
         found += [{**row, "protocol": protocol} for row in comparison.pairs(statistics, patients, how)]
-    metric = catalog.PRIMARY_METRIC[catalog.datasets()[step.dataset].task]
+    metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     table = pd.DataFrame(found, columns=list(COMPARISON_SCHEMA.columns)).assign(dataset=step.dataset, metric=metric)
     table = table.astype(dict.fromkeys(("protocol", "backbone", "other", "note"), "str"))  # also when it is empty
     Comparison(table).save(step.folder, step.spec)
@@ -123,8 +123,8 @@ def _confusion(protocol: str, case: str, truth: Truth, prediction: np.ndarray, c
         raise RadprobeError(f"{protocol}, {case}", str(error), "run prepare and segment again") from None
 
 
-def _truth(step: Step) -> Truth | None:
-    task = catalog.datasets()[step.dataset].task
+def _truth(study: Study, step: Step) -> Truth | None:
+    task = study.dataset(step.dataset).task
     return Truth.load(step.need("prepare").folder) if task == "segmentation" else None
 
 

@@ -1,7 +1,7 @@
 """segment: decoders on the frozen dense maps of one dataset and backbone."""
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from radprobe import console
 from radprobe.artifacts import Embeddings, Index, LabelMaps, LeakCertificate, Pixels, Predictions, Split
 from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
+from radprobe.imaging.volumes import Slicing
 from radprobe.learning import decoders, selection
 from radprobe.learning.decoders import Decoder, Maps
 from radprobe.learning.device import device, measured
@@ -29,10 +30,13 @@ def run(study: Study, step: Step) -> None:
     classes = len(split.classes) + 1
     _check(index, pixels, split, classes)
     embeddings, where = Embeddings.load(step.need("embed").folder, dense=True), device(study.params.device)
-    parts = {
-        "+".join(names): Maps(embeddings.dense, pixels.masks, split.rows(index, *names), where)
-        for names in (("train",), ("val",), ("test",), ("train", "val"))
-    }
+    case_of = index.table["volume_id"].to_numpy()
+
+    def maps_of(*names: str) -> Maps:
+        rows = split.rows(index, *names)
+        return Maps(embeddings.dense, pixels.masks, rows, case_of[rows], where)
+
+    parts = {"+".join(names): maps_of(*names) for names in (("train",), ("val",), ("test",), ("train", "val"))}
     took: dict[str, Any] = {}
     with measured(took, where):
         how = (knobs["epochs"], knobs["batch_size"], step.knobs["seed"])
@@ -75,9 +79,19 @@ def _check(index: Index, pixels: Pixels, split: Split, classes: int) -> None:
 
 
 def _cases(decoder: Decoder, maps: Maps, index: Index, pixels: Pixels, part: str) -> Iterator[tuple]:
-    """Yield (case_id, patient_id, part, label map on the original grid, spacing)."""
-    for case, row in enumerate(maps.rows):
-        probabilities = decoder.logits(maps.features([case]), pixels.images.shape[1:])[0].softmax(0)
-        labels = to_original(probabilities.cpu().numpy(), tuple(int(side) for side in pixels.shapes[row]))
-        sample = index.table.iloc[row]
-        yield sample["volume_id"], sample["patient_id"], part, labels.astype(np.uint8), sample["spacing"]
+    """Yield (case_id, patient_id, part, label map on the original grid, spacing) of every film or volume."""
+    for case, places in groupby(range(len(maps)), key=lambda place: maps.cases[place]):
+        places = list(places)
+        slices = [_label_map(decoder, maps, pixels, place) for place in places]
+        sample = index.table.iloc[maps.rows[places[0]]]
+        labels = slices[0]
+        if len(sample["affine"]):
+            affine = np.reshape(sample["affine"], (4, 4))
+            labels = Slicing.of(affine, index.facts["slices"]).join(np.stack(slices))
+        yield case, sample["patient_id"], part, labels, sample["spacing"]
+
+
+def _label_map(decoder: Decoder, maps: Maps, pixels: Pixels, place: int) -> np.ndarray:
+    """Return the predicted label map of one image at its original size, uint8 [H, W]."""
+    probabilities = decoder.logits(maps.features([place]), pixels.images.shape[1:])[0].softmax(0)
+    return to_original(probabilities, tuple(int(side) for side in pixels.shapes[maps.rows[place]]))

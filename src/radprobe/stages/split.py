@@ -1,6 +1,5 @@
 """split: give every sample its part, and certify that the parts share no patient, volume or picture."""
 
-from radprobe import catalog
 from radprobe.artifacts import Index, LeakCertificate, Pixels
 from radprobe.console import say
 from radprobe.datasets import leaks, splits
@@ -11,10 +10,10 @@ from radprobe.study import Step, Study
 def run(study: Study, step: Step) -> None:
     """Write Split and LeakCertificate. Raises RadprobeError on an empty part or on anything shared between parts."""
     source = step.need("prepare").folder
-    index, pixels, entry = Index.load(source), Pixels.load(source), catalog.datasets()[step.dataset]
+    index, pixels, entry = Index.load(source), Pixels.load(source), study.dataset(step.dataset)
     name = step.knobs["name"]
     split = splits.make_split(index, entry.splits[name], name, step.knobs["seed"])
-    splits.check_parts(split, index)
+    splits.check_parts(split, index, entry)
     split.facts["published"] = splits.against_published(split, index, entry.published)
     certificate = leaks.compare(index, split, pixels.images)
     _refuse(step.dataset, certificate)

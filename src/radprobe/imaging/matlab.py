@@ -1,0 +1,46 @@
+"""MATLAB v7.3 files (HDF5) of the brain tumour set, figshare 1512427: `cjdata/image`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from radprobe.files import RadprobeError
+from radprobe.imaging.values import REMEDY, Header, native
+
+IMAGE = "cjdata/image"
+OLD = b"MATLAB 5.0 MAT-file"
+
+
+def probe(path: Path) -> Header:
+    """Read the shape [H, W] of the image. Raises RadprobeError as `read_grey` does."""
+    with _image(path) as image:
+        return Header(image.shape[::-1], np.uint8 if image.dtype == np.uint8 else np.int16)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Read the image, uint8 or int16 [H, W]. MATLAB writes columns first, so HDF5 shows it transposed: undone here.
+
+    Raises RadprobeError where the file is damaged, is a MATLAB v5 file, or has no 2-D `cjdata/image`.
+    """
+    with _image(path) as image:
+        values = image[()]
+    return native(path, np.ascontiguousarray(values.T))
+
+
+@contextmanager
+def _image(path: Path) -> Iterator[h5py.Dataset]:
+    with path.open("rb") as handle:
+        if handle.read(len(OLD)) == OLD:
+            remedy = "take the figshare download (v7.3), or in MATLAB: load it, save(name, 'cjdata', '-v7.3')"
+            raise RadprobeError(path, "is a MATLAB v5 file, not v7.3 (HDF5)", remedy)
+    try:
+        with h5py.File(path, "r") as content:
+            image = content.get(IMAGE)
+            if not isinstance(image, h5py.Dataset) or image.ndim != 2 or image.dtype.kind not in "iuf":
+                raise RadprobeError(path, f"holds no image {IMAGE}", "it must be of figshare 1512427")
+            yield image
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise RadprobeError(path, f"is damaged or no MATLAB v7.3 file ({error})", REMEDY) from None

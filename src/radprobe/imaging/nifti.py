@@ -1,0 +1,196 @@
+"""NIfTI: nibabel reads the header, isal (igzip) the compressed bytes, in blocks that go straight to their place."""
+
+import io
+import math
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel
+import numpy as np
+from isal import igzip_lib, isal_zlib
+
+from radprobe.files import RadprobeError
+from radprobe.imaging.values import REMEDY, Header, Labels, Native, Volume, check_spacing
+
+SUFFIXES = (".nii", ".nii.gz")
+BLOCK = 4_000_000  # voxels that are converted at a time
+NIFTI2 = 540  # bytes of its header
+CHUNK = 1 << 20  # compressed bytes that are read at a time
+GZIP = b"\x1f\x8b"
+FAULTS = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError, ValueError)
+FAULTS = (*FAULTS, struct.error, isal_zlib.error, igzip_lib.error)
+
+
+def is_nifti(path: Path) -> bool:
+    """Say whether a file is a NIfTI by its name."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def probe(path: Path) -> Header:
+    """Read a header, and check that the voxels are all there; a compressed file is read only if its end contradicts.
+
+    Raises RadprobeError where it is damaged or cut off, is not 3-D, or has no sound geometry.
+    """
+    image = _load(path)
+    return Header(_shape(image), _dtype(image), _spacing(image), image.affine)
+
+
+def read(path: Path) -> Volume:
+    """Read a volume as stored, with the header's scaling applied: values [X, Y, Z] uint8 or int16.
+
+    Which of qform, sform and pixdim gives the affine is nibabel's rule. Peak memory is the volume itself and a block.
+    Raises RadprobeError as `probe` does, and on NaN, infinite values, and values that 16 bits cannot hold.
+    """
+    image = _load(path)
+    return Volume(_fill(path, image, Native(), _dtype(image)), image.affine, _spacing(image))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a label map uint8 [X, Y, Z]. Raises RadprobeError on what is no label: fractions, < 0, > 255, NaN."""
+    return _fill(path, _load(path), Labels(path), np.uint8)
+
+
+def _load(path: Path) -> nibabel.spatialimages.SpatialImage:
+    try:
+        _check_pixdim(path)
+        image = nibabel.load(path)
+    except FAULTS as error:
+        raise RadprobeError(path, f"has no readable header ({error})", REMEDY) from None
+    shape = image.shape
+    if len(shape) < 3 or any(side != 1 for side in shape[3:]) or not math.prod(shape):
+        reason = f"is {' x '.join(map(str, shape))}, and not one volume of three axes"
+        raise RadprobeError(path, reason, "write each volume to a file of its own")
+    if image.dataobj.dtype.kind not in "iuf":
+        raise RadprobeError(path, f"holds {image.dataobj.dtype}, which are no grey values", "convert it first")
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise RadprobeError(path, "has a singular affine: its axes span no volume", "convert it again from its source")
+    _check_length(path, image.dataobj)
+    return image
+
+
+def _check_pixdim(path: Path) -> None:
+    start = bytearray(NIFTI2)
+    with _opened(path) as stream:
+        n = _fill_up(stream, memoryview(start))
+    kind = (
+        nibabel.Nifti2Header
+        if NIFTI2 in struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4])
+        else nibabel.Nifti1Header
+    )
+    if n < kind.sizeof_hdr:
+        raise EOFError("it ends within its header")
+    header = kind(bytes(start[: kind.sizeof_hdr]), check=False)  # nibabel's check would turn a spacing of 0 into 1 mm
+    check_spacing(path, tuple(abs(float(step)) for step in header["pixdim"][1:4]))
+
+
+def _shape(image) -> tuple[int, int, int]:
+    return tuple(int(side) for side in image.shape[:3])
+
+
+def _dtype(image) -> type:
+    array = image.dataobj
+    return np.uint8 if array.dtype == np.uint8 and array.slope == 1 and array.inter == 0 else np.int16
+
+
+def _spacing(image) -> tuple[float, float, float]:
+    return tuple(float(step) for step in image.header.get_zooms()[:3])
+
+
+def _opened(path: Path) -> BinaryIO:
+    return Gunzipped(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+class Gunzipped(io.RawIOBase):
+    """The decompressed bytes of a gzip file, its members joined; what follows the last member is not read.
+
+    A file-like object that gives as much as it has at hand. Checksums are compared when a member ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.handle, self.member = path.open("rb"), None
+
+    def readinto(self, target) -> int:
+        """Fill the start of `target`, and return how many bytes: 0 at the end."""
+        piece = b""
+        while not piece and (compressed := self._compressed()) is not None:
+            piece = self.member.decompress(compressed, len(target))
+        target[: len(piece)] = piece
+        return len(piece)
+
+    def _compressed(self) -> bytes | None:
+        """Return bytes for the present member, or for the next one where it has ended; None where there is none."""
+        if self.member and not self.member.eof:
+            more = self.handle.read(CHUNK) if self.member.needs_input else b""
+            if not more and self.member.needs_input:
+                raise EOFError("it ends before its end mark")
+            return more
+        start = (self.member.unused_data if self.member else b"") + self.handle.read(CHUNK)
+        if self.member and not start.startswith(GZIP):
+            return None
+        self.member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return start
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self.handle.close()
+        super().close()
+
+
+def _fill_up(stream: BinaryIO, target: memoryview) -> int:
+    """Read until `target` is full or the stream ends; return the bytes read."""
+    at = 0
+    while at < len(target) and (n := stream.readinto(target[at:])):
+        at += n
+    return at
+
+
+def _check_length(path: Path, array) -> None:
+    expected = array.offset + math.prod(array.shape) * array.dtype.itemsize
+    if not path.name.lower().endswith(".gz"):
+        if path.stat().st_size < expected:
+            raise RadprobeError(path, f"is cut off: {expected - path.stat().st_size:,} bytes are missing", REMEDY)
+        return
+    with path.open("rb") as handle:
+        handle.seek(-4, os.SEEK_END)
+        (size,) = struct.unpack("<I", handle.read())  # gzip's last field: the length before compression, modulo 2**32
+    if size != expected % 2**32:  # cut off, unless written in several gzip members, or followed by other bytes
+        deque(_blocks(path, array), maxlen=0)
+
+
+def _fill(path: Path, image, taking: Native | Labels, dtype: type) -> np.ndarray:
+    values = np.empty(math.prod(image.shape), dtype)
+    at = 0
+    for block in _blocks(path, image.dataobj):
+        values[at : at + block.size] = taking.take(block)
+        at += block.size
+    taking.check(path)
+    return values.reshape(_shape(image), order="F")
+
+
+def _blocks(path: Path, array) -> Iterator[np.ndarray]:
+    """Yield the voxels in stored order, scaled as the header says (float64 where it does)."""
+    left = math.prod(array.shape)
+    try:
+        with _opened(path) as stream:
+            _fill_up(stream, memoryview(bytearray(array.offset)))
+            while left:
+                block = np.empty(min(left, BLOCK), array.dtype)
+                if _fill_up(stream, memoryview(block).cast("B")) < block.nbytes:
+                    raise EOFError("voxels are missing at the end")
+                left -= block.size
+                yield _scaled(block, float(array.slope), float(array.inter))
+            stream.read(1)  # gzip compares its checksum when it comes to the end
+    except FAULTS as error:
+        raise RadprobeError(path, f"is damaged or cut off ({error})", REMEDY) from None
+
+
+def _scaled(block: np.ndarray, slope: float, inter: float) -> np.ndarray:
+    return block if slope == 1 and inter == 0 else block * slope + inter
