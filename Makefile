@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo study real test test-fast lint lock schema golden clean
+.PHONY: setup demo study real test test-fast lint lock schema datasets-table golden clean
 
 setup: .venv/ready
 
@@ -44,6 +44,9 @@ lint: setup
 
 schema: setup          ## workflow/schemas from the typed params
 	$(BIN)/radprobe schema > workflow/schemas/params.schema.json
+
+datasets-table: setup  ## docs/datasets.md from the catalog
+	$(BIN)/radprobe datasets --markdown > docs/datasets.md
 
 golden: setup          ## tests/golden.json anew, after a VERSION was bumped
 	$(BIN)/python tests/test_golden.py

@@ -381,15 +381,19 @@ class Split:
 
 @dataclass
 class LeakCertificate:
-    """What was compared across parts and what overlaps. Every training rule takes it as input."""
+    """What was compared across parts, what overlaps and what looks the same. Every training rule takes it as input."""
 
     KIND: ClassVar[str] = "leaks"
     compared: dict[str, Any]
-    overlaps: list[dict[str, Any]]  # empty, or the stage has failed
+    overlaps: list[dict[str, Any]]  # empty, or the stage has failed: kind, what, samples, parts, cases
+    excepted: list[dict[str, Any]] = field(default_factory=list)  # the same, each with the reason that params give
+    unused: list[dict[str, Any]] = field(default_factory=list)  # exceptions of params that nothing needs
+    near: list[dict[str, Any]] = field(default_factory=list)  # pairs: cases, samples, parts, correlation, pairs, change
+    near_test_samples: list[str] = field(default_factory=list)  # of the test cases that `near` names
 
     def save(self, folder: Path, spec: str) -> None:
         """Write leaks.json."""
-        seal(folder, self.KIND, spec, {"compared": self.compared, "overlaps": self.overlaps}, [])
+        seal(folder, self.KIND, spec, vars(self), [])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

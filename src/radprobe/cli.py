@@ -108,6 +108,22 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command()
+def datasets(
+    dataset: Annotated[str | None, typer.Argument(help="All facts of this one, with links.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/datasets.md instead.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """List the datasets: what is here, what can be downloaded, what needs registration."""
+    listing = _stage("datasets")
+    if markdown:
+        print(listing.markdown(), end="")
+    elif dataset:
+        listing.facts(Study(params), dataset)
+    else:
+        listing.run(Study(params))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
     from radprobe.params import schema as text

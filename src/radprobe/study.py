@@ -141,10 +141,10 @@ class Study:
         if choice.folder:
             return _own_dataset(name, choice.folder)
         entry = _known(name, catalog.datasets(), "datasets")
-        update: dict[str, Any] = {"intensity": choice.intensity} if choice.intensity else {}
+        update = {"slices": choice.slices, "intensity": choice.intensity, "size": choice.size}
         if choice.classes:
             update["classes"] = _known(choice.classes, entry.class_sets, f"datasets.{name}.classes")
-        return entry.model_copy(update={"slices": choice.slices, **update})
+        return entry.model_copy(update={key: value for key, value in update.items() if value is not None})
 
     def backbone(self, name: str) -> Backbone:
         """Return the entry of a catalog id, of an own id, or of the random twin `random:<id>`."""

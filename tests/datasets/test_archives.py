@@ -105,6 +105,7 @@ PARTS = st.sampled_from(
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join) | st.text(max_size=40)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @settings(max_examples=150, deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=4), form=st.sampled_from(FORMATS))
 def test_no_name_writes_outside_the_folder(names, form):

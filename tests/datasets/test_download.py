@@ -1,108 +1,14 @@
 import hashlib
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import BODY
 
 from radprobe.catalog import Download
 from radprobe.datasets import download
 from radprobe.datasets.download import fetch
 from radprobe.files import RadprobeError, write_json
 
-BODY = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(BODY).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves BODY under any path; a test changes how. `answers` is spent one by one, then all is well."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.answers, self.requests, self.sent = BODY, [], [], 0
-        self.ranges, self.headers, self.etag, self.length = True, {}, '"one"', True
-
-    def handle_error(self, request, client_address):
-        """A client that hangs up is part of the tests."""
-
-    def url(self, path="file.bin"):
-        return f"http://127.0.0.1:{self.server_port}/{path}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        server = self.server
-        server.requests.append((self.path, dict(self.headers)))
-        if self.path.startswith("/missing"):
-            return self.reply(404)
-        answer = server.answers.pop(0) if server.answers else None
-        if isinstance(answer, int):
-            return self.reply(answer)
-        if isinstance(answer, str):
-            return self.reply(302, {"Location": answer})
-        first = self.first_byte()
-        if first is not None and first >= len(server.body):
-            return self.reply(416, {"Content-Range": f"bytes */{len(server.body)}"})
-        self.send_body(first, answer)
-
-    def first_byte(self):
-        asked = self.headers.get("Range")
-        if not asked or not self.server.ranges or self.headers.get("If-Range", self.server.etag) != self.server.etag:
-            return None
-        return int(asked.removeprefix("bytes=").removesuffix("-"))
-
-    def send_body(self, first, trouble):
-        server, body = self.server, self.server.body
-        self.send_response(200 if first is None else 206)
-        if first is not None:
-            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
-        if server.length:
-            self.send_header("Content-Length", str(len(body) - (first or 0)))
-        if server.etag:
-            self.send_header("ETag", server.etag)
-        for name, value in server.headers.items():
-            self.send_header(name, value)
-        self.send_header("Connection", "close")
-        self.end_headers()
-        rest = body[first or 0 :]
-        if trouble:
-            rest = rest[: trouble.get("bytes", len(rest))]
-        for start in range(0, len(rest), 65536):
-            self.wfile.write(rest[start : start + 65536])
-            server.sent += len(rest[start : start + 65536])
-            time.sleep(trouble.get("slow", 0) if trouble else 0)
-        if trouble and "stall" in trouble:
-            self.wfile.flush()
-            time.sleep(trouble["stall"])
-        self.close_connection = True
-
-    def reply(self, status, headers=()):
-        self.send_response(status)
-        for name, value in dict(headers).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    served = Server()
-    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield served
-    served.shutdown()
-    thread.join()
-    served.server_close()
 
 
 def wanted(*urls, **facts):
@@ -263,12 +169,8 @@ def test_a_wrong_file_fails_says_both_values_and_leaves_nothing(server, tmp_path
 
 
 def test_a_wrong_file_from_the_first_url_leads_to_the_next(server, tmp_path):
-    other = Server()
-    other.body = BODY[::-1]
-    threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    assert fetch(wanted(other.url(), server.url(), sha256=SHA256), tmp_path).url == server.url()
-    other.shutdown()
-    other.server_close()
+    server.bodies["/bad"] = BODY[::-1]
+    assert fetch(wanted(server.url("bad"), server.url(), sha256=SHA256), tmp_path).url == server.url()
 
 
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/file.bin"])

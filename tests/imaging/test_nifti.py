@@ -60,7 +60,7 @@ def test_scaling_is_applied_and_rounded(tmp_path, dtype, slope, inter, seed):
     path = write(tmp_path / "volume.nii.gz", values, slope=slope, inter=inter)
     expected = nibabel.load(path).get_fdata()
     read = reading.read_volume(path).values
-    assert read.dtype == reading.probe(path).dtype == np.int16
+    assert read.dtype == reading.probe(path).dtype
     assert np.abs(read - expected).max() <= 0.5 + 1e-3  # ties fall to either side: float32 and float64 differ
 
 
@@ -83,7 +83,7 @@ def test_labels_are_read_whatever_their_type(tmp_path):
 
 def test_peak_memory_is_the_volume_and_a_block(tmp_path, monkeypatch):
     values = np.random.default_rng(0).integers(-900, 900, (256, 256, 100)).astype(np.int16)
-    monkeypatch.setattr(nifti, "BLOCK", 250_000)
+    monkeypatch.setattr(nifti, "BLOCK", 100_000)
     for dtype, slope, path in (("<i2", None, "a.nii.gz"), ("<i2", 2.0, "b.nii.gz"), ("<f4", None, "c.nii")):
         path = write(tmp_path / path, values.astype(dtype), slope=slope, inter=None if slope is None else 1)
         tracemalloc.start()
@@ -183,3 +183,13 @@ def test_a_volume_scaled_to_one_is_refused_and_not_rounded_to_nothing(tmp_path):
     values = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
     with pytest.raises(RadprobeError, match="fractions"):
         reading.read_volume(write(tmp_path / "volume.nii", values))
+
+
+@pytest.mark.parametrize("largest", [0.4, 1, 60, 1e6])
+def test_values_without_a_unit_are_brought_to_16_bits_and_keep_their_proportions(tmp_path, largest):
+    values = (np.random.default_rng(0).random((5, 6, 7)) * largest).astype(np.float32)
+    read = reading.read_volume(write(tmp_path / "volume.nii.gz", values), relative=True).values
+    assert (read.dtype, read.max()) == (np.int16, 32767)
+    np.testing.assert_allclose(read / 32767, values / values.max(), atol=1e-4)
+    whole = np.rint(values * 9000 / largest)
+    np.testing.assert_array_equal(reading.read_volume(write(tmp_path / "w.nii", whole), relative=True).values, whole)

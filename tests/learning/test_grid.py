@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.testing import assert_close
 
 from radprobe.learning import grid
@@ -20,7 +20,7 @@ def data(n=50, blocks=4, width=5, classes=3, unknown=0.0, seed=0, patch=True):
     return tokens, mean if patch else None, y
 
 
-def alone(tokens, mean, y, recipe, epochs, batch_size, seed):
+def alone(tokens, mean, y, recipe, epochs, batch_size, seed, exclusive=False):
     """One head trained by torch.optim.SGD and autograd."""
     x = tokens[:, -recipe.blocks :].flatten(1)
     x = (torch.cat([x, mean], 1) if recipe.patch_mean else x).float()
@@ -36,11 +36,25 @@ def alone(tokens, mean, y, recipe, epochs, batch_size, seed):
         for batch in torch.randperm(len(y), generator=order).split(batch_size):
             known = ~y[batch].isnan()
             loss = binary_cross_entropy_with_logits(layer(x[batch]), y[batch].nan_to_num(), reduction="none")
+            total = (loss * known).sum() / len(batch)
+            if exclusive:
+                total = cross_entropy(layer(x[batch]), y[batch].argmax(1))
             sgd.zero_grad()
-            ((loss * known).sum() / len(batch)).backward()
+            total.backward()
             sgd.step()
             schedule.step()
     return layer
+
+
+def test_of_exclusive_classes_the_loss_is_the_cross_entropy():
+    tokens, mean, y = data()
+    one_hot = torch.nn.functional.one_hot(y.sum(1).long() % 3, 3).float()
+    table = grid.Table.of(tokens, mean)
+    recipe = grid.Recipe(4, True, 0.05)
+    (head,) = grid.fit(table, one_hot, [recipe], 6, 16, seed=5, exclusive=True)
+    layer = alone(tokens, mean, one_hot, recipe, 6, 16, seed=5, exclusive=True)
+    assert_close(head.weight, layer.weight.detach(), atol=1e-5, rtol=1e-5)
+    assert_close(head.bias, layer.bias.detach(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("unknown", [0.0, 0.3])

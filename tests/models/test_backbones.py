@@ -146,6 +146,17 @@ def test_only_relative_intensity_matters(scale, shift):
     assert_close(ENCODER.normalise(images * scale + shift), ENCODER.normalise(images), atol=1e-5, rtol=0)
 
 
+def test_a_range_of_grey_values_is_cut_and_becomes_0_to_1():
+    images = torch.tensor([[-2000, -1024, -212, 600, 3000]], dtype=torch.int16).repeat(2, 5, 1)
+    images[1] = images[1] // 2
+    ranges = torch.tensor([[-1024.0, 600.0], [-512.0, 300.0]])
+    found = ENCODER.normalise(images, ranges) * ENCODER.std + ENCODER.mean
+    expected = torch.tensor([0, 0, 0.5, 1, 1]).expand(2, 1, 5, 5)
+    resized = torch.nn.functional.interpolate(expected, (160, 160), mode="bilinear", antialias=True)
+    assert_close(found, resized.expand(2, 3, 160, 160), atol=1e-5, rtol=0)
+    assert_close(ENCODER.normalise(images[:1], torch.tensor([[5.0, 5.0]])), ENCODER.normalise(torch.zeros(1, 5, 5)))
+
+
 def test_a_sample_does_not_depend_on_its_batch():
     images = pixels(5)
     assert_close(ENCODER(images).cls[3], ENCODER(images[3:4]).cls[0], atol=1e-5, rtol=1e-5)

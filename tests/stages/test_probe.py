@@ -139,3 +139,48 @@ def test_it_needs_neither_timm_nor_monai():
     code = "import sys, radprobe.stages.probe; print([n for n in ('timm', 'monai', 'torchvision') if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_volume_is_the_mean_of_its_slices_and_gives_one_score(tmp_path):
+    s, step = made(tmp_path)
+    source = step.need("prepare").folder
+    index = artifacts.Index.load(source)
+    index.table["volume_id"] = [f"patient{row // 8:03d}" for row in range(N)]  # neighbours in part as in volume
+    index.table["patient_id"] = index.table["volume_id"]
+    for name in CLASSES:
+        index.table[f"label:{name}"] = [float(row // 32 % 2) for row in range(N)]
+    index.save(source, step.need("prepare").spec)
+    parts = [PARTS[row // 8 % 4] for row in range(N)]
+    split = index.table[["sample_id", "patient_id"]].assign(part=parts)
+    artifacts.Split(split, list(CLASSES)).save(step.need("split").folder, step.need("split").spec)
+    probe.run(s, step)
+    found = Predictions.load(step.folder).table
+    test = found[(found["protocol"] == "knn") & (found["part"] == "test")]
+    assert test["sample_id"].tolist() == [f"patient{row:03d}" for row in range(N // 8) if PARTS[row % 4] == "test"]
+    features = artifacts.Embeddings.load(step.need("embed").folder).cls[:, -1].astype(np.float32)
+    volumes = features.reshape(N // 8, 8, -1).mean(1)
+    volumes /= np.linalg.norm(volumes, axis=1, keepdims=True)
+    fitted = np.array([PARTS[row % 4] != "test" for row in range(N // 8)])
+    k = Predictions.load(step.folder).facts["protocols"]["knn"]["chosen"]["k"]
+    labels = np.array([row // 4 % 2 for row in range(N // 8)])
+    for query, score in zip(volumes[[PARTS[row % 4] == "test" for row in range(N // 8)]], test["score:a"], strict=True):
+        similarity = volumes[fitted] @ query
+        near = np.argsort(-similarity)[:k]
+        weight = np.exp(similarity[near] / 0.07)
+        assert score == pytest.approx((weight * labels[fitted][near]).sum() / weight.sum(), abs=1e-3)
+
+
+def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_path):
+    def one_hot(labels):
+        labels[:, 1] = 1 - labels[:, 0]
+        return labels
+
+    s, step = made(tmp_path, one_hot)
+    step.knobs["task"] = "multiclass"
+    probe.run(s, step)
+    found = Predictions.load(step.folder)
+    assert list(found.table["protocol"].unique()) == ["knn", "linear"]  # ML-kNN is for many labels
+    linear = found.table[found.table["protocol"] == "linear"]
+    scores = linear[[f"score:{name}" for name in CLASSES]].to_numpy()
+    np.testing.assert_allclose(np.exp(scores).sum(1), 1)
+    assert roc_auc_score(linear["target:a"], linear["score:a"]) > 0.75

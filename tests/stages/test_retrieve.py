@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from safetensors.torch import save_file
 
 from radprobe import catalog, files
 from radprobe.artifacts import RawManifest, Weights
+from radprobe.catalog import Download
 from radprobe.datasets import montgomery
 from radprobe.files import RadprobeError
 from radprobe.models.weights import architecture
@@ -14,9 +17,10 @@ from radprobe.stages import retrieve
 from radprobe.study import Study
 
 
-def study(tmp_path, dataset="montgomery", **choice):
+def study(tmp_path, dataset="montgomery", download=False, **choice):
     paths = {"root": str(tmp_path), "raw": "raw"}
-    return Study({"study": "s", "paths": paths, "datasets": {dataset: choice}, "backbones": ["test_vit"]})
+    params = {"study": "s", "paths": paths, "datasets": {dataset: choice}, "backbones": ["test_vit"]}
+    return Study({**params, "download": download})
 
 
 def retrieved(study, dataset="montgomery"):
@@ -112,6 +116,78 @@ def test_what_is_wrong_with_the_tables_is_said_before_anything_is_hashed(tmp_pat
     monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("hashed"))
     with pytest.raises(RadprobeError, match="lacks the columns Finding Labels"):
         retrieve.run(chosen, step)
+
+
+@pytest.fixture
+def open_montgomery(server, tmp_path, monkeypatch):
+    """The catalog's Montgomery, with a server on this machine as its publisher."""
+    known = catalog.datasets()
+    montgomery.phantom(tmp_path / "site", known["montgomery"], 9, 0)
+    (tmp_path / "site/MontgomerySet/PHANTOM.json").unlink()
+    packed = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "site")
+    server.bodies["/set.zip"] = Path(packed).read_bytes()
+    item = Download(file="set.zip", urls=[server.url("set.zip")], sha256=files.sha256(Path(packed)))
+    entry = known["montgomery"].model_copy(update={"downloads": [item]})
+    monkeypatch.setattr(catalog, "datasets", lambda: {**known, "montgomery": entry})
+    return entry
+
+
+def test_an_open_set_is_downloaded_when_params_say_so(server, open_montgomery, tmp_path):
+    assert "download: true" in study(tmp_path, allow_missing=True).missing[0].remedy
+    chosen = study(tmp_path, allow_missing=True, download=True)
+    assert not chosen.missing
+    manifest = retrieved(chosen)
+    assert (manifest.source, manifest.variant, len(manifest.table)) == ("download", "official", 27)
+    (item,) = open_montgomery.downloads
+    record = {"url": item.urls[0], "bytes": len(server.bodies["/set.zip"]), "sha256": item.sha256}
+    assert manifest.facts["downloads"] == {"set.zip": record}
+    retrieved(chosen)
+    assert len(server.requests) == 1
+    assert retrieved(study(tmp_path, allow_missing=True)).source == "download"  # it is here now
+
+
+def test_a_download_that_failed_leaves_the_dataset_missing_and_says_so(server, open_montgomery, tmp_path):
+    chosen = study(tmp_path, allow_missing=True, download=True)
+    step = chosen.step("retrieve", "montgomery")
+    server.answers = [404]
+    with pytest.raises(RadprobeError, match="404") as error:
+        retrieve.run(chosen, step)
+    assert str(chosen.raw_folder("montgomery")) in error.value.remedy
+    assert "is not finished" in study(tmp_path, allow_missing=True).missing[0].why
+    retrieve.run(chosen, step)
+    assert RawManifest.load(step.folder).source == "download"
+
+
+def test_a_download_that_is_not_the_whole_dataset_says_what_else_to_put_there(server, open_montgomery, tmp_path):
+    packed = tmp_path / "other/CXR_png"
+    packed.mkdir(parents=True)
+    (packed / "a.png").write_bytes(b"x")
+    other = Path(shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "other"))
+    server.bodies["/set.zip"] = other.read_bytes()
+    open_montgomery.downloads[0] = open_montgomery.downloads[0].model_copy(update={"sha256": None})
+    chosen = study(tmp_path, download=True)
+    for _ in range(2):
+        with pytest.raises(RadprobeError, match="not the whole dataset") as error:
+            retrieve.run(chosen, chosen.step("retrieve", "montgomery"))
+        assert open_montgomery.layout in error.value.remedy
+    assert len(server.requests) == 1
+
+
+def test_an_archive_that_nobody_unpacked_is_seen(tmp_path):
+    montgomery.phantom(tmp_path / "raw/montgomery", catalog.datasets()["montgomery"], 1, 0)
+    chosen = study(tmp_path)
+    step = chosen.step("retrieve", "montgomery")
+    shutil.rmtree(tmp_path / "raw/montgomery/MontgomerySet")
+    (tmp_path / "raw/montgomery/NLM-MontgomeryCXRSet.zip").write_bytes(b"x")
+    with pytest.raises(RadprobeError, match=r"only NLM-MontgomeryCXRSet\.zip: not unpacked"):
+        retrieve.run(chosen, step)
+
+
+def test_a_gated_set_says_where_to_register_under_which_terms_and_where_to_put_it(tmp_path):
+    (missing,) = (one for one in study(tmp_path, "btcv", download=True).missing if one.kind == "dataset")
+    entry = catalog.datasets()["btcv"]
+    for needed in ("register", *entry.urls, entry.licence, entry.layout, str(tmp_path / "raw/btcv")):
+        assert needed in missing.remedy
 
 
 def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_path):

@@ -32,7 +32,9 @@ def acquire(entry: Dataset, raw: Path) -> None:
 
 def _acquire(entry: Dataset, raw: Path) -> None:
     begun, done = raw / DOWNLOADING, raw / DOWNLOADED
-    record = _record(begun) or _record(done)
+    if done.is_file():
+        done.replace(begun)  # there is one record
+    record = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else {}
     files.write_json(begun, record)
     check_space(raw, sum(_to_come(item, raw) for item in entry.downloads))
     for item in entry.downloads:
@@ -53,10 +55,6 @@ def _acquire(entry: Dataset, raw: Path) -> None:
     if archives:
         freed = size(sum(path.stat().st_size for path in archives))
         say(f"{raw}: {len(archives)} archive(s) are unpacked and not needed any more; removing them frees {freed}")
-
-
-def _record(path: Path) -> dict[str, dict]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _to_come(item: Download, raw: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import Dataset, Window
 from radprobe.datasets import raw
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading, resize, volumes
@@ -115,7 +115,8 @@ def _film(picture: Picture, entry: Dataset, side: int) -> Decoded:
 
 
 def _decode_volume(picture: Picture, entry: Dataset, side: int) -> Decoded:
-    volume = reading.read_volume(picture.image)
+    # only a window is stated in the unit of the values (CT); percentiles and extremes mean the same at any scale
+    volume = reading.read_volume(picture.image, relative=not isinstance(entry.intensity, Window))
     slicing = Slicing.of(volume.affine, entry.slices)
     cut = slicing.cut(volume.values)
     images = [resize.resize_image(cut[row.slice], side) for row in picture.rows]

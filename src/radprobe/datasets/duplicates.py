@@ -254,7 +254,7 @@ def confirmed(pairs: Pairs, thumbs: torch.Tensor, images: np.ndarray, rows: np.n
         for start in range(0, len(pairs), PAIRS):
             chosen = slice(start, start + PAIRS)
             a, b = (
-                thumbs[which[chosen]] if side <= THUMB else thumbnails(images[rows[which[chosen]]], side)
+                thumbs[which[chosen]] if side <= THUMB else thumbnails(images[rows[which[chosen].numpy()]], side)
                 for which in (pairs.a, pairs.b)
             )
             b = torch.where(pairs.mirrored[chosen, None, None], b.flip(-1), b)

@@ -32,8 +32,9 @@ def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[di
     of them, first those of train), parts (of each sample) and cases. Identical pictures of the same cases are one entry,
     `whole` where the cases have no other (blank ones left aside). `allowed` holds exceptions, each with samples (sample
     or case ids) and a reason: an overlap whose samples one of them names all moves to `excepted`. `near` has one entry
-    per pair of cases that look the same. Patients, studies and volumes are those of the Index, whatever the Split says.
-    Raises RadprobeError where an exception has no reason or names fewer than two.
+    per pair of cases that look the same; it is searched where nothing overlaps. Patients, studies and volumes are those
+    of the Index, whatever the Split says; `meta:study` must be unique in the dataset, not only for its patient.
+    Raises RadprobeError where an exception has no reason.
     """
     _check_exceptions(allowed)
     rows = _rows(index, split)
@@ -44,7 +45,9 @@ def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[di
     kept, excepted, unused = _except(overlaps, allowed, rows)
     near = _near(rows, pictures, images)
     certificate = LeakCertificate(_compared(rows, pictures, images), kept, excepted, unused, near)
-    in_test = {case for entry in near for case, part in zip(entry["cases"], entry["parts"], strict=True) if part == "test"}
+    in_test = {
+        case for entry in near for case, part in zip(entry["cases"], entry["parts"], strict=True) if part == "test"
+    }
     leaky = rows["volume"].isin(in_test) & (rows["part"] == "test")
     certificate.near_test_samples = sorted(rows.loc[leaky, "sample"])
     return certificate
@@ -90,10 +93,9 @@ class Pictures:
 
 def scan(images: np.ndarray, rows: np.ndarray) -> Pictures:
     """Read the pictures `rows` of images [n, H, W] once, a batch at a time; about 4 KB stay in memory for each."""
-    digests, blank = [], np.zeros(len(rows), bool)
+    digests, blank = np.empty(len(rows), object), np.zeros(len(rows), bool)
     thumbs = torch.zeros((len(rows), duplicates.THUMB, duplicates.THUMB), dtype=torch.int8)
     order = np.argsort(rows, kind="stable")  # as they lie on disk
-    digests = np.empty(len(rows), object)
     starts = range(0, len(rows), BATCH)
     for start in track(starts, "compare pictures (batches)", len(starts)):
         places = order[start : start + BATCH]
@@ -136,7 +138,9 @@ def _identical(rows: pd.DataFrame) -> list[dict[str, Any]]:
     entries = []
     for cases, groups in together.items():
         entry = _overlap("pixels", groups[0]["pixels"].iloc[0], pd.concat(groups).sort_index())
-        entries.append({**entry, "pictures": len(groups), "whole": len(entry["samples"]) == int(size[list(cases)].sum())})
+        entries.append(
+            {**entry, "pictures": len(groups), "whole": len(entry["samples"]) == int(size[list(cases)].sum())}
+        )
     return entries
 
 
@@ -144,12 +148,10 @@ def _identical(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _check_exceptions(allowed: Sequence[dict[str, Any]]) -> None:
-    for number, exception in enumerate(allowed):
-        where = f"params: datasets.<id>.leaks_allowed[{number}]"
-        if not str(exception["reason"]).strip():
+    for exception in allowed:
+        if not exception["reason"].strip():
+            where = f"params: leaks_allowed of {', '.join(exception['samples'])}"
             raise RadprobeError(where, "has no reason", "say why this overlap is harmless: the report repeats it")
-        if len(set(exception["samples"])) < 2 and not exception["samples"]:
-            raise RadprobeError(where, "names no sample", "name the samples that may be shared, as the error does")
 
 
 def _except(

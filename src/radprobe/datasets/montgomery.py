@@ -32,17 +32,7 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     rows = [{"sample_id": film.stem, "patient_id": film.stem, "image": f"{FILMS}/{film.name}"} for film in films]
     for row, film in zip(rows, films, strict=True):
         row["masks"] = [_mask(layout, entry, name, film) for name in entry.classes]
-    phantom = raw.is_phantom(layout)
-    listed = len(films) if phantom else max(entry.published.samples, len(films))
-    absent = listed - len(films)
-    if absent and not allow_missing:
-        raise RadprobeError(
-            layout.root / FILMS,
-            f"holds {len(films)} of {listed} films",
-            "complete the copy, or accept a partial one: datasets.montgomery.allow_missing: true",
-        )
-    facts = {"partial": absent > 0, "n_listed": listed, "n_absent": absent, "phantom": phantom}
-    return raw.index(entry, rows, facts)
+    return raw.index(entry, rows, raw.coverage(layout, entry, len(films), allow_missing))
 
 
 def _mask(layout: Layout, entry: Dataset, name: str, film: Path) -> str:

@@ -82,10 +82,7 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
 
 
 def _read_table(path: Path, classes: list[str]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:  # empty, a quote left open, another encoding
-        raise RadprobeError(path, f"is no CSV table ({error})", "put the publisher's label table there") from None
+    table = raw.read_table(path)
     table = table.rename(columns={"Patient Sex": "Patient Gender"})  # the name in some releases
     if absent := [name for name in COLUMNS if name not in table]:
         raise RadprobeError(path, f"lacks the columns {', '.join(absent)}", "put the publisher's label table there")

@@ -68,7 +68,8 @@ ABDOMEN = {
 SAME = {"postcava": "inferior vena cava"}  # as AMOS calls it
 TRUNK = Organ((0, 0, 0), (0.88, 0.66, 20), 40)
 SPINE = Organ((0, -0.42, 0), (0.14, 0.14, 20), 560, 80, 10)
-SKIN, AIR, FAT = 0.94, -1000, -100
+SKIN = (0.86, 0.96)  # where the fat under it ends, as a share of the trunk's radii
+AIR, FAT = -1000, -100
 
 CHEST = {  # arbitrary units of an MRI, blood bright
     "right ventricle": Organ((0.18, 0.28, -0.10), (0.26, 0.20, 0.70), 330, 40, 14),
@@ -90,7 +91,7 @@ class _Drawing:
 
     def __init__(self, shape: tuple[int, int, int], background: float, rng: np.random.Generator):
         axes = [(np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1 for side in shape]
-        shift, scale = (rng.uniform(*span, 3).astype(np.float32) for span in ((-0.03, 0.03), (0.97, 1.06)))
+        shift, scale = (rng.uniform(*span, 3).astype(np.float32) for span in ((-0.05, 0.05), (0.92, 1.06)))
         self.grid = np.meshgrid(
             *((axis - shift[k]) / scale[k] for k, axis in enumerate(axes)), indexing="ij", sparse=True
         )
@@ -118,6 +119,12 @@ class _Drawing:
         radii = tuple(radius * self.rng.uniform(0.92, 1.10) for radius in organ.radii)
         self.add(replace(organ, centre=centre, radii=radii, value=organ.value * self.rng.uniform(0.97, 1.03)), label)
 
+    def add_clutter(self, n: int, low: float, high: float) -> None:
+        """Draw `n` small things without a label anywhere in the middle: bowel, vessels. They differ most by patient."""
+        for _ in range(n):
+            centre, radii = self.rng.uniform(-0.6, 0.6, 3) * (1, 0.7, 1.5), self.rng.uniform(0.05, 0.16, 3) * (1, 1, 3)
+            self.add(Organ(tuple(centre.tolist()), tuple(radii.tolist()), self.rng.uniform(low, high)))
+
     def noisy(self, sigma: float) -> np.ndarray:
         """Return the values with noise."""
         return self.values + self.rng.normal(0, sigma, self.values.shape).astype(np.float32)
@@ -128,7 +135,8 @@ def abdomen(shape: tuple[int, int, int], classes: list[str], rng: np.random.Gene
     number = {SAME.get(name, name): label for label, name in enumerate(classes, 1)}
     drawing = _Drawing(shape, AIR, rng)
     drawing.add(replace(TRUNK, value=FAT))
-    drawing.add(TRUNK, size=SKIN)
+    drawing.add(TRUNK, size=rng.uniform(*SKIN))
+    drawing.add_clutter(40, -140, 110)
     drawing.add(SPINE)
     for name, organ in ABDOMEN.items():
         drawing.add_varied(organ, number.get(name, 0))
@@ -139,6 +147,7 @@ def heart(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[np.nda
     """Draw an MRI of the chest: arbitrary units float32 [X, Y, Z], another scale each time; the left atrium is 1."""
     drawing = _Drawing(shape, 5, rng)
     drawing.add(replace(TRUNK, value=180))
+    drawing.add_clutter(30, 90, 240)
     for organ in (*LUNGS, *CHEST.values()):
         drawing.add_varied(organ, int(organ is CHEST["left atrium"]))
     return np.abs(drawing.noisy(14)) * np.float32(rng.uniform(0.3, 4)), drawing.labels
@@ -147,6 +156,7 @@ def heart(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[np.nda
 def hippocampus(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw a cropped MRI: arbitrary units float32 [X, Y, Z], the hippocampus darker: 1 anterior, 2 posterior."""
     drawing = _Drawing(shape, 620, rng)
+    drawing.add_clutter(20, 520, 700)
     for label, organ in enumerate(TEMPORAL_LOBE.values(), 1):
         drawing.add_varied(organ, label)
     return np.abs(drawing.noisy(40)) * np.float32(rng.uniform(0.8, 3)), drawing.labels

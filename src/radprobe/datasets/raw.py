@@ -2,9 +2,10 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from radprobe.files import RadprobeError, digest
 from radprobe.imaging import reading
 from radprobe.imaging.volumes import Slicing
 
+WORDS = {"samples": "images", "cases": "labelled volumes"}
 IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz"}
 
 
@@ -75,16 +77,18 @@ def ids(names: list[str]) -> dict[str, str]:
     return {name: text if times[text.lower()] == 1 else f"{text}-{digest(name)}" for name, text in plain.items()}
 
 
-def coverage(layout: Layout, entry: Dataset, here: int, allow_missing: bool) -> dict[str, Any]:
-    """Return the facts on how many of the published samples are here; of a phantom that is all.
+def coverage(
+    layout: Layout, entry: Dataset, here: int, allow_missing: bool, of: Literal["samples", "cases"] = "samples"
+) -> dict[str, Any]:
+    """Return the facts on how many of the published samples (or cases: volumes) are here; of a phantom that is all.
 
     Raises RadprobeError where some are absent, unless `allow_missing`.
     """
     phantom = is_phantom(layout)
-    listed = here if phantom else max(entry.published.samples, here)
+    listed = here if phantom else max(getattr(entry.published, of), here)
     if here < listed and not allow_missing:
         remedy = f"complete the copy, or accept a partial one: datasets.{entry.id}.allow_missing: true"
-        raise RadprobeError(layout.root, f"holds {here:,} of {listed:,} images", remedy)
+        raise RadprobeError(layout.root, f"holds {here:,} of {listed:,} {WORDS[of]}", remedy)
     return {"partial": here < listed, "n_listed": listed, "n_absent": listed - here, "phantom": phantom}
 
 
@@ -104,7 +108,7 @@ def slices(root: Path, image: Path, slicing: str, **row: Any) -> list[dict[str, 
     return [{**row, **place, "sample_id": f"{row['volume_id']}_{k:04d}", "slice": k} for k in range(n)]
 
 
-def volumes(folder: Path, name: str = r"(.+)") -> dict[str, Path]:
+def volumes(folder: Path, name: str = r"(.+?)") -> dict[str, Path]:
     """Return the NIfTI volumes that lie directly in `folder`, case -> file.
 
     `name` is the pattern of the file names without suffix; its group is the case. nnU-Net's conversions add the channel
@@ -138,18 +142,11 @@ def labelled_volumes(
 
     Raises RadprobeError where volumes of the published number are absent, unless `allow_missing`.
     """
-    phantom = is_phantom(layout)
-    listed = len(found) if phantom else max(entry.published.cases, len(found))
-    absent = listed - len(found)
-    if absent and not allow_missing:
-        reason = f"holds {len(found)} of {listed} labelled volumes"
-        remedy = f"complete the copy, or accept a partial one: datasets.{entry.id}.allow_missing: true"
-        raise RadprobeError(layout.root, reason, remedy)
+    whole = coverage(layout, entry, len(found), allow_missing, "cases")
     rows = []
     for case, image, label in found:
         masks = [label.relative_to(layout.root).as_posix()]
         rows += slices(layout.root, image, entry.slices, volume_id=case, patient_id=case, masks=masks)
-    whole = {"partial": absent > 0, "n_listed": listed, "n_absent": absent, "phantom": phantom}
     return index(entry, rows, {**whole, **facts})
 
 

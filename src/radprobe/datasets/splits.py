@@ -201,10 +201,9 @@ def against_published(split: Split, index: Index, published: Published | None) -
 
     They must where the copy is complete, nothing was left out, and the split is the study's.
     """
-    expected = published.parts if published else {}
-    facts, recipe = index.facts, split.facts["recipe"]["recipe"]
+    expected, facts = published.parts if published else {}, index.facts
     whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or facts.get("quarantine"))
-    if not expected or not whole or recipe == "stratified":
+    if not expected or not whole or split.facts["name"] != "study":
         return {"parts": expected, "equal": None}
     return {"parts": expected, "equal": {part: split.facts["parts"][part]["cases"] for part in expected} == expected}
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import REMEDY, Header, native
+from radprobe.imaging.values import Header, foreign, native
 
 IMAGE = "cjdata/image"
 OLD = b"MATLAB 5.0 MAT-file"
@@ -36,11 +36,8 @@ def _image(path: Path) -> Iterator[h5py.Dataset]:
         if handle.read(len(OLD)) == OLD:
             remedy = "take the figshare download (v7.3), or in MATLAB: load it, save(name, 'cjdata', '-v7.3')"
             raise RadprobeError(path, "is a MATLAB v5 file, not v7.3 (HDF5)", remedy)
-    try:
-        with h5py.File(path, "r") as content:
-            image = content.get(IMAGE)
-            if not isinstance(image, h5py.Dataset) or image.ndim != 2 or image.dtype.kind not in "iuf":
-                raise RadprobeError(path, f"holds no image {IMAGE}", "it must be of figshare 1512427")
-            yield image
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise RadprobeError(path, f"is damaged or no MATLAB v7.3 file ({error})", REMEDY) from None
+    with foreign(path, "is damaged or no MATLAB v7.3 file"), h5py.File(path, "r") as content:
+        image = content.get(IMAGE)
+        if not isinstance(image, h5py.Dataset) or image.ndim != 2 or image.dtype.kind not in "iuf":
+            raise RadprobeError(path, f"holds no image {IMAGE}", "it must be of figshare 1512427")
+        yield image

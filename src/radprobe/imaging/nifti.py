@@ -11,18 +11,16 @@ from typing import BinaryIO
 
 import nibabel
 import numpy as np
-from isal import igzip_lib, isal_zlib
+from isal import igzip_lib
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import REMEDY, Header, Labels, Native, Volume, check_spacing
+from radprobe.imaging.values import REMEDY, Header, Labels, Native, Volume, check_spacing, foreign
 
 SUFFIXES = (".nii", ".nii.gz")
-BLOCK = 4_000_000  # voxels that are converted at a time
+BLOCK = 1_000_000  # voxels that are converted at a time
 NIFTI2 = 540  # bytes of its header
 CHUNK = 1 << 20  # compressed bytes that are read at a time
 GZIP = b"\x1f\x8b"
-FAULTS = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError, ValueError)
-FAULTS = (*FAULTS, struct.error, isal_zlib.error, igzip_lib.error)
 
 
 def is_nifti(path: Path) -> bool:
@@ -39,27 +37,33 @@ def probe(path: Path) -> Header:
     return Header(_shape(image), _dtype(image), _spacing(image), image.affine)
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, relative: bool = False) -> Volume:
     """Read a volume as stored, with the header's scaling applied: values [X, Y, Z] uint8 or int16.
 
+    `relative` grey values (MR: the unit means nothing) that 16 bits cannot hold, or that are fine fractions, are
+    multiplied so that they fill 16 bits; 0 stays 0.
     Which of qform, sform and pixdim gives the affine is nibabel's rule. Peak memory is the volume itself and a block.
     Raises RadprobeError as `probe` does, and on NaN, infinite values, and values that 16 bits cannot hold.
     """
     image = _load(path)
-    return Volume(_fill(path, image, Native(), _dtype(image)), image.affine, _spacing(image))
+    taking = Native()
+    values = _fill(path, image, taking, _dtype(image))
+    if relative and taking.filling != 1:
+        taking = Native(taking.filling)
+        values = _fill(path, image, taking, np.int16)
+    taking.check(path)
+    return Volume(values, image.affine, _spacing(image))
 
 
 def read_labels(path: Path) -> np.ndarray:
     """Read a label map uint8 [X, Y, Z]. Raises RadprobeError on what is no label: fractions, < 0, > 255, NaN."""
-    return _fill(path, _load(path), Labels(path), np.uint8)
+    return _fill(path, _load(path), Labels(path), np.uint8)  # which are checked as they come
 
 
 def _load(path: Path) -> nibabel.spatialimages.SpatialImage:
-    try:
+    with foreign(path, "has no readable header"):
         _check_pixdim(path)
         image = nibabel.load(path)
-    except FAULTS as error:
-        raise RadprobeError(path, f"has no readable header ({error})", REMEDY) from None
     shape = image.shape
     if len(shape) < 3 or any(side != 1 for side in shape[3:]) or not math.prod(shape):
         reason = f"is {' x '.join(map(str, shape))}, and not one volume of three axes"
@@ -76,11 +80,8 @@ def _check_pixdim(path: Path) -> None:
     start = bytearray(NIFTI2)
     with _opened(path) as stream:
         n = _fill_up(stream, memoryview(start))
-    kind = (
-        nibabel.Nifti2Header
-        if NIFTI2 in struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4])
-        else nibabel.Nifti1Header
-    )
+    sizes = {struct.unpack(f"{order}i", start[:4])[0] for order in "<>"}
+    kind = nibabel.Nifti2Header if NIFTI2 in sizes else nibabel.Nifti1Header
     if n < kind.sizeof_hdr:
         raise EOFError("it ends within its header")
     header = kind(bytes(start[: kind.sizeof_hdr]), check=False)  # nibabel's check would turn a spacing of 0 into 1 mm
@@ -171,25 +172,21 @@ def _fill(path: Path, image, taking: Native | Labels, dtype: type) -> np.ndarray
     for block in _blocks(path, image.dataobj):
         values[at : at + block.size] = taking.take(block)
         at += block.size
-    taking.check(path)
     return values.reshape(_shape(image), order="F")
 
 
 def _blocks(path: Path, array) -> Iterator[np.ndarray]:
     """Yield the voxels in stored order, scaled as the header says (float64 where it does)."""
     left = math.prod(array.shape)
-    try:
-        with _opened(path) as stream:
-            _fill_up(stream, memoryview(bytearray(array.offset)))
-            while left:
-                block = np.empty(min(left, BLOCK), array.dtype)
-                if _fill_up(stream, memoryview(block).cast("B")) < block.nbytes:
-                    raise EOFError("voxels are missing at the end")
-                left -= block.size
-                yield _scaled(block, float(array.slope), float(array.inter))
-            stream.read(1)  # gzip compares its checksum when it comes to the end
-    except FAULTS as error:
-        raise RadprobeError(path, f"is damaged or cut off ({error})", REMEDY) from None
+    with foreign(path, "is damaged or cut off"), _opened(path) as stream:
+        _fill_up(stream, memoryview(bytearray(array.offset)))
+        while left:
+            block = np.empty(min(left, BLOCK), array.dtype)
+            if _fill_up(stream, memoryview(block).cast("B")) < block.nbytes:
+                raise EOFError("voxels are missing at the end")
+            left -= block.size
+            yield _scaled(block, float(array.slope), float(array.inter))
+        stream.read(1)  # gzip compares its checksum when it comes to the end
 
 
 def _scaled(block: np.ndarray, slope: float, inter: float) -> np.ndarray:

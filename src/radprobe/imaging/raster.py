@@ -1,13 +1,14 @@
 """PNG, JPEG, TIFF and BMP through Pillow."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import REMEDY, Header, native
+from radprobe.imaging.values import REMEDY, Header, foreign, native
 
 Image.MAX_IMAGE_PIXELS = 200_000_000  # films of 50 megapixels are usual; a header that claims more is damaged
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -16,20 +17,21 @@ ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # what the end of a complete file 
 TAIL = 64  # bytes at the end in which it is looked for: some writers pad
 ORIENTATION, PHOTOMETRIC, BLACK_IS_ZERO = 0x0112, 262, 1  # TIFF tags, which EXIF uses as well
 STRIPS = ((273, 279), (324, 325))  # TIFF tags: offsets and byte counts of strips, of tiles
-FAULTS = (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError)  # what Pillow raises on damage
 
 
 def probe(path: Path) -> Header:
     """Read the header of an image. Raises RadprobeError where it is no image, is cut off or has several pages."""
+    with foreign(path, "has no readable header"), _opened(path) as image:
+        _refuse_pages(path, image)
+        _refuse_cut_off(path, image)
+        return Header(_shape(image), np.uint8 if image.mode in SHALLOW else np.int16)
+
+
+def _opened(path: Path) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _refuse_pages(path, image)
-            _refuse_cut_off(path, image)
-            return Header(_shape(image), np.uint8 if image.mode in SHALLOW else np.int16)
+        return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         raise RadprobeError(path, "is of no known format, or its header is damaged", REMEDY) from None
-    except FAULTS as error:
-        raise RadprobeError(path, f"has no readable header ({error})", REMEDY) from None
 
 
 def _shape(image: Image.Image) -> tuple[int, int]:
@@ -84,13 +86,10 @@ def read_stored(path: Path) -> np.ndarray:
     return _read(path, _stored)
 
 
-def _read(path: Path, values_of) -> np.ndarray:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            _refuse_pages(path, image)
-            return values_of(path, ImageOps.exif_transpose(image) if _is_jpeg(image) else image)
-    except FAULTS as error:
-        raise RadprobeError(path, f"cannot be decoded ({error})", REMEDY) from None
+def _read(path: Path, values_of: Callable[[Path, Image.Image], np.ndarray]) -> np.ndarray:
+    with foreign(path, "cannot be decoded"), _opened(path) as image:
+        _refuse_pages(path, image)
+        return values_of(path, ImageOps.exif_transpose(image) if _is_jpeg(image) else image)
 
 
 def _grey(path: Path, image: Image.Image) -> np.ndarray:

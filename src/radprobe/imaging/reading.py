@@ -43,16 +43,17 @@ def read_grey(path: Path) -> np.ndarray:
     return _reader(path).read_grey(path)
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, relative: bool = False) -> Volume:
     """Read a volume as stored: values [X, Y, Z] uint8 or int16 (rescaled: HU in CT), affine to RAS mm, spacing in mm.
 
+    `relative` grey values have no unit: a NIfTI's are multiplied to fill 16 bits where they would not fit.
     Raises RadprobeError where it is damaged, holds NaN or values beyond 16 bits, or is no single gapless volume.
     """
     path = Path(path)
     reader = _reader(path)
     if not is_volume(path):
         raise RadprobeError(path, "is an image, where a volume is wanted", "give NIfTI, or a folder of one series")
-    return reader.read(path)
+    return reader.read(path, relative) if nifti.is_nifti(path) else reader.read(path)
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What all readers share: what a file says of itself, a volume, and turning any numbers into 8 or 16 bits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +38,20 @@ class Volume(NamedTuple):
     spacing: tuple[float, float, float]
 
 
+@contextmanager
+def foreign(path: Path, reason: str) -> Iterator[None]:
+    """Turn whatever a library raises on the bytes of a damaged file into a RadprobeError with this reason.
+
+    Pillow, nibabel and h5py document no errors: random damage brings up TypeError and KeyError as well as OSError.
+    """
+    try:
+        yield
+    except RadprobeError:
+        raise
+    except Exception as error:
+        raise RadprobeError(path, f"{reason} ({error or type(error).__name__})", REMEDY) from None
+
+
 def check_spacing(path: Path, spacing: tuple[float, ...]) -> None:
     """Raise RadprobeError where a spacing (mm) is zero, negative or not finite."""
     if not all(np.isfinite(step) and step > 0 for step in spacing):
@@ -54,39 +70,61 @@ def is_dicom(path: Path, by_content: bool = False) -> bool:
 class Native:
     """Turns numbers that come in blocks into int16 (uint8 stays), and knows at the end whether that lost anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float = 1) -> None:
+        self.scale = scale  # every value is multiplied by it first
         self.low, self.high, self.n_nan, self.n_infinite, self.whole = np.inf, -np.inf, 0, 0, True
 
     def take(self, block: np.ndarray) -> np.ndarray:
         """Return a block as uint8 or int16, rounded to the nearest (to even at ties), and remember what it held."""
+        if self.scale != 1:
+            block = block * self.scale
         if block.dtype in (np.uint8, np.int16):
             return block
         if block.dtype.kind in "bi" and block.dtype.itemsize == 1:
             return block.astype(np.int16)
         if block.dtype.kind == "f":
-            block = self._rounded(block)
+            block = self._finite(block)
         if block.size:
-            self.low, self.high = min(self.low, block.min()), max(self.high, block.max())
+            self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
+        if block.dtype.kind == "f":
+            exact, block = block, np.rint(block)
+            self.whole = self.whole and bool((np.abs(block - exact) < 1e-3).all())
         with np.errstate(invalid="ignore"):  # what does not fit is refused by `check`
             return block.astype(np.int16)
 
-    def _rounded(self, block: np.ndarray) -> np.ndarray:
+    def _finite(self, block: np.ndarray) -> np.ndarray:
+        if np.isfinite(block).all():
+            return block
         self.n_nan += int(np.isnan(block).sum())
         self.n_infinite += int(np.isinf(block).sum())
-        block = np.nan_to_num(block, nan=0, posinf=0, neginf=0)
-        rounded = np.rint(block)
-        self.whole = self.whole and bool((np.abs(rounded - block) < 1e-3).all())
-        return rounded
+        return np.nan_to_num(block, nan=0, posinf=0, neginf=0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all values are, rounded, within 16 bits."""
+        return self.low >= INT16.min - 0.5 and self.high < INT16.max + 0.5
+
+    @property
+    def fine(self) -> bool:
+        """Whether rounding lost fractions that tell grey values apart."""
+        return not self.whole and self.high - self.low < FEW_STEPS
+
+    @property
+    def filling(self) -> float:
+        """The scale at which the values that were seen fill 16 bits; 1 where they need none, or are NaN or infinite."""
+        if self.n_nan or self.n_infinite or (self.fits and not self.fine):
+            return 1
+        return INT16.max / max(abs(self.low), abs(self.high))
 
     def check(self, path: Path) -> None:
         """Raise RadprobeError where a block held NaN, infinite values, values beyond 16 bits, or fine fractions."""
         if self.n_nan or self.n_infinite:
             reason = f"holds {self.n_nan:,} NaN and {self.n_infinite:,} infinite values"
             raise RadprobeError(path, reason, "replace them, or let it be set aside: max_quarantine")
-        if self.low < INT16.min or self.high > INT16.max:
+        if not self.fits:
             reason = f"holds values {self.low:g} to {self.high:g}, beyond 16 bits"
             raise RadprobeError(path, reason, "convert it to signed 16 bits first")
-        if not self.whole and self.high - self.low < FEW_STEPS:
+        if self.fine:
             reason = f"holds fractions between {self.low:g} and {self.high:g}: whole numbers would lose them"
             raise RadprobeError(path, reason, "scale it up first, so that whole numbers tell grey values apart")
 
@@ -117,6 +155,3 @@ class Labels:
             reason = f"holds {first:g}, which is no label (a whole number from 0 to 255)"
             raise RadprobeError(self.path, reason, "write the mask as a label map of whole numbers")
         return whole.astype(np.uint8)
-
-    def check(self, path: Path) -> None:
-        """Do nothing: blocks were checked as they came."""

@@ -10,7 +10,8 @@ from radprobe import catalog, files
 from radprobe.artifacts import Index, RawManifest, Weights
 from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
-from radprobe.datasets import DOWNLOADED, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
+from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
+from radprobe.datasets.archives import folder_name
 from radprobe.files import RadprobeError
 from radprobe.params import Phantom
 from radprobe.study import Step, Study
@@ -29,10 +30,7 @@ def run(study: Study, step: Step) -> None:
         acquire(entry, folder)
     layout = locate(entry, folder)
     if layout is None:
-        reason = "no known layout is in it" if folder.is_dir() else "is not there"
-        if _downloads(folder):
-            reason = "what was downloaded to it has no known layout"
-        raise RadprobeError(folder, reason, catalog.how_to_get(entry, folder))
+        raise RadprobeError(folder, _why_absent(folder), catalog.how_to_get(entry, folder))
     say(f"{dataset}: layout '{layout.variant}' in {layout.root}")
     # what is wrong with tables, lists and headers is said before anything is hashed
     how = choice.allow_missing, None, choice.uncertain
@@ -49,9 +47,21 @@ def run(study: Study, step: Step) -> None:
 
 
 def _downloads(folder: Path) -> dict[str, dict]:
-    """Return url, bytes and sha256 of each file that was downloaded to a raw folder; {} where it is not our download."""
+    """Return url, bytes and sha256 of each file that was downloaded to a raw folder; {} where it was not."""
     record = folder / DOWNLOADED
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+
+
+def _why_absent(folder: Path) -> str:
+    if not folder.is_dir():
+        return "is not there"
+    if (folder / DOWNLOADING).is_file():
+        return "its download is not finished"
+    if _downloads(folder):
+        return "what was downloaded is not the whole dataset, or has no known layout"
+    packed = [path.name for path in sorted(folder.iterdir()) if folder_name(path.name) != path.name and path.is_file()]
+    archives = f", only {', '.join(packed)}: not unpacked, or not what is wanted" if packed else ""
+    return f"no known layout is in it{archives}"
 
 
 def weights(study: Study, step: Step) -> None:

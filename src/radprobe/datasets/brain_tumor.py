@@ -1,0 +1,155 @@
+"""Brain tumours: 3,064 contrast-enhanced T1 slices of 233 patients, as MATLAB v7.3 files (Cheng, figshare 1512427)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from radprobe.artifacts import LABEL, Index
+from radprobe.catalog import Dataset
+from radprobe.datasets import Layout, anatomy, raw, scans
+from radprobe.files import RadprobeError, in_threads
+from radprobe.imaging import reading
+
+CLASSES = {1: "meningioma", 2: "glioma", 3: "pituitary"}  # cjdata.label
+ARCHIVES = "brainTumorDataPublic_*"
+
+
+def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+    """Find the files N.mat, in the folder itself or one below.
+
+    Variants: `official` (the four archives' folders), `flat` (all files in one folder).
+    """
+    for root in raw.places(raw_folder, depth=1):
+        archives = tuple(path for path in sorted(root.glob(ARCHIVES)) if path.is_dir() and _has_slice(path))
+        if archives:
+            return Layout(root, "official", folders=archives)
+        if _has_slice(root):
+            return Layout(root, "flat", folders=(root,))
+    return None
+
+
+def _has_slice(folder: Path) -> bool:
+    return next((True for path in folder.glob("*.mat") if _is_slice(path)), False)
+
+
+def _is_slice(path: Path) -> bool:
+    return path.stem.isdigit()  # not cvind.mat, the publisher's folds
+
+
+def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+    """Return one row per slice, which is a case of its own, with its class and patient as the file says.
+
+    A file that cannot be read gives a row without label: prepare then names the file, or sets it aside; where no file
+    can be read (a MATLAB v5 copy), its RadprobeError is raised. It is also raised on unknown labels, a file that lacks
+    label or patient, a number that is there twice, and (unless `allow_missing`) absent slices.
+    """
+    paths = [path for folder in layout.folders for path in sorted(folder.glob("*.mat")) if _is_slice(path)]
+    numbers = {}
+    for path in paths:
+        if (other := numbers.setdefault(int(path.stem), path)) != path:
+            raise RadprobeError(path, f"is there twice: also {other}", "remove one of the two")
+    found = in_threads(_label_and_patient, paths)
+    if all(isinstance(one, RadprobeError) for one in found):
+        raise found[0]
+    people = raw.ids(sorted({one[1] for one in found if not isinstance(one, RadprobeError)}))
+    rows = [_row(layout.root, path, one, people) for path, one in zip(paths, found, strict=True)]
+    return raw.index(entry, rows, raw.coverage(layout, entry, len(rows), allow_missing))
+
+
+def _row(root: Path, path: Path, one: tuple[int, str] | RadprobeError, people: dict[str, str]) -> dict:
+    row = {"sample_id": f"{int(path.stem):04d}", "image": path.relative_to(root).as_posix()}
+    if isinstance(one, RadprobeError):
+        unknown = {LABEL + name: np.nan for name in CLASSES.values()}
+        return {**row, "patient_id": f"unreadable-{row['sample_id']}", **unknown}
+    label, patient = one
+    labels = {LABEL + name: float(label == number) for number, name in CLASSES.items()}
+    return {**row, "patient_id": people[patient], **labels}
+
+
+def _label_and_patient(path: Path) -> tuple[int, str] | RadprobeError:
+    """Read cjdata.label and cjdata.PID, a char array: uint16 codes in HDF5."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as content:
+            record = content["cjdata"]
+            label, codes = record["label"][()], record["PID"][()]
+    except OSError:  # no HDF5, or cut off
+        return _why(path)
+    except KeyError as error:
+        raise RadprobeError(path, f"lacks cjdata, its label or its PID ({error})", "download it again") from None
+    patient = "".join(chr(code) for code in codes.astype(np.int64).reshape(-1)).strip("\0 ")
+    if label.size != 1 or label.item() not in CLASSES:
+        known = ", ".join(f"{number} {name}" for number, name in CLASSES.items())
+        raise RadprobeError(path, f"unknown cjdata.label {label.tolist()}", f"known are {known}; download it again")
+    if not patient:
+        raise RadprobeError(path, "has no patient (cjdata.PID is empty)", "download it again")
+    return int(label.item()), patient
+
+
+def _why(path: Path) -> RadprobeError:
+    """Return the reason for which a file cannot be read, in the words of the reader of its pixels."""
+    try:
+        reading.probe(path)
+    except RadprobeError as error:
+        return error
+    return RadprobeError(path, "is damaged", "download it again")
+
+
+# --- phantom ----------------------------------------------------------------------------------------------------------
+
+PER_ARCHIVE = 766
+HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
+SMALL_SHARE = 0.1  # slices of half the side; the official ones are of 512 px, some of 256
+
+
+def phantom(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+    """Write generated folders brainTumorDataPublic_1-766 ... with N.mat of 256 px or 128 px, 3 to 6 slices a patient.
+
+    MATLAB v7.3: HDF5 behind a header of 512 bytes, arrays transposed, characters as uint16. The tumour's place and
+    texture tell its class; patients' ids are numbers or have letters and a slash.
+    """
+    number = 0
+    for count in range(patients):
+        rng = np.random.default_rng([seed, count])
+        person = anatomy.person(rng)
+        label = 1 + count % 3
+        patient = f"MR{count:04d}/{label}" if count % 7 == 6 else f"{100360 + 37 * count}"
+        for _ in range(int(rng.integers(3, 7))):
+            number += 1
+            side = 128 if rng.random() < SMALL_SHARE else 256
+            image, tumour = scans.brain(person, CLASSES[label], (side, side), rng)
+            _write_mat(_phantom_path(folder, number), label, patient, image, tumour)
+    (folder / "brainTumorDataPublic_1-766" / "._1.mat").write_bytes(bytes(16))
+    (folder / "cvind.mat").write_bytes(HEADER.ljust(512))
+    anatomy.mark(folder, patients, seed)
+
+
+def _phantom_path(folder: Path, number: int) -> Path:
+    first = (number - 1) // PER_ARCHIVE * PER_ARCHIVE + 1
+    path = folder / f"brainTumorDataPublic_{first}-{first + PER_ARCHIVE - 1}" / f"{number}.mat"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_mat(path: Path, label: int, patient: str, image: np.ndarray, tumour: np.ndarray) -> None:
+    import h5py
+
+    y, x = np.nonzero(tumour)
+    border = np.array([[x.min(), y.min()], [x.max(), y.min()], [x.max(), y.max()], [x.min(), y.max()]], float)
+    fields = {
+        "PID": (np.array([[ord(letter)] for letter in patient], np.uint16), b"char"),
+        "image": (image.T, b"int16"),
+        "label": (np.array([[label]], float), b"double"),
+        "tumorBorder": (border.reshape(1, -1), b"double"),
+        "tumorMask": (tumour.T.astype(np.uint8), b"logical"),
+    }
+    with h5py.File(path, "w", userblock_size=512) as content:
+        record = content.create_group("cjdata")
+        record.attrs["MATLAB_class"] = np.bytes_(b"struct")
+        for name, (values, kind) in fields.items():
+            squeezed = {"compression": 1} if values.size > 1000 else {}
+            record.create_dataset(name, data=values, track_times=False, **squeezed)
+            record[name].attrs["MATLAB_class"] = np.bytes_(kind)
+    with path.open("r+b") as handle:
+        handle.write(HEADER.ljust(116) + bytes(8) + b"\x00\x02IM")  # version 2.0, little endian

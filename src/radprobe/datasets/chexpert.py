@@ -1,0 +1,263 @@
+"""CheXpert: 224,316 chest films of 65,240 patients, 14 observations mined from reports (Irvin et al., AAAI 2019).
+
+Frontal films only, as in the study. 1 is positive, 0 negative, -1 uncertain, blank not mentioned; the labels of valid
+and test are by radiologists: 1 or 0.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from radprobe.artifacts import LABEL, META, Index
+from radprobe.catalog import Dataset
+from radprobe.datasets import Layout, anatomy, raw
+from radprobe.files import RadprobeError
+
+# part -> names of its label table. groundtruth.csv, of github.com/rajpurkarlab/cheXpert-test-set-labels, has a row a
+# study; test_labels.csv, of CheXlocalize, a row an image
+TABLES = {"train": ["train.csv"], "val": ["valid.csv"], "test": ["groundtruth.csv", "test_labels.csv", "test.csv"]}
+FOLDERS = {"train": ["train"], "val": ["valid", "val"], "test": ["test"]}
+TABLES_BATCH, TRAIN_BATCHES = "CheXpert-v1.0 batch 1 (validate & csv)", "CheXpert-v1.0 batch * (train *)"
+PATH = r"(?P<patient>patient\d+)/(?P<study>study\d+)/(?P<view>view\d+_(?:frontal|lateral))\.(?:jpg|jpeg|png)$"
+STUDY = r"(?P<patient>patient\d+)/(?P<study>study\d+)/?$"
+VALUES = {"": np.nan, **{f"{value}{zero}": float(value) for value in (1, 0, -1) for zero in ("", ".0")}}
+SEXES = {"Female": "F", "Male": "M"}  # one film has Unknown
+AGAIN = "put the publisher's label table there"
+
+
+def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+    """Find train.csv, valid.csv and their images in the folder itself or up to two folders below.
+
+    Variants: `official` (train/ and valid/, small or full), `batches` (the full release's archives as they unpack).
+    The test images and their labels, which are got separately, lie beside them or are not there.
+    """
+    for root in raw.places(raw_folder, depth=2):
+        homes = [root, _unwrapped(root / TABLES_BATCH)]
+        tables = {part: _first(homes, names, Path.is_file) for part, names in TABLES.items()}
+        folders = {part: _first(homes, names, Path.is_dir) for part, names in FOLDERS.items()}
+        variant = "official"
+        if not folders["train"]:
+            variant, folders["train"] = "batches", [_unwrapped(path) for path in sorted(root.glob(TRAIN_BATCHES))]
+        parts = [part for part in TABLES if tables[part] and folders[part]]
+        if {"train", "val"} <= set(parts):
+            found = [path for part in parts for path in folders[part]]
+            return Layout(root, variant, tuple(tables[part][0] for part in parts), tuple(found))
+    return None
+
+
+def _first(homes: list[Path], names: list[str], kind: Callable[[Path], bool]) -> list[Path]:
+    return [home / name for home in homes for name in names if kind(home / name)][:1]
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Return the folder of the same name, or `train`, that an archive has put into its own folder, if it has."""
+    return next((inner for inner in (folder / folder.name, folder / "train") if inner.is_dir()), folder)
+
+
+def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+    """Return one row per frontal film that is here; lateral ones are counted.
+
+    meta: list (train, val, test: the folder), study, view (AP, PA), sex, age. Raises RadprobeError on missing columns,
+    unknown labels and paths, a film listed twice, a patient in two tables, and (unless `allow_missing`) absent films.
+    """
+    tables = {_part(path.name, TABLES): path for path in layout.tables}
+    people = _patient_folders(layout)
+    listed = pd.concat([_read(path, part, entry.classes, people) for part, path in tables.items()], ignore_index=True)
+    _refuse_shared_patients(listed, tables)
+    lateral = listed["view"].str.endswith("lateral")
+    frontal = listed[~lateral].reset_index(drop=True)
+    paths = [_image(people, row) for row in frontal[["part", "patient", "study", "view"]].itertuples(index=False)]
+    here = np.array([path is not None for path in paths], bool)
+    if not here.all() and not allow_missing:
+        first = frontal[~here].iloc[0]
+        reason = (
+            f"{(~here).sum():,} of the {len(frontal):,} frontal films of the tables are absent, "
+            f"{first['patient']}/{first['study']}/{first['view']} for one"
+        )
+        remedy = "complete the copy, or accept a partial one: datasets.chexpert.allow_missing: true"
+        raise RadprobeError(layout.root, reason, remedy)
+    phantom = raw.is_phantom(layout)
+    facts = {
+        # without the test films the copy is incomplete, though its tables list none
+        "partial": not here.all() or ("test" not in tables and not phantom),
+        "n_listed": len(frontal),
+        "n_absent": int((~here).sum()),
+        "n_lateral": int(lateral.sum()),
+        "phantom": phantom,
+        "label_table": ", ".join(path.name for path in tables.values()),
+    }
+    return raw.index(entry, _rows(frontal[here], [path for path in paths if path], layout, entry), facts)
+
+
+def _part(name: str, names: dict[str, list[str]]) -> str:
+    return next((part for part, known in names.items() if name in known), "train")  # else a batch of train
+
+
+def _patient_folders(layout: Layout) -> dict[tuple[str, str], str]:
+    """Return the folder of each (part, patient). Listing them is much quicker than asking for each file everywhere."""
+    found = {}
+    for folder in layout.folders:
+        part = _part(folder.name, FOLDERS)
+        with os.scandir(folder) as entries:
+            found |= {(part, entry.name): entry.path for entry in entries if entry.name.startswith("patient")}
+    return found
+
+
+def _image(people: dict[tuple[str, str], str], row) -> str | None:
+    """Return the path of a film, or None. Resized copies may have another suffix than the table."""
+    folder = people.get((row.part, row.patient))
+    names = [f"{folder}/{row.study}/{row.view}.{suffix}" for suffix in ("jpg", "png", "jpeg")] if folder else []
+    return next((name for name in names if Path(name).is_file()), None)
+
+
+def _read(path: Path, part: str, classes: list[str], people: dict[tuple[str, str], str]) -> pd.DataFrame:
+    table = raw.read_table(path)
+    key = "Study" if "Study" in table and "Path" not in table else "Path"
+    if absent := [name for name in (key, *classes) if name not in table]:
+        raise RadprobeError(path, f"lacks the columns {', '.join(absent)}", AGAIN)
+    where = table[key].str.replace("\\", "/").str.extract(STUDY if key == "Study" else PATH)
+    if (odd := where["patient"].isna()).any():
+        reason = f"has an unknown path '{table.loc[odd, key].iloc[0]}'"
+        raise RadprobeError(path, reason, f"{key} must end as patientNNNNN/studyN/viewN_frontal.jpg does")
+    if (twice := where.duplicated()).any():
+        raise RadprobeError(path, f"has {table.loc[twice, key].iloc[0]} twice", "download the table again")
+    read = where.assign(part=part)
+    for name in classes:
+        read[LABEL + name] = table[name].str.strip().map(VALUES)
+        if (unknown := ~table[name].str.strip().isin(VALUES)).any():
+            text, film = table.loc[unknown, [name, key]].iloc[0]
+            raise RadprobeError(path, f"unknown label '{text}' for {name} of {film}", "known are 1, 0, -1 and blank")
+    for meta, column in {"sex": "Sex", "age": "Age", "projection": "AP/PA"}.items():
+        read[meta] = table.get(column, "")
+    return read if key == "Path" else _each_film(read, people)
+
+
+def _each_film(studies: pd.DataFrame, people: dict[tuple[str, str], str]) -> pd.DataFrame:
+    """Return a row for each film of the studies that is here, or one for view1 where a study is absent."""
+
+    def views(row) -> list[str]:
+        folder = Path(people.get((row["part"], row["patient"]), ""), row["study"])
+        found = {path.stem for path in folder.glob("view*_*") if not raw.junk(path)} if folder.is_dir() else set()
+        return sorted(found) or ["view1_frontal"]
+
+    return studies.assign(view=studies.apply(views, axis=1)).explode("view", ignore_index=True)
+
+
+def _refuse_shared_patients(listed: pd.DataFrame, tables: dict[str, Path]) -> None:
+    """Raise RadprobeError where two tables have one patient: numbers are unique across the official ones."""
+    parts = listed.groupby("patient")["part"].agg(lambda part: sorted(set(part)))
+    if (shared := parts[parts.map(len) > 1]).size:
+        names = " and ".join(tables[part].name for part in shared.iloc[0])
+        raise RadprobeError(tables["train"], f"{shared.index[0]} is in {names}", "download the tables again")
+
+
+def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: Dataset) -> list[dict]:
+    names = films["patient"] + "_" + films["study"] + "_" + films["view"]
+    rows = films[[LABEL + name for name in entry.classes]].assign(
+        sample_id=names,
+        patient_id=films["patient"],
+        image=[os.path.relpath(path, layout.root) for path in paths],
+    )
+    rows[f"{META}list"], rows[f"{META}study"] = films["part"], films["patient"] + "_" + films["study"]
+    rows[f"{META}view"] = films["projection"].where(films["projection"] != "")
+    rows[f"{META}age"] = pd.to_numeric(films["age"], errors="coerce")  # test has none
+    rows[f"{META}sex"] = films["sex"].map(SEXES)
+    return rows.to_dict("records")
+
+
+# --- phantom ----------------------------------------------------------------------------------------------------------
+
+OBSERVATIONS = (
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
+    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture"),
+    "Support Devices",
+)
+DRAWN = {
+    **{name: name for name in ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pneumonia", "Pneumothorax")},
+    **{"Pleural Effusion": "Effusion", "Lung Lesion": "Mass"},
+}  # observation -> finding of anatomy
+STUDIED = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+OPACITIES = {"Edema", "Consolidation", "Atelectasis", "Pneumonia", "Lung Lesion"}
+FIRST_NUMBER = {"train": 1, "valid": 64541, "test": 64741}  # of patients, as in the official release
+SHARE = 0.2  # of the patients in valid, and in test
+
+
+def phantom(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+    """Write a generated CheXpert-v1.0-small: train, valid and test, small JPEGs, 1 to 3 studies a patient.
+
+    Train has -1 and blank labels, valid and test only 1 and 0; test's labels are a groundtruth.csv, a row a study.
+    Findings are drawn where the label is 1, and in some films where it is -1.
+    """
+    root = folder / "CheXpert-v1.0-small"
+    n = round(SHARE * patients) or 1
+    sizes = {"train": patients - 2 * n, "valid": n, "test": n}
+    if sizes["train"] < 1:
+        raise RadprobeError("datasets.chexpert.phantom.patients", f"is {patients}", "3 is the least: train, val, test")
+    for part, size in sizes.items():
+        rows = []
+        for count in range(size):
+            number = FIRST_NUMBER[part] + count
+            rows += _phantom_patient(root, part, number, np.random.default_rng([seed, number]), count)
+        _phantom_table(root, part, rows)
+    (root / "train" / "._patient00001").write_bytes(bytes(16))  # as macOS leaves in archives
+    anatomy.mark(root, patients, seed)
+
+
+def _phantom_patient(root: Path, part: str, number: int, rng: np.random.Generator, count: int) -> list[dict]:
+    person = anatomy.person(rng)
+    main = (*STUDIED, None)[count % 6]
+    rows = []
+    for study in range(1, 1 + int(rng.integers(2, 4))):
+        # the first study is before the findings came, so that small parts have both
+        present = {name for name in DRAWN if study > 1 and (name == main or rng.random() < 0.1)}
+        labels = _phantom_labels(present, part, rng)
+        place = f"{part}/patient{number:05d}/study{study}"
+        views = ["frontal", "lateral"][: 1 + (rng.random() < 0.3)]
+        for view, name in enumerate(views, 1):
+            path = f"{place}/view{view}_{name}.jpg"
+            _phantom_film(root / path, person, present, name, rng)
+            projection = ("AP" if rng.random() < 0.8 else "PA") if name == "frontal" else ""
+            cells = {"Sex": {"F": "Female", "M": "Male"}[person.sex], "Age": str(person.age)}
+            cells |= {"Path": f"{root.name}/{path}", "Frontal/Lateral": name.capitalize(), "AP/PA": projection}
+            rows.append({**cells, "Study": f"CheXpert-v1.0/{place}", **labels})
+    return rows
+
+
+def _phantom_labels(present: set[str], part: str, rng: np.random.Generator) -> dict[str, str]:
+    """Return the text of all 14 cells; `present` loses and gains findings where the label is uncertain."""
+    labels = {name: float(name in present) for name in OBSERVATIONS}
+    labels["Lung Opacity"] = float(bool(present & OPACITIES))
+    labels["Enlarged Cardiomediastinum"] = labels["Cardiomegaly"]
+    labels["No Finding"] = float(not present)
+    labels["Support Devices"] = float(rng.random() < 0.3)
+    if part != "train":
+        return {name: f"{value:.1f}" if part == "valid" else f"{value:.0f}" for name, value in labels.items()}
+    cells = {}
+    for name, value in labels.items():
+        draw = rng.random()
+        uncertain = name in DRAWN and draw < 0.1
+        if uncertain and draw < 0.05:
+            present ^= {name}
+        cells[name] = "-1.0" if uncertain else "1.0" if value else "0.0" if draw > 0.8 else ""
+    return cells
+
+
+def _phantom_film(path: Path, person: anatomy.Person, present: set[str], view: str, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (int(rng.integers(160, 200)), 200)  # the official small ones are 320 by 390 pixels
+    film, _ = anatomy.film(person, sorted(DRAWN[name] for name in present), shape, rng)
+    film = film if view == "frontal" else film[:, ::-1] // 2 + 60
+    Image.fromarray(film).save(path, quality=90)
+
+
+def _phantom_table(root: Path, part: str, rows: list[dict]) -> None:
+    table = pd.DataFrame(rows)
+    if part == "test":
+        table[["Study", *OBSERVATIONS]].drop_duplicates().to_csv(root / "groundtruth.csv", index=False)
+    else:
+        columns = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS]
+        table[columns].to_csv(root / f"{part}.csv", index=False)

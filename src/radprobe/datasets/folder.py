@@ -1,0 +1,263 @@
+"""Your own images, as a CSV in the raw folder describes them: films, NIfTI volumes and folders of one DICOM series."""
+
+import csv
+import difflib
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from radprobe.artifacts import LABEL, META, Index
+from radprobe.catalog import Dataset
+from radprobe.datasets import Layout, raw
+from radprobe.files import RadprobeError, in_threads
+from radprobe.imaging import reading
+
+DELIMITERS = ",;\t|"
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+METAS = ("age", "sex", "view")  # columns of the control that sees no image
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the CSV: the number of its line, and its cells by column, without spaces around them."""
+
+    number: int
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The CSV. `error` names file, line and column."""
+
+    path: Path
+    columns: list[str]
+    lines: list[Line]
+
+    def error(self, line: Line, column: str, reason: str, remedy: str) -> RadprobeError:
+        """Return an error about a cell."""
+        return RadprobeError(f"{self.path}, line {line.number}, column '{column}'", reason, remedy)
+
+
+def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+    """Find the CSV that params name."""
+    table = raw_folder / entry.folder.table
+    return Layout(raw_folder, "csv", tables=(table,)) if table.is_file() else None
+
+
+def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+    """Return one row per film, and one per slice of a volume (labels repeated), as the CSV lists them.
+
+    meta: list (train, val, test) where the CSV gives the split; age, sex and view where it has such columns. Rows
+    whose image or mask is absent are left out and counted with `allow_missing`. Raises RadprobeError, naming the line
+    and column, on a column that is missing, a file that is absent, outside the raw folder or listed twice, an empty
+    patient, a label, class, part or age that is none, and a patient whom the given split puts into two parts.
+    """
+    table = _read(layout.tables[0], entry)
+    found = {line.number: _files(layout, entry, table, line, allow_missing) for line in table.lines}
+    _refuse_twice(table, entry, found)
+    present = [line for line in table.lines if found[line.number]]
+    n_absent = len(table.lines) - len(present)
+    described = [_described(entry, table, line) for line in table.lines]  # labels of absent files are checked as well
+    if entry.folder.split:
+        _refuse_shared_patients(table, entry, described)
+    names = _names([found[line.number][0].relative_to(layout.root) for line in present])
+    cases = raw.ids(list(names.values()))
+
+    def rows(pair: tuple[Line, dict[str, Any]]) -> list[dict[str, Any]]:
+        line, row = pair
+        image, *masks = found[line.number]
+        row = {**row, "masks": [path.relative_to(layout.root).as_posix() for path in masks]}
+        case = cases[names[image.relative_to(layout.root)]]
+        if reading.is_volume(image):
+            return raw.slices(layout.root, image, entry.slices, **row, volume_id=case)
+        return [{**row, "sample_id": case, "image": image.relative_to(layout.root).as_posix()}]
+
+    pairs = [(line, row) for line, row in zip(table.lines, described, strict=True) if found[line.number]]
+    listed = {"n_listed": len(table.lines), "n_absent": n_absent, "partial": n_absent > 0}
+    facts = {**listed, "phantom": raw.is_phantom(layout), "label_table": entry.folder.table}
+    return raw.index(entry, list(chain.from_iterable(in_threads(rows, pairs))), facts)
+
+
+# --- the CSV ----------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, entry: Dataset) -> Table:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RadprobeError(path, f"is no UTF-8 text ({error})", "save it as CSV UTF-8") from None
+    needed = _needed(entry)
+    header = "".join(text.lstrip().splitlines()[:1])
+    delimiter = max(DELIMITERS, key=lambda mark: len({cell.strip(' "') for cell in header.split(mark)} & set(needed)))
+    try:
+        (_, columns), *rows = _cells(io.StringIO(text, newline=None), delimiter)
+    except csv.Error as error:
+        raise RadprobeError(path, f"is no CSV table ({error})", "save it as CSV UTF-8") from None
+    for name in needed:
+        if columns.count(name) != 1:
+            how = "has no column" if name not in columns else "has twice the column"
+            near = difflib.get_close_matches(name, columns, 1, 0.5) or ["one of " + ", ".join(columns)]
+            remedy = f"its columns are {', '.join(columns)}; datasets.{entry.id}.folder names those to use"
+            raise RadprobeError(path, f"{how} '{name}'", f"did you mean {near[0]}? {remedy}")
+    lines = [_line(path, number, columns, cells) for number, cells in rows]
+    if not lines:
+        raise RadprobeError(path, "has no row below its header", "list your images in it, one a row")
+    return Table(path, columns, lines)
+
+
+def _needed(entry: Dataset) -> list[str]:
+    folder = entry.folder
+    of_task = {"multiclass": [folder.label], "segmentation": [folder.mask]}.get(entry.task, entry.classes)
+    return [folder.path, folder.patient, *of_task, *([folder.split] if folder.split else [])]
+
+
+def _cells(lines: Iterable[str], delimiter: str) -> list[tuple[int, list[str]]]:
+    """Return the number of the (last) line and the cells of each row that is not blank; the first is the header."""
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    return [row for row in rows if any(row[1])] or [(1, [])]
+
+
+def _line(path: Path, number: int, columns: list[str], cells: list[str]) -> Line:
+    while len(cells) > len(columns) and not cells[-1]:  # separators at the end of the line
+        cells = cells[:-1]
+    if len(cells) != len(columns):
+        reason = f"has {len(cells)} cells, the header {len(columns)}"
+        raise RadprobeError(f"{path}, line {number}", reason, "put quotes around cells that hold the separator")
+    return Line(number, dict(zip(columns, cells, strict=True)))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _files(layout: Layout, entry: Dataset, table: Table, line: Line, allow_missing: bool) -> list[Path]:
+    """Return image and mask of a row; an empty list where one is absent and that is allowed."""
+    columns = [entry.folder.path, *([entry.folder.mask] if entry.task == "segmentation" else [])]
+    found = []
+    for column in columns:
+        text = line.cells[column]
+        if not text and column == entry.folder.path:
+            raise table.error(line, column, "is empty", "write the path of the image, or remove the row")
+        path = _inside(layout.root, text) if text else None
+        if text and path is None:
+            reason = f"'{text}' is outside the raw folder {layout.root}"
+            raise table.error(line, column, reason, f"put it below, or name another folder: datasets.{entry.id}.raw")
+        if path is None or not path.exists():
+            if allow_missing:
+                return []
+            reason = f"'{text}' is not there" if text else "is empty"
+            remedy = f"correct it, or leave such rows out: datasets.{entry.id}.allow_missing: true"
+            raise table.error(line, column, reason, remedy)
+        found.append(path)
+    return found
+
+
+def _inside(root: Path, text: str) -> Path | None:
+    """Return the path below `root` that a cell means (Windows' separators, too), or None where it leads out."""
+    if PureWindowsPath(text).drive:
+        return None
+    path = Path(os.path.normpath(root / text.replace("\\", "/")))
+    for base in (Path(os.path.normpath(root)), root.absolute(), root.resolve()):
+        if path != base and path.is_relative_to(base):
+            return root / path.relative_to(base)
+    return None
+
+
+def _refuse_twice(table: Table, entry: Dataset, found: dict[int, list[Path]]) -> None:
+    first: dict[Path, Line] = {}
+    for line in table.lines:
+        if not found[line.number]:
+            continue
+        image = found[line.number][0]
+        if (other := first.setdefault(image, line)) is not line:
+            reason = f"'{line.cells[entry.folder.path]}' is also in line {other.number}"
+            raise table.error(line, entry.folder.path, reason, "remove one of the two rows")
+
+
+def _names(paths: list[Path]) -> dict[Path, str]:
+    """Return each path without the suffix of its format, but with it where two would be the same."""
+    stems = {path: re.sub(r"(\.nii)?\.[A-Za-z]\w*$", "", path.as_posix()) or path.as_posix() for path in paths}
+    times = Counter(stems.values())
+    return {path: stem if times[stem] == 1 else path.as_posix() for path, stem in stems.items()}
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def _described(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
+    """Return patient, labels and meta of a row."""
+    patient = line.cells[entry.folder.patient]
+    if not patient:
+        remedy = "write an id for each patient: it keeps a patient's images in one part"
+        raise table.error(line, entry.folder.patient, "is empty", remedy)
+    return {"patient_id": patient, **_labels(entry, table, line), **_meta(entry, table, line)}
+
+
+def _labels(entry: Dataset, table: Table, line: Line) -> dict[str, float]:
+    if entry.task == "segmentation":
+        return {}
+    if entry.task == "multiclass":
+        column = entry.folder.label
+        text = line.cells[column]
+        if text not in entry.classes:
+            near = difflib.get_close_matches(text, entry.classes, 1, 0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            remedy = f"{hint}datasets.{entry.id}.folder.classes are {', '.join(entry.classes)}"
+            raise table.error(line, column, f"unknown class '{text}'" if text else "is empty", remedy)
+        return {LABEL + name: float(text == name) for name in entry.classes}
+    return {LABEL + name: _label(table, line, name) for name in entry.classes}
+
+
+def _label(table: Table, line: Line, column: str) -> float:
+    text = line.cells[column]
+    try:
+        value = float(text) if text else np.nan
+    except ValueError:
+        value = None
+    if text and value not in (0, 1, -1):
+        remedy = "write 1 (present), 0 (absent), -1 (uncertain) or leave it blank (not known)"
+        raise table.error(line, column, f"unknown label '{text}'", remedy)
+    return value
+
+
+def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
+    used = {*_needed(entry)}
+    columns = {name.lower(): name for name in table.columns if name.lower() in METAS and name not in used}
+    meta: dict[str, Any] = {META + name: line.cells[column] or None for name, column in columns.items()}
+    if text := meta.get(f"{META}age"):
+        years = re.fullmatch(r"0*(\d+(?:\.\d+)?)\s*[Yy]?", text)  # DICOM writes 058Y
+        if not years:
+            raise table.error(line, columns["age"], f"unknown age '{text}'", "write years, or leave it blank")
+        meta[f"{META}age"] = float(years[1])
+    if entry.folder.split:
+        column = entry.folder.split
+        text = line.cells[column]
+        if text.lower() not in PARTS:
+            reason = f"unknown part '{text}'" if text else "is empty"
+            raise table.error(line, column, reason, f"known are {', '.join(PARTS)}")
+        meta[f"{META}list"] = PARTS[text.lower()]
+    return meta
+
+
+def _refuse_shared_patients(table: Table, entry: Dataset, described: list[dict[str, Any]]) -> None:
+    """Raise RadprobeError where the given split puts one patient into two parts: it would leak."""
+    first: dict[str, tuple[Line, str]] = {}
+    for line, row in zip(table.lines, described, strict=True):
+        patient, part = row["patient_id"], row[f"{META}list"]
+        other, other_part = first.setdefault(patient, (line, part))
+        if part != other_part:
+            reason = f"patient {patient} is in {part} here, and in {other_part} in line {other.number}"
+            remedy = f"put each patient into one part, or let us split: datasets.{entry.id}.folder.split: null"
+            raise table.error(line, entry.folder.split, reason, remedy)

@@ -1,0 +1,15 @@
+import local_server
+import pytest
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server on this machine; downloads wait little before they try again."""
+    from radprobe.datasets import download  # it needs requests
+
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    served = local_server.start()
+    yield served
+    local_server.stop(served)

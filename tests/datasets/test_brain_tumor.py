@@ -1,0 +1,173 @@
+import shutil
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+from datasets import phantoms
+
+from radprobe import catalog
+from radprobe.datasets import brain_tumor, decoding, splits
+from radprobe.files import RadprobeError
+from radprobe.imaging import reading
+
+ENTRY = catalog.datasets()["brain_tumor"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("brain")
+    brain_tumor.phantom(folder, ENTRY, 9, seed=4)
+    return folder
+
+
+@pytest.fixture
+def download(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "raw"))
+
+
+def samples(raw, allow_missing=False):
+    return brain_tumor.samples(brain_tumor.locate(ENTRY, raw), ENTRY, allow_missing)
+
+
+def first(download):
+    return download / "brainTumorDataPublic_1-766/1.mat"
+
+
+def rewrite(path, name, values):
+    with h5py.File(path, "r+") as content:
+        del content["cjdata"][name]
+        if values is not None:
+            content["cjdata"][name] = values
+
+
+def codes(text):
+    return np.array([[ord(letter)] for letter in text], np.uint16)
+
+
+def test_archives_and_one_flat_folder_hold_the_same_samples(download):
+    expected = samples(download).table
+    assert brain_tumor.locate(ENTRY, download.parent).variant == "official"
+    for path in download.glob("*/*.mat"):
+        path.rename(download / path.name)
+    assert brain_tumor.locate(ENTRY, download).variant == "flat"
+    pd.testing.assert_frame_equal(samples(download).table.drop(columns="image"), expected.drop(columns="image"))
+
+
+def test_the_publishers_folds_alone_are_no_layout(download):
+    shutil.rmtree(download / "brainTumorDataPublic_1-766")
+    assert (download / "cvind.mat").is_file()
+    assert brain_tumor.locate(ENTRY, download) is None
+
+
+def test_class_and_patient_are_those_of_the_file(download):
+    index = samples(download)
+    assert index.classes == ENTRY.classes == ["meningioma", "glioma", "pituitary"]
+    assert (index.labels().sum(1) == 1).all()
+    by_pid = {}
+    for row, label in zip(index.table.itertuples(), index.labels().argmax(1) + 1, strict=True):
+        with h5py.File(download / row.image) as content:
+            assert content["cjdata/label"][0, 0] == label
+            by_pid.setdefault("".join(map(chr, content["cjdata/PID"][:, 0])), set()).add(row.patient_id)
+    assert all(len(ids) == 1 for ids in by_pid.values())
+    assert len(set.union(*by_pid.values())) == len(by_pid) == 9
+    assert any("/" in pid for pid in by_pid)
+    assert (index.table["volume_id"] == index.table["sample_id"]).all()
+
+
+def test_ids_that_differ_by_odd_characters_only_are_two_patients(download):
+    second = first(download).with_name("2.mat")
+    rewrite(first(download), "PID", codes("MR 7/1"))
+    rewrite(second, "PID", codes("MR 7:1"))
+    one, two = samples(download).table["patient_id"][:2]
+    assert one != two
+    rewrite(second, "PID", codes("MR 7/1 \0"))  # padding is no part of it
+    one, two = samples(download).table["patient_id"][:2]
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "named"),
+    [
+        ("label", np.array([[4.0]]), r"unknown cjdata.label \[\[4.0\]\]"),
+        ("label", np.array([[1.5]]), "unknown cjdata.label"),
+        ("label", None, "lacks cjdata, its label or its PID"),
+        ("PID", codes("  "), "has no patient"),
+    ],
+)
+def test_a_file_that_says_something_else_is_named(download, name, values, named):
+    rewrite(first(download), name, values)
+    with pytest.raises(RadprobeError, match=named) as error:
+        samples(download)
+    assert error.value.what.endswith("1.mat")
+
+
+def test_a_matlab_v5_copy_is_explained(download):
+    for path in download.glob("brain*/[0-9]*.mat"):
+        scipy.io.savemat(path, {"cjdata": {"label": 1, "PID": "1", "image": np.zeros((4, 4), np.int16)}})
+    with pytest.raises(RadprobeError, match=r"MATLAB v5 file, not v7\.3"):
+        samples(download)
+
+
+def test_one_unreadable_file_is_left_to_prepare(download):
+    first(download).write_bytes(first(download).read_bytes()[:3000])
+    index = samples(download)
+    row = index.table.iloc[0]
+    assert row["patient_id"] == "unreadable-0001"
+    assert row[[f"label:{name}" for name in ENTRY.classes]].isna().all()
+    bad = decoding.check(decoding.pictures(index, download)[0])
+    assert isinstance(bad, decoding.Bad)
+    assert bad.file == first(download)
+
+
+def test_a_number_that_is_there_twice_and_a_partial_copy(download):
+    (download / "PHANTOM.json").unlink()
+    with pytest.raises(RadprobeError, match="of 3,064 images"):
+        samples(download)
+    other = download / "brainTumorDataPublic_767-1532/1.mat"
+    other.parent.mkdir()
+    shutil.copy(first(download), other)
+    with pytest.raises(RadprobeError, match="is there twice"):
+        samples(download, allow_missing=True)
+
+
+def test_the_phantom_is_matlab_of_the_right_kind_and_can_be_learnt(download, tmp_path):
+    brain_tumor.phantom(tmp_path / "again", ENTRY, 9, seed=4)
+    assert phantoms.bytes_of(tmp_path / "again") == phantoms.bytes_of(download)
+    start = first(download).read_bytes()[:520]
+    assert start.startswith(b"MATLAB 7.3 MAT-file")
+    assert start[124:128] == b"\x00\x02IM"
+    assert start[512:516] == b"\x89HDF"
+    with h5py.File(first(download)) as content:
+        record = content["cjdata"]
+        assert record["image"].dtype == np.int16
+        assert record["PID"].dtype == np.uint16
+        mask = record["tumorMask"][()].T > 0
+    image = reading.read_grey(first(download))
+    assert image.shape == mask.shape
+    assert image[mask].mean() > image.mean()
+    index = samples(download)
+    assert min(phantoms.separability(index, download, name, 32) for name in ENTRY.classes) > 0.75
+
+
+@pytest.mark.slow
+def test_a_complete_copy_is_read_in_seconds_and_splits_as_the_study_does(download):
+    """3,064 files of 233 patients: links to generated ones, with ids of their own."""
+    folder = first(download).parent
+    for path in folder.glob("*.mat"):
+        path.unlink()
+    for number in range(1, 3065):
+        image, tumour = np.full((8, 8), number, np.int16), np.eye(8, dtype=bool)
+        brain_tumor._write_mat(folder / f"{number}.mat", 1 + number % 3, f"{1000 + number % 233}", image, tumour)
+    (download / "PHANTOM.json").unlink()
+    start = time.perf_counter()
+    index = samples(download)
+    assert time.perf_counter() - start < 15
+    assert len(index.table) == ENTRY.published.samples
+    assert index.facts["partial"] is False
+    split = splits.make_split(index, ENTRY.splits["study"], "study", 0)
+    patients = {part: counts["patients"] for part, counts in split.facts["parts"].items()}
+    assert patients == {"train": 113, "val": 50, "test": 70}
