@@ -110,7 +110,7 @@ def test_grey_values_without_a_unit_may_be_of_any_size(tmp_path):
     write_volumes(tmp_path / "raw", np.random.default_rng(2), n=6)
     images = tmp_path / "raw/Task04_Hippocampus/imagesTr"
     expected = {}
-    for path, factor in zip(sorted(images.iterdir()), (1000, 1e-4, 1, 1, 1, 1), strict=True):
+    for path, factor in zip(sorted(images.iterdir()), (1000.0, 1e-4, 1, 1, 1, 1), strict=True):
         file = nibabel.load(path)
         expected[path.name.removesuffix(".nii.gz")] = np.asarray(file.dataobj).astype(np.float64)
         values = (np.asarray(file.dataobj) * factor).astype(np.float32)

@@ -113,7 +113,7 @@ def _moves(thumbs: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _alike(queries: torch.Tensor, base: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield (query, base, cosine) float64 [k, 3] of pairs above ALIKE, at most MOST best for a query, block by block."""
+    """Yield (query, base, cosine) float64 [k, 3] of pairs above ALIKE, block by block; of a query, the best MOST."""
     rows = max(1, BLOCK // len(base))
     for start in range(0, len(queries), rows):
         cosines = queries[start : start + rows] @ base.T
@@ -223,7 +223,7 @@ class Pairs:
 
 
 def candidates(thumbs: torch.Tensor, parts: np.ndarray, usable: np.ndarray) -> Pairs:
-    """Return the pairs of pictures in different parts, both `usable`, whose descriptors are alike, mirrored ones too."""
+    """Return the pairs of `usable` pictures in different parts whose descriptors are alike, mirrored ones too."""
     where = np.flatnonzero(usable)
     fitted = where[np.linspace(0, len(where) - 1, min(FITTED, len(where))).round().astype(int)] if len(where) else where
     found = [Pairs(*(torch.zeros(shape) for shape in (0, 0, 0, 0, (0, 4), 0)))]
@@ -248,7 +248,7 @@ def candidates(thumbs: torch.Tensor, parts: np.ndarray, usable: np.ndarray) -> P
 def confirmed(pairs: Pairs, thumbs: torch.Tensor, images: np.ndarray, rows: np.ndarray) -> Pairs:
     """Return the pairs that hold at every level, with motion and correlation at the last.
 
-    Pairs count in thumbs int8 [n, 64, 64]; rows [n] say where in images [m, H, W], the stored pixels, each of them lies.
+    Pairs count in thumbs int8 [n, 64, 64]; rows [n] say where in images [m, H, W], the stored pixels, each one lies.
     """
     for side, least in LEVELS.items():
         for start in range(0, len(pairs), PAIRS):

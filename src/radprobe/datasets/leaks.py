@@ -28,12 +28,12 @@ STILL = 0.01  # motion (of half the side) below which a copy lies where its orig
 def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[dict[str, Any]] = ()) -> LeakCertificate:
     """Compare all parts with each other; images [n, H, W] are the stored pixels, rows as in the Index.
 
-    `overlaps` has one entry per patient, study, volume or picture that occurs in several parts: kind, what, samples (all
-    of them, first those of train), parts (of each sample) and cases. Identical pictures of the same cases are one entry,
-    `whole` where the cases have no other (blank ones left aside). `allowed` holds exceptions, each with samples (sample
-    or case ids) and a reason: an overlap whose samples one of them names all moves to `excepted`. `near` has one entry
-    per pair of cases that look the same; it is searched where nothing overlaps. Patients, studies and volumes are those
-    of the Index, whatever the Split says; `meta:study` must be unique in the dataset, not only for its patient.
+    `overlaps` has one entry per patient, study, volume or picture that occurs in several parts: kind, what, samples
+    (all of them, first those of train), parts (of each sample) and cases. Identical pictures of the same cases are one
+    entry, `whole` where the cases have no other (blank ones left aside). `allowed` holds exceptions, each with samples
+    (sample or case ids) and a reason: an overlap whose samples one of them names all moves to `excepted`. `near` has
+    one entry per pair of cases that look the same; it is searched where nothing overlaps. Patients, studies and volumes
+    are those of the Index, whatever the Split says; `meta:study` must be unique in the dataset, not only for its patient.
     Raises RadprobeError where an exception has no reason.
     """
     _check_exceptions(allowed)
@@ -54,9 +54,9 @@ def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[di
 
 
 def _rows(index: Index, split: Split) -> pd.DataFrame:
-    """Return one row per sample that has a part: part, sample, patient, study, volume, row in the Index; train first."""
+    """Return one row per sample that has a part, train first: part, sample, patient, study, volume, row in the Index."""
     table = index.table.reset_index(names="row").rename(columns={"sample_id": "sample", "patient_id": "patient"})
-    table = table.rename(columns={"volume_id": "volume"}).assign(study=table[STUDY] if STUDY in table else None)
+    table = table.rename(columns={"volume_id": "volume"}).assign(study=table.get(STUDY))
     part = split.table.set_index("sample_id")["part"]
     table["part"] = pd.Categorical(table["sample"].map(part), PARTS, ordered=True)
     table = table.dropna(subset="part").sort_values(["part", "sample"], ignore_index=True)
@@ -83,7 +83,7 @@ def _compared(rows: pd.DataFrame, pictures: "Pictures", images: np.ndarray) -> d
 
 @dataclass
 class Pictures:
-    """What is kept of every picture: digest of its pixels, whether it is blank, its thumbnail, whether that shows much."""
+    """What is kept of every picture: digest of its pixels, is it blank, its thumbnail, does that show much."""
 
     digests: list[str]
     blank: np.ndarray

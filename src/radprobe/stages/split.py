@@ -82,14 +82,14 @@ def _shared(overlap: dict[str, Any]) -> str:
 
 def _warnings(certificate: LeakCertificate) -> list[str]:
     lines = [
-        f"leaks_allowed names {', '.join(unused['samples'])}, but they share nothing across parts: remove it from params"
+        f"leaks_allowed names {', '.join(unused['samples'])}, which share nothing across parts: remove it from params"
         for unused in certificate.unused
     ]
     if not certificate.near:
         return lines
     lines.append(
-        f"{len(certificate.near)} pair(s) in different parts look like copies; {len(certificate.near_test_samples)} test "
-        "sample(s) are concerned: look at them, and at the score without them, in the report"
+        f"{len(certificate.near)} pair(s) in different parts look like copies of each other, with "
+        f"{len(certificate.near_test_samples)} test sample(s): look at them, and at the score without them, in the report"
     )
     for near in certificate.near[:SHOWN]:
         pair = " and ".join(f"{name} ({part})" for name, part in zip(near["samples"], near["parts"], strict=True))
