@@ -53,7 +53,8 @@ class DatasetChoice(Strict):
         "canonical", description="Slices of volumes: axial, or (paper) along the last stored axis."
     )
     intensity: Intensity | None = Field(None, description="Range of grey values, other than the catalog's.")
-    size: int | None = Field(None, gt=0, description="Side of the images that a backbone gets, other than the catalog's.")
+    size: int | None = Field(None, gt=0, description="Side that a backbone gets, other than the catalog's.")
+    stored: int | None = Field(None, gt=0, description="Side of the stored images, other than the catalog's.")
     leaks_allowed: list[LeakException] = Field([], description="What parts may share, each with its reason.")
 
 

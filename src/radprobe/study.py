@@ -18,7 +18,7 @@ from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 2, "segment": 2, "score": 1, "compare": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 2, "segment": 2, "score": 2, "compare": 1}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 RANDOM = "random:"
@@ -141,7 +141,8 @@ class Study:
         if choice.folder:
             return _own_dataset(name, choice.folder)
         entry = _known(name, catalog.datasets(), "datasets")
-        update = {"slices": choice.slices, "intensity": choice.intensity, "size": choice.size}
+        update = {"slices": choice.slices, "intensity": choice.intensity}
+        update |= {"size": choice.size, "stored": choice.stored}
         if choice.classes:
             update["classes"] = _known(choice.classes, entry.class_sets, f"datasets.{name}.classes")
         return entry.model_copy(update={key: value for key, value in update.items() if value is not None})
@@ -271,7 +272,7 @@ class Study:
             knobs = {**_dump(getattr(p, verb)), "seed": p.seed, "threads": p.threads, "task": entry.task}
             predictions.append(self._step(verb, dataset, name, knobs, prepare, split, embed))
             yield predictions[-1]
-            yield self._step("score", dataset, name, _dump(p.score), prepare, predictions[-1])
+            yield self._step("score", dataset, name, _dump(p.score), prepare, split, predictions[-1])
         yield self._step("compare", dataset, None, _dump(p.score), prepare, *predictions)
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:

@@ -52,7 +52,7 @@ def test_segmentation_keeps_the_cases_behind_the_mean(finished):
     assert len(cases) == cases["case_id"].nunique() == 24
     row = found.table.query("part == 'test' and metric == 'dsc' and `class` == 'macro'").iloc[0]
     assert row["value"] == pytest.approx(cases["value"].mean())
-    assert set(found.table["metric"]) == {"dsc", "iou", "dsc_pooled", "jaccard_study"}
+    assert set(found.table["metric"]) == {"dsc", "iou", "dsc_pooled", "jaccard_study", "dsc_without_near"}
 
 
 def test_better_predictions_are_resolvably_better(finished):
@@ -127,3 +127,15 @@ def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
     predictions.save(step.folder, step.spec)
     with pytest.raises(RadprobeError, match=r"p0040.*truth is \(64, 64\)"):
         score.run(study, study.steps["score", "montgomery", "derived"])
+
+
+def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
+    found, folder = scores(finished, "montgomery", "derived"), finished
+    table = found.table[(found.table["part"] == "test") & (found.table["class"] == "macro")].set_index("metric")
+    cases = found.cases[(found.cases["part"] == "test") & (found.cases["metric"] == "dsc")]
+    cases = cases[cases["class"] == "macro"].set_index("case_id")["value"]
+    last = cases.index.max()
+    assert table.loc["dsc", "value"] == pytest.approx(cases.mean())
+    assert table.loc["dsc_without_near", "value"] == pytest.approx(cases.drop(last).mean())
+    assert table.loc["dsc_without_near", "n_patients"] == table.loc["dsc", "n_patients"] - 1
+    assert not (scores(folder, "nih_chestxray14", "derived").table["metric"] == "auroc_without_near").any()

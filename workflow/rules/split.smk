@@ -12,7 +12,7 @@ rule split:
     benchmark:
         f"{WORK}/benchmarks/split/{{dataset}}/{{spec}}.tsv"
     conda:
-        "../../envs/data.yaml"
+        "../../envs/models.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,

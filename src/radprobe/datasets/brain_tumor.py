@@ -112,13 +112,13 @@ def phantom(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
     number = 0
     for count in range(patients):
         rng = np.random.default_rng([seed, count])
-        person = anatomy.person(rng)
+        who = scans.patient(rng)
         label = 1 + count % 3
         patient = f"MR{count:04d}/{label}" if count % 7 == 6 else f"{100360 + 37 * count}"
         for _ in range(int(rng.integers(3, 7))):
             number += 1
             side = 128 if rng.random() < SMALL_SHARE else 256
-            image, tumour = scans.brain(person, CLASSES[label], (side, side), rng)
+            image, tumour = scans.brain(who, CLASSES[label], (side, side), rng)
             _write_mat(_phantom_path(folder, number), label, patient, image, tumour)
     (folder / "brainTumorDataPublic_1-766" / "._1.mat").write_bytes(bytes(16))
     (folder / "cvind.mat").write_bytes(HEADER.ljust(512))

@@ -149,10 +149,11 @@ def _each_film(studies: pd.DataFrame, people: dict[tuple[str, str], str]) -> pd.
 
 def _refuse_shared_patients(listed: pd.DataFrame, tables: dict[str, Path]) -> None:
     """Raise RadprobeError where two tables have one patient: numbers are unique across the official ones."""
-    parts = listed.groupby("patient")["part"].agg(lambda part: sorted(set(part)))
-    if (shared := parts[parts.map(len) > 1]).size:
-        names = " and ".join(tables[part].name for part in shared.iloc[0])
-        raise RadprobeError(tables["train"], f"{shared.index[0]} is in {names}", "download the tables again")
+    pairs = listed[["patient", "part"]].drop_duplicates()
+    if (shared := pairs[pairs["patient"].duplicated(keep=False)]).size:
+        patient = shared["patient"].iloc[0]
+        names = " and ".join(tables[part].name for part in shared.loc[shared["patient"] == patient, "part"])
+        raise RadprobeError(tables["train"], f"{patient} is in {names}", "download the tables again")
 
 
 def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: Dataset) -> list[dict]:

@@ -18,6 +18,7 @@ FLAT = (
     1  # an image whose grey values differ by no more than this shows nothing (an equality would miss noise of one step)
 )
 CONSTANT = "the image is constant"
+BURNED_IN = "a name may be burned into the pixels: look before you share pictures"
 SHOWN = 5  # names in a warning
 
 
@@ -97,7 +98,11 @@ def _check_mask(path: Path, mask: reading.Header, image: reading.Header) -> None
 def decode(picture: Picture, entry: Dataset, side: int) -> Decoded | Bad:
     """Decode and resize all rows of a picture, or say why it cannot be used."""
     try:
-        return _decode_volume(picture, entry, side) if reading.is_volume(picture.image) else _film(picture, entry, side)
+        read = _decode_volume if reading.is_volume(picture.image) else _film
+        decoded = read(picture, entry, side)
+        if entry.folder and reading.text_possible(picture.image):
+            decoded.oddities[BURNED_IN] = decoded.images[0].size
+        return decoded
     except RadprobeError as error:
         return Bad(Path(error.what), error.reason, picture.names)
 

@@ -114,16 +114,17 @@ def _moves(thumbs: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _alike(queries: torch.Tensor, base: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield (query, base, cosine) float64 [k, 3] of pairs above ALIKE, block by block; of a query, the best MOST."""
-    rows = max(1, BLOCK // len(base))
-    for start in range(0, len(queries), rows):
-        cosines = queries[start : start + rows] @ base.T
-        query, other = (cosines >= ALIKE).nonzero(as_tuple=True)
-        cosine = cosines[query, other]
-        order = torch.from_numpy(np.lexsort((-cosine.numpy(), query.numpy())))
+    space = torch.empty((min(len(queries), max(1, BLOCK // len(base))), len(base)))  # fresh pages would cost more
+    for start in range(0, len(queries), len(space)):
+        asked = queries[start : start + len(space)]
+        cosines = torch.mm(asked, base.T, out=space[: len(asked)]).numpy()
+        some = np.flatnonzero(cosines.max(1) >= ALIKE)  # few: most pictures have no candidate at all
+        query, other = np.nonzero(cosines[some] >= ALIKE)
+        cosine, query = cosines[some[query], other], some[query]
+        order = np.lexsort((-cosine, query))
         query, other, cosine = query[order], other[order], cosine[order]
-        rank = torch.arange(len(query)) - torch.searchsorted(query, query)
-        chosen = rank < MOST
-        yield torch.stack([query[chosen] + start, other[chosen], cosine[chosen].double()], 1)
+        best = np.arange(len(query)) - np.searchsorted(query, query) < MOST
+        yield torch.from_numpy(np.stack([query[best] + start, other[best], cosine[best].astype(float)], 1))
 
 
 # --- confirmation -----------------------------------------------------------------------------------------------------

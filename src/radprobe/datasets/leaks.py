@@ -33,7 +33,7 @@ def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[di
     entry, `whole` where the cases have no other (blank ones left aside). `allowed` holds exceptions, each with samples
     (sample or case ids) and a reason: an overlap whose samples one of them names all moves to `excepted`. `near` has
     one entry per pair of cases that look the same; it is searched where nothing overlaps. Patients, studies and volumes
-    are those of the Index, whatever the Split says; `meta:study` must be unique in the dataset, not only for its patient.
+    are those of the Index, whatever the Split says; a `meta:study` is unique in the dataset, not only for its patient.
     Raises RadprobeError where an exception has no reason.
     """
     _check_exceptions(allowed)
@@ -54,7 +54,7 @@ def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[di
 
 
 def _rows(index: Index, split: Split) -> pd.DataFrame:
-    """Return one row per sample that has a part, train first: part, sample, patient, study, volume, row in the Index."""
+    """Return a row per sample that has a part, train first: part, sample, patient, study, volume, row in the Index."""
     table = index.table.reset_index(names="row").rename(columns={"sample_id": "sample", "patient_id": "patient"})
     table = table.rename(columns={"volume_id": "volume"}).assign(study=table.get(STUDY))
     part = split.table.set_index("sample_id")["part"]

@@ -13,8 +13,6 @@ from radprobe.artifacts import LABEL, META, Index
 from radprobe.catalog import Dataset
 from radprobe.datasets import PHANTOM_MARKER, Layout
 from radprobe.files import RadprobeError, digest
-from radprobe.imaging import reading
-from radprobe.imaging.volumes import Slicing
 
 WORDS = {"samples": "images", "cases": "labelled volumes"}
 IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz"}
@@ -98,6 +96,9 @@ def slices(root: Path, image: Path, slicing: str, **row: Any) -> list[dict[str, 
     `row` has volume_id and patient_id, and what else is the same in all slices. A header that cannot be read gives a
     single row: prepare then names the file, or sets it aside.
     """
+    from radprobe.imaging import reading  # the graph is built where no reader is installed
+    from radprobe.imaging.volumes import Slicing
+
     place = {"image": image.relative_to(root).as_posix()}
     try:
         header = reading.probe(image)

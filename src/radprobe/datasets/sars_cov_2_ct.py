@@ -69,9 +69,9 @@ def phantom(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
         patient = root / group / f"Patient ({n_before + 1})"
         patient.mkdir(parents=True)
         shape = tuple(int(side) for side in rng.integers(120, 200, 2))
-        person, n = anatomy.person(rng), int(rng.integers(4, 13))
+        who, n = scans.patient(rng), int(rng.integers(4, 13))
         for k in range(n):
-            pixels = scans.chest(person, group, k / (n - 1), shape, rng)
+            pixels = scans.chest(who, group, k / (n - 1), shape, rng)
             mode = "RGBA" if (number + k) % 5 == 0 else "L"
             Image.fromarray(pixels).convert(mode).save(patient / f"{k + 1}.png", compress_level=1)
     for group in GROUPS:

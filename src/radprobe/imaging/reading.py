@@ -92,3 +92,13 @@ def _reader(path: Path) -> ModuleType:
 
         return dicom
     return raster
+
+
+def text_possible(path: Path) -> bool:
+    """Say whether a DICOM file, or a folder of them, may have text burned into its pixels; see `dicom.describe`."""
+    path = Path(path)
+    if not (path.is_dir() or is_dicom(path)):
+        return False
+    from radprobe.imaging import dicom
+
+    return dicom.describe(path)["text_possible"]

@@ -12,6 +12,7 @@ from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, twin
 
 BACKBONES = 5  # side by side, at most
+PAIRS = 12  # near-duplicates that are shown
 
 
 @dataclass
@@ -29,17 +30,47 @@ class Gallery:
 
 def gallery(findings: Findings, dataset: str, column: Column | None) -> Gallery:
     """Return the pictures of a dataset; empty, with the reason, where they may not or cannot be shown."""
-    entry, report = findings.datasets[dataset], findings.study.params.report
-    found = Gallery(dataset, entry.title)
-    if report.images == "none" or (report.images == "auto" and entry.gated):
-        reason = "report.images is none" if report.images == "none" else "access to this dataset is gated"
+    found = Gallery(dataset, findings.datasets[dataset].title)
+    if reason := hidden(findings, dataset):
         found.why.append(f"No pictures: {reason}. report.images: thumbnails shows them.")
         return found
     try:
-        _fill(found, findings, column, report.examples)
+        _fill(found, findings, column, findings.study.params.report.examples)
     except (RadprobeError, FileNotFoundError) as error:
         found.why.append(f"Not shown: {error}")
     return found
+
+
+def hidden(findings: Findings, dataset: str) -> str:
+    """Return why pictures of a dataset are not shown, "" where they are."""
+    entry, images = findings.datasets[dataset], findings.study.params.report.images
+    if images == "none":
+        return "report.images is none"
+    return "access to this dataset is gated" if images == "auto" and entry.gated else ""
+
+
+def near_duplicates(findings: Findings, dataset: str) -> list[dict]:
+    """Return the pairs of cases in different parts that look like copies: a caption, and two pictures where allowed."""
+    pairs = findings.facts("split", dataset, kind="leaks").get("near", [])
+    found = [{"caption": _pair(near), "pictures": []} for near in pairs[:PAIRS]]
+    if not found or hidden(findings, dataset):
+        return found
+    try:
+        folder = findings.study.steps["prepare", dataset, None].folder
+        index, pixels = Index.load(folder), Pixels.load(folder)
+    except (RadprobeError, FileNotFoundError):
+        return found
+    row_of = {name: row for row, name in enumerate(index.table["sample_id"])}
+    for near, each in zip(pairs, found, strict=False):
+        for row in (row_of[name] for name in near["samples"]):
+            picture = pictures.grey(pixels.images[row], pictures.size_of(tuple(pixels.shapes[row])))
+            each["pictures"].append(pictures.uri(picture))
+    return found
+
+
+def _pair(near: dict) -> str:
+    cases = " and ".join(f"{case} ({part})" for case, part in zip(near["cases"], near["parts"], strict=True))
+    return f"{cases}: correlation {near['correlation']:.3f}, {near['change']}"
 
 
 def _fill(found: Gallery, findings: Findings, column: Column | None, examples: int) -> None:

@@ -3,7 +3,9 @@
 from typing import Any
 
 from radprobe.artifacts import PARTS
+from radprobe.report import look, words
 from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column
 
 MOST = 20  # entries of a list that are told in full
 
@@ -48,7 +50,7 @@ def datasets(findings: Findings) -> list[dict]:
             "Verification": findings.facts("prepare", name, kind="pixels"),
             "Samples": findings.facts("prepare", name, kind="index"),
             "Split": {key: value for key, value in split.items() if key not in ("parts", "classes")},
-            "Leak certificate": {**leaks.get("compared", {}), "overlaps": _overlaps(leaks)} if leaks else {},
+            "Leak certificate": _certificate(leaks) if leaks else {},
         }
         if entry.task == "look":
             sections = {key: value for key, value in sections.items() if key not in ("Split", "Leak certificate")}
@@ -57,6 +59,7 @@ def datasets(findings: Findings) -> list[dict]:
                 "name": name,
                 "entry": entry,
                 "parts": parts(split),
+                "near": look.near_duplicates(findings, name),
                 "sections": {key: flat(each) for key, each in sections.items()},
             }
         )
@@ -79,9 +82,15 @@ def _positives(samples: int | None, patients: int | None) -> str:
     return "–" if samples is None else f"{samples} ({patients} patients)"
 
 
-def _overlaps(leaks: dict) -> str:
-    count = len(leaks["overlaps"])
-    return f"{count}: {_inline(leaks['overlaps'])}" if count else "none"
+def _certificate(leaks: dict) -> dict[str, Any]:
+    excepted = [f"{one['kind']} {', '.join(one['samples'])}: {one['reason']}" for one in leaks.get("excepted", [])]
+    near = len(leaks.get("near", []))
+    return {
+        **leaks["compared"],
+        "overlaps": len(leaks["overlaps"]) or "none",
+        "overlaps accepted by params": excepted or "none",
+        "near-duplicates": f"{near} pair(s), {len(leaks['near_test_samples'])} test sample(s)" if near else "none",
+    }
 
 
 def banners(findings: Findings) -> list[str]:
@@ -104,6 +113,20 @@ def banners(findings: Findings) -> list[str]:
     if initialised:
         lines.append(f"Random weights, never trained, only for tests and control: {', '.join(initialised)}.")
     return lines
+
+
+def without_near(findings: Findings, column: Column) -> list[str]:
+    """Return what the best score is without test cases that look like a copy of one in another part, where any does."""
+    table, metric = findings.scores, column.metric + words.WITHOUT_NEAR
+    rows = table[
+        (table["dataset"] == column.dataset) & (table["backbone"] == column.best) & (table["metric"] == metric)
+    ]
+    rows = rows[(rows["protocol"] == column.protocol) & (rows["class"] == "macro")]
+    return [
+        f"Near-duplicates of other parts are among the test cases; without them {words.METRICS[column.metric]} is "
+        f"{words.number(row.value)} with {row.n_patients} patients."
+        for row in rows.itertuples()
+    ]
 
 
 def scope(findings: Findings, dataset: str) -> list[str]:

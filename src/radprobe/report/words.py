@@ -13,6 +13,7 @@ TASKS = {
     "look": "To look at",
 }
 METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "dsc": "DSC", "iou": "IoU"}
+WITHOUT_NEAR = "_without_near"  # a metric without the test cases that have a near-duplicate in another part
 PROTOCOLS = {
     "linear": "a linear probe",
     "knn": "k nearest neighbours",

@@ -1,12 +1,21 @@
 """score: metrics with patient-clustered intervals from predictions, and paired comparisons between backbones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
 
 from radprobe import catalog, console
-from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Predictions, Scores, Truth
+from radprobe.artifacts import (
+    COMPARISON_SCHEMA,
+    SCORES_SCHEMA,
+    Comparison,
+    Index,
+    LeakCertificate,
+    Predictions,
+    Scores,
+    Truth,
+)
 from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, segmentation
 from radprobe.metrics.resampling import Bootstrap
@@ -19,21 +28,26 @@ def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
     source = next(need for need in step.needs if need.backbone)
     predictions, how = Predictions.load(source.folder), Bootstrap(**step.knobs)
-    truth = _truth(study, step)
+    truth, near, metric = (
+        _truth(study, step),
+        _near_cases(step),
+        catalog.PRIMARY_METRIC[study.dataset(step.dataset).task],
+    )
     tables, cases = [], []
     for protocol in _protocols(predictions):
         costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
         for part in PARTS:
+            scored = _scored(predictions, protocol, part, truth)
             if truth:
-                scored = Segmented(predictions, protocol, part, truth)
                 cases.append(scored.cases().assign(protocol=protocol, part=part))
-            else:
-                scored = Classified(predictions, protocol, part)
-            tables.append(pd.DataFrame(scored.rows(how)).assign(protocol=protocol, part=part, **costs))
+            rows = scored.rows(how)
+            if part == "test" and near & set(scored.samples["id"]):
+                rows += _without(near, predictions, protocol, truth, metric, how)
+            tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
     shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
     Scores(table, pd.concat(cases, ignore_index=True) if cases else None).save(step.folder, step.spec)
-    _say(table, catalog.PRIMARY_METRIC[study.dataset(step.dataset).task])
+    _say(table, metric)
 
 
 def compare(study: Study, step: Step) -> None:
@@ -43,10 +57,7 @@ def compare(study: Study, step: Step) -> None:
     found = []
     for protocol in dict.fromkeys(name for each in predictions.values() for name in _protocols(each)):
         having = {backbone: each for backbone, each in predictions.items() if protocol in _protocols(each)}
-        scored = {
-            backbone: Segmented(each, protocol, "test", truth) if truth else Classified(each, protocol, "test")
-            for backbone, each in having.items()
-        }
+        scored = {backbone: _scored(each, protocol, "test", truth) for backbone, each in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
         statistics = {backbone: each.macro for backbone, each in scored.items()}
         found += [{**row, "protocol": protocol} for row in comparison.pairs(statistics, patients, how)]
@@ -57,11 +68,32 @@ def compare(study: Study, step: Step) -> None:
     console.say(f"{step.dataset}: {len(table)} paired differences")
 
 
-class Classified:
-    """One protocol's scores of one part, ranked."""
+def _near_cases(step: Step) -> set[str]:
+    """Return the test cases that look like a copy of one in another part."""
+    names = LeakCertificate.load(step.need("split").folder).near_test_samples
+    if not names:
+        return set()
+    table = Index.load(step.need("prepare").folder).table
+    return set(table.loc[table["sample_id"].isin(names), "volume_id"])
 
-    def __init__(self, predictions: Predictions, protocol: str, part: str):
-        table = predictions.table
+
+def _without(near: set[str], predictions: Predictions, protocol: str, truth, metric: str, how: Bootstrap) -> list[dict]:
+    """Return the rows of the primary metric without near-duplicates, named `<metric>_without_near`."""
+    kept = _scored(predictions, protocol, "test", truth, near).rows(how)
+    return [{**row, "metric": f"{metric}_without_near"} for row in kept if row["metric"] == metric]
+
+
+def _scored(predictions: Predictions, protocol: str, part: str, truth: Truth | None, without: Collection[str] = ()):
+    if truth:
+        return Segmented(predictions, protocol, part, truth, without)
+    return Classified(predictions, protocol, part, without)
+
+
+class Classified:
+    """One protocol's scores of one part, ranked; cases in `without` are left out."""
+
+    def __init__(self, predictions: Predictions, protocol: str, part: str, without: Collection[str] = ()):
+        table = predictions.table[~predictions.table["sample_id"].isin(without)]
         table = _some(table[(table["protocol"] == protocol) & (table["part"] == part)], protocol, part)
         table = table.sort_values("sample_id")
         self.classes, self.table = predictions.classes, table
@@ -83,11 +115,12 @@ class Classified:
 
 
 class Segmented:
-    """One protocol's label maps of one part against the truth."""
+    """One protocol's label maps of one part against the truth; cases in `without` are left out."""
 
-    def __init__(self, predictions: Predictions, protocol: str, part: str, truth: Truth):
+    def __init__(self, predictions: Predictions, protocol: str, part: str, truth: Truth, without: Collection[str] = ()):
         maps = predictions.maps[protocol]
-        table = _some(maps.table[maps.table["part"] == part], protocol, part).sort_index()
+        table = maps.table[~maps.table["case_id"].isin(without)]
+        table = _some(table[table["part"] == part], protocol, part).sort_index()
         self.classes, self.table = predictions.classes, table
         matrices = [_confusion(protocol, case, truth, maps[case], len(self.classes)) for case in table["case_id"]]
         k = len(self.classes) + 1

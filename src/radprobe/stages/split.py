@@ -89,7 +89,7 @@ def _warnings(certificate: LeakCertificate) -> list[str]:
         return lines
     lines.append(
         f"{len(certificate.near)} pair(s) in different parts look like copies of each other, with "
-        f"{len(certificate.near_test_samples)} test sample(s): look at them, and at the score without them, in the report"
+        f"{len(certificate.near_test_samples)} test sample(s): the report shows them, and the score without them"
     )
     for near in certificate.near[:SHOWN]:
         pair = " and ".join(f"{name} ({part})" for name, part in zip(near["samples"], near["parts"], strict=True))
