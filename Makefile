@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo study real test test-fast lint lock schema datasets-table golden clean
+.PHONY: setup demo phantoms study real test test-fast lint lock schema datasets-table golden clean
 
 setup: .venv/ready
 
@@ -21,6 +21,10 @@ setup: .venv/ready
 demo: setup            ## the main job, on data that need no download; open demo/reports/explorer.html
 	$(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/demo
 	@echo "Open demo/reports/explorer.html (the answer) and demo/reports/report.html (run times, provenance)."
+
+phantoms: setup        ## all eleven benchmarks, generated, from raw files to scores
+	$(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/phantoms
+	@echo "Open phantoms/reports/explorer.html."
 
 study: setup           ## the study of params.yaml; RADPROBE_PROFILE=slurm runs it on a cluster
 	mkdir -p results

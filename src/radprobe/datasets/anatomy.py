@@ -13,7 +13,8 @@ import numpy as np
 from radprobe import files
 from radprobe.datasets import PHANTOM_MARKER
 
-VERSION = 1  # of the generator: a phantom of another version is made anew
+VERSION = 2  # of the generator: a phantom of another version is made anew
+SHADOWS = 25
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Person:
     heart: float  # half width
     ribs: float  # phase
     contrast: float
+    shadows: int  # seed of what lies over the chest: folds, tissue, lines
 
 
 def person(rng: np.random.Generator) -> Person:
@@ -39,6 +41,7 @@ def person(rng: np.random.Generator) -> Person:
         heart=rng.uniform(0.22, 0.26),
         ribs=rng.uniform(0, 2 * np.pi),
         contrast=rng.uniform(0.8, 1.2),
+        shadows=int(rng.integers(2**32)),
     )
 
 
@@ -126,10 +129,23 @@ def film(
     chest.density += 0.10 * np.clip(np.sin(22 * (y + 0.35 * x**2) + patient.ribs), 0, 1) * body * (np.abs(x) < 0.75)
     for name in findings:
         FINDINGS[name](chest)
+    chest.density += _shadows(chest) * body
     chest.density += rng.normal(0, 0.02, shape).astype(np.float32)
     grey = 128 + 220 * patient.contrast * (chest.density - 0.45) + rng.uniform(-12, 12)
     masks = tuple((lung > 0.5).astype(np.uint8) * 255 for lung in chest.lungs)
     return np.clip(grey, 0, 255).astype(np.uint8), masks
+
+
+def _shadows(chest: Chest) -> np.ndarray:
+    """Soft shadows [H, W] of no meaning, the same in all films of a patient: without them patients look alike."""
+    rng, (x, y) = np.random.default_rng(chest.patient.shadows), chest.grid
+    total = np.zeros(chest.shape, np.float32)
+    for x0, y0, angle in rng.uniform((-1, -1, 0), (1, 1, np.pi), (SHADOWS, 3)):
+        along = (x - x0) * np.cos(angle) + (y - y0) * np.sin(angle)
+        across = (y - y0) * np.cos(angle) - (x - x0) * np.sin(angle)
+        length, width = rng.uniform(0.1, 0.5), rng.uniform(0.03, 0.15)
+        total += rng.uniform(-0.12, 0.12) * np.exp(-((along / length) ** 2) - (across / width) ** 2)
+    return total
 
 
 # --- findings: each adds its sign to chest.density --------------------------------------------------------------------

@@ -13,6 +13,7 @@ A perceptual hash of a few bits calls unrelated radiographs the same: all chests
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -44,21 +45,31 @@ def thumbnails(images: np.ndarray, side: int = THUMB) -> torch.Tensor:
 
     The local mean is taken off and the local standard deviation divided out; `UNIT` is one of them.
     """
-    grey = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None]
-    factor = images.shape[1] // side
-    square = images.shape[1] == images.shape[2] == factor * side
-    grey = avg_pool2d(grey, factor) if square else adaptive_avg_pool2d(grey, side)
-    mean = _blur(grey)
-    spread = (_blur(grey**2) - mean**2).clamp_min(0).sqrt()
-    floor = FLOOR * grey.std((1, 2, 3), keepdim=True) + 1e-6
+    rows, columns = (_shrinking(length, side) for length in images.shape[1:])
+    grey = rows @ torch.from_numpy(np.ascontiguousarray(images)).float() @ columns.T
+    grey -= grey.mean((1, 2), keepdim=True)
+    mean, square = _blurring(side) @ grey @ _blurring(side).T, grey**2
+    spread = (_blurring(side) @ square @ _blurring(side).T - mean**2).clamp_min(0).sqrt()
+    floor = FLOOR * square.mean((1, 2), keepdim=True).sqrt() + 1e-6
     local = (grey - mean) / (spread + floor)
-    return (local * UNIT).round().clamp(-127, 127).to(torch.int8)[:, 0]
+    return (local * UNIT).round().clamp(-127, 127).to(torch.int8)
 
 
-def _blur(grey: torch.Tensor) -> torch.Tensor:
-    half = WINDOW // 2
-    rows = avg_pool2d(grey, (WINDOW, 1), 1, (half, 0), count_include_pad=False)
-    return avg_pool2d(rows, (1, WINDOW), 1, (0, half), count_include_pad=False)
+@cache
+def _shrinking(length: int, side: int) -> torch.Tensor:
+    """Return the matrix [side, length] that takes means over equal stretches, parts of a pixel by their share."""
+    edges = torch.arange(side + 1, dtype=torch.float64) * length / side
+    pixel = torch.arange(length)
+    covered = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
+    return (covered.clamp_min(0) * side / length).float()
+
+
+@cache
+def _blurring(side: int) -> torch.Tensor:
+    """Return the matrix [side, side] that takes means over WINDOW pixels, fewer at the border."""
+    pixel = torch.arange(side)
+    near = ((pixel[:, None] - pixel).abs() <= WINDOW // 2).float()
+    return near / near.sum(1, keepdim=True)
 
 
 def structured(thumbs: torch.Tensor) -> torch.Tensor:

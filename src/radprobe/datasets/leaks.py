@@ -21,7 +21,7 @@ from radprobe.files import RadprobeError
 
 STUDY = f"{META}study"
 FLAT = 1  # grey values: pictures whose range is no more are blank, equal everywhere, and no leak
-BATCH = 128  # pictures in memory at once
+BATCH = 64  # pictures in memory at once
 STILL = 0.01  # motion (of half the side) below which a copy lies where its original does
 
 

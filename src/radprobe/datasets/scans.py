@@ -3,6 +3,7 @@
 Drawings, not anatomy, like `anatomy`. All lengths are fractions of half the image's side; y points down.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from radprobe.datasets import anatomy
 from radprobe.datasets.anatomy import Person, ellipse
 
-N_WAVES = 24
+N_WAVES = 12
 
 CHEST_DISEASE = {"Covid": "ground glass", "Others": "mass", "Healthy": None}
 
@@ -32,13 +33,13 @@ class Patient:
         """Return x and y [H, W] of the patient's own axes."""
         x, y = anatomy.grid(shape)
         x, y = x - self.centre[0], y - self.centre[1]
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        cos, sin = math.cos(self.turn), math.sin(self.turn)
         return (cos * x - sin * y) / self.stretch[0], (sin * x + cos * y) / self.stretch[1]
 
     def pattern(self, axes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the tissue's pattern [H, W], of mean about 0 and standard deviation about 1."""
         x, y = axes
-        return sum(np.cos(fx * x + fy * y + phase) for fx, fy, phase in self.waves) / np.sqrt(N_WAVES / 2)
+        return sum(np.cos(fx * x + fy * y + phase) for fx, fy, phase in self.waves.tolist()) / np.sqrt(N_WAVES / 2)
 
 
 def patient(rng: np.random.Generator) -> Patient:
@@ -46,8 +47,8 @@ def patient(rng: np.random.Generator) -> Patient:
     return Patient(
         build=anatomy.person(rng),
         turn=rng.uniform(-0.06, 0.06),
-        centre=tuple(rng.uniform(-0.03, 0.03, 2)),
-        stretch=tuple(rng.uniform(0.94, 1.04, 2)),
+        centre=tuple(rng.uniform(-0.03, 0.03, 2).tolist()),
+        stretch=tuple(rng.uniform(0.94, 1.04, 2).tolist()),
         waves=np.column_stack([rng.normal(0, 11, (N_WAVES, 2)), rng.uniform(0, 2 * np.pi, N_WAVES)]),
     )
 

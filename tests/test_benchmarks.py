@@ -1,0 +1,38 @@
+"""Every benchmark of the catalog, from a generated raw download to pixels and parts."""
+
+import pytest
+
+from radprobe import catalog
+from radprobe.artifacts import Index, LeakCertificate, Pixels, RawManifest, Split, Truth
+from radprobe.stages import prepare, retrieve, split
+from radprobe.study import Study
+
+PATIENTS = {"nih_chestxray14": 60, "chexpert": 60, "amos": 15, "btcv": 10, "sars_cov_2_ct": 30, "brain_tumor": 30}
+BENCHMARKS = [name for name, entry in catalog.datasets().items() if entry.task != "look"]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_generated_download_becomes_pixels_and_parts_without_a_leak(tmp_path, name):
+    choice = {"phantom": {"patients": PATIENTS.get(name, 12)}, "stored": 128}
+    content = {"study": "s", "datasets": {name: choice}, "backbones": ["test_vit"], "paths": {"root": str(tmp_path)}}
+    study = Study(content)
+    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
+        stage.run(study, study.step(verb, name))
+    entry, folder = study.dataset(name), study.step("prepare", name).folder
+    index, pixels = Index.load(folder), Pixels.load(folder)
+    assert RawManifest.load(study.step("retrieve", name).folder).source == "phantom"
+    assert index.facts["phantom"] is True
+    assert pixels.images.shape == (len(index.table), 128, 128)
+    assert pixels.facts["quarantined"] == []
+    parts = Split.load(study.step("split", name).folder)
+    assert set(parts.table["part"]) == {"train", "val", "test"}
+    certificate = LeakCertificate.load(study.step("split", name).folder)
+    assert certificate.overlaps == certificate.near == []
+    if entry.task == "segmentation":
+        assert set(Truth.load(folder).maps) == set(index.table["volume_id"])
+        assert pixels.masks.max() == len(entry.classes)
+    else:
+        assert index.classes == entry.classes
+        assert ((index.labels() == 1).any(0) & (index.labels() == 0).any(0)).all()
+    if entry.task == "multiclass":
+        assert (index.labels().sum(1) == 1).all()

@@ -1,0 +1,137 @@
+"""A folder of one's own, by one params entry, from files to scores and the page."""
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from imaging.dicom_files import SECRETS, write, write_series
+
+from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
+from radprobe.stages import embed, prepare, probe, report, retrieve, score, segment, split
+from radprobe.study import Study
+
+pytestmark = pytest.mark.slow
+STAGES = {"retrieve": retrieve, "prepare": prepare, "split": split, "embed": embed, "probe": probe, "segment": segment}
+PATIENTS = 24
+
+
+def run(root, **folder):
+    """Run every step of a study of the folder root/mine; return the study."""
+    content = {
+        "study": "own",
+        "hub": False,
+        "device": "cpu",
+        "threads": 1,
+        "paths": {"root": str(root)},
+        "datasets": {"mine": {"raw": "mine", "folder": {"stored": 64, "size": 160, **folder}}},
+        "backbones": ["test_vit"],
+        "controls": [],
+        "embed": {"precision": "fp32"},
+        "probe": {"linear": {"epochs": 20}},
+        "segment": {"linear": {"learning_rates": [0.01, 0.1], "epochs": 10}},
+        "score": {"resamples": 200},
+    }
+    study = Study(content)
+    for step in study.steps.values():
+        if step.verb == "weights":
+            retrieve.weights(study, step)
+        elif step.verb in ("score", "compare"):
+            getattr(score, "run" if step.verb == "score" else "compare")(study, step)
+        else:
+            STAGES[step.verb].run(study, step)
+    report.run(study)
+    return study
+
+
+def texture(rng, ill, shape):
+    """Noise, with stripes where ill."""
+    stripes = 300 * np.sin(np.arange(shape[1]) / 2)[None, :] * ill
+    return (rng.normal(0, 40, shape) + stripes.reshape(1, -1, *[1] * (len(shape) - 2))).astype(np.int16)
+
+
+def macro(study, metric):
+    table = Scores.load(study.step("score", "mine", "test_vit").folder).table
+    chosen = table[(table["metric"] == metric) & (table["class"] == "macro") & (table["part"] == "test")]
+    return chosen.set_index("protocol")["value"]
+
+
+def written(root):
+    """All bytes that the study wrote outside the raw folder."""
+    inside = (path for name in ("work", "results", "reports") for path in (root / name).rglob("*") if path.is_file())
+    return b"".join(path.read_bytes() for path in inside)
+
+
+def test_single_dicom_files_are_classified_and_name_nobody(tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    (tmp_path / "mine").mkdir()
+    for k in range(PATIENTS):
+        for view in range(2):
+            path = write(tmp_path / f"mine/{k}_{view}.dcm", texture(rng, k % 2, (70, 60)), RescaleIntercept=-100)
+            rows.append({"path": path.name, "patient": f"case{k}", "ill": k % 2})
+    ct = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm"))  # a real one, of a patient of its own
+    ct.save_as(tmp_path / "mine/real.dcm")
+    rows.append({"path": "real.dcm", "patient": "real", "ill": 0})
+    pd.DataFrame(rows).to_csv(tmp_path / "mine/labels.csv", index=False)
+    study = run(tmp_path, task="binary", classes=["ill"], intensity={"kind": "window", "low": -500, "high": 500})
+    assert macro(study, "auroc")["linear"] > 0.8
+    index = Index.load(study.step("prepare", "mine").folder)
+    pixels = Pixels.load(study.step("prepare", "mine").folder)
+    real = index.table.index[index.table["patient_id"] == "real"][0]
+    native = pydicom.pixels.apply_modality_lut(ct.pixel_array, ct)
+    assert tuple(pixels.shapes[real]) == native.shape
+    assert abs(float(pixels.images[real].mean()) - native.mean()) < 3
+    everything = written(tmp_path)
+    for secret in (*SECRETS.values(), str(ct.PatientName), str(ct.PatientID), str(ct.StudyInstanceUID)):
+        assert secret.encode() not in everything
+
+
+def test_dicom_series_with_nifti_masks_are_segmented_on_the_grid_of_the_series(tmp_path):
+    rng, rows = np.random.default_rng(1), []
+    (tmp_path / "mine").mkdir()
+    truth = {}
+    for k in range(12):
+        shape = (28, 24, 9)
+        labels = np.zeros(shape, np.uint8)
+        x, y = rng.integers(3, 10, 2)
+        labels[x : x + 12, y : y + 11, 2:7] = 1
+        volume = (rng.normal(-50, 15, shape) + 400.0 * labels).astype(np.int16)
+        affine = np.diag([-0.9, -0.9, 3.0, 1])
+        write_series(tmp_path / f"mine/series{k}", volume, affine, seed=k)
+        mask = nibabel.Nifti1Image(labels, affine)
+        if k % 2:  # as converters write them, turned to other axes
+            mask = nibabel.as_closest_canonical(mask)
+        nibabel.save(mask, tmp_path / f"mine/mask{k}.nii.gz")
+        rows.append({"path": f"series{k}", "patient": f"case{k}", "mask": f"mask{k}.nii.gz"})
+        truth[k] = labels
+    pd.DataFrame(rows).to_csv(tmp_path / "mine/labels.csv", index=False)
+    study = run(tmp_path, task="segmentation", classes=["lesion"], modality="CT", size=320)
+    stored = Truth.load(study.step("prepare", "mine").folder).maps
+    table = Index.load(study.step("prepare", "mine").folder).table
+    for k, labels in truth.items():
+        (case,) = table.loc[table["patient_id"] == f"case{k}", "volume_id"].unique()
+        np.testing.assert_array_equal(stored[case], labels)
+    found = Predictions.load(study.step("segment", "mine", "test_vit").folder).maps["linear-decoder"]
+    assert all(found[case].shape == stored[case].shape for case in found)
+    assert macro(study, "dsc")["linear-decoder"] > 0.5  # of random features
+
+
+def test_nifti_volumes_are_classified_by_patient_with_the_split_that_the_table_gives(tmp_path):
+    rng, rows = np.random.default_rng(2), []
+    (tmp_path / "mine").mkdir()
+    parts = ("train", "training", "valid", "test")
+    for k in range(PATIENTS):
+        volume = texture(rng, k // 4 % 2, (30, 26, 5))
+        nibabel.save(nibabel.Nifti1Image(volume, np.diag([1, 1, 4, 1])), tmp_path / f"mine/v{k}.nii.gz")
+        rows.append({"path": f"v{k}.nii.gz", "patient": k, "label": ("well", "ill")[k // 4 % 2], "part": parts[k % 4]})
+    pd.DataFrame(rows).to_csv(tmp_path / "mine/labels.csv", index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    study = run(tmp_path, task="multiclass", classes=["well", "ill"], split="part")
+    predictions = Predictions.load(study.step("probe", "mine", "test_vit").folder).table
+    test = predictions[(predictions["part"] == "test") & (predictions["protocol"] == "linear")]
+    assert sorted(test["patient_id"].astype(int)) == [k for k in range(PATIENTS) if k % 4 == 3]
+    assert macro(study, "auroc")["linear"] > 0.8
+    facts = json.loads((study.step("prepare", "mine").folder / "pixels.json").read_text())["facts"]
+    assert facts["orientations"] == {"RAS": PATIENTS}
+    assert (study.path("reports") / "explorer.html").is_file()
