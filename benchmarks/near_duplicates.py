@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -191,8 +193,8 @@ def basis() -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).float()[:, None]
 
 
-def pictures(path: Path, n: int) -> np.ndarray:
-    """Write n pictures: two films mixed, one of them moved and turned, under a smooth random shade."""
+def pictures(path: Path, n: int, of: np.ndarray, to: np.ndarray) -> None:
+    """Write n pictures, two films mixed, one of them moved and turned, under a smooth shade; `to` are copies of `of`."""
     films, draw = basis(), torch.Generator().manual_seed(0)
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, SIDE, SIDE))
     for start in range(0, n, BATCH):
@@ -203,7 +205,10 @@ def pictures(path: Path, n: int) -> np.ndarray:
         coarse, fine = (torch.randn((k, 1, side, side), generator=draw) for side in (6, 24))
         shade = 20 * interpolate(coarse, SIDE, mode="bilinear") + 10 * interpolate(fine, SIDE, mode="bilinear")
         images[start : start + k] = (0.6 * moved + 0.4 * two + shade).clamp(0, 255).to(torch.uint8)[:, 0].numpy()
-    return images
+    rng = np.random.default_rng(0)
+    for a, b in zip(of, to, strict=True):
+        images[b] = several(images[a], rng)
+    images.flush()
 
 
 def brute_force(thumbs: torch.Tensor, part: np.ndarray) -> int:
@@ -224,6 +229,10 @@ def brute_force(thumbs: torch.Tensor, part: np.ndarray) -> int:
     return int((best >= duplicates.LEVELS[side]).sum())
 
 
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def timed(function: Callable, *arguments) -> tuple:
     begun = time.perf_counter()
     return function(*arguments), time.perf_counter() - begun
@@ -231,18 +240,15 @@ def timed(function: Callable, *arguments) -> tuple:
 
 def speed(n: str = str(sum(PARTS.values()))) -> None:
     torch.set_num_threads(THREADS)
-    total, rng = int(n), np.random.default_rng(0)
-    part = np.array([name for name, size in PARTS.items() for _ in range(size)])[rng.permutation(sum(PARTS.values()))]
-    part = part[:total]
+    total, rows = int(n), np.arange(int(n))
+    part = np.random.default_rng(0).permutation(np.repeat(list(PARTS), list(PARTS.values())))[:total]
+    to = np.flatnonzero(part == "test")[:COPIES]
+    of = np.flatnonzero(part == "train")[: len(to)]
     with tempfile.TemporaryDirectory() as folder:
-        images = pictures(Path(folder) / "images.npy", total)
-        to = np.flatnonzero(part == "test")[:COPIES]
-        of = np.flatnonzero(part == "train")[: len(to)]
-        for a, b in zip(of, to, strict=True):
-            images[b] = several(images[a], rng)
-        images.flush()
-        images = np.load(Path(folder) / "images.npy", mmap_mode="r")
-        rows = np.arange(total)
+        path = Path(folder) / "images.npy"
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:  # so that its memory is not counted here
+            other.submit(pictures, path, total, of, to).result()
+        images, before = np.load(path, mmap_mode="r"), peak_gb()
         scanned, scan_s = timed(leaks.scan, images, rows)
         alike, alike_s = timed(duplicates.candidates, scanned.thumbs, part, scanned.structured)
         n_alike = len(alike)
@@ -251,7 +257,7 @@ def speed(n: str = str(sum(PARTS.values()))) -> None:
         print(f"{total:,} pictures, {THREADS} threads: {scan_s:.1f} s to read, hash and shrink them")
         print(f"{n_alike:,} candidates in {alike_s:.1f} s, {len(near)} confirmed in {near_s:.1f} s", end="; ")
         print(f"{len(hits)} of {len(to)} planted copies found; search {alike_s + near_s:.1f} s")
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+        print(f"peak memory {peak_gb():.2f} GB, of which {before:.2f} GB for the interpreter and its libraries")
         chosen = np.sort(np.concatenate([np.flatnonzero(part == name)[:size] for name, size in SUBSET.items()]))
         few, few_part = scanned.thumbs[torch.from_numpy(chosen)], part[chosen]
 

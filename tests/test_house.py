@@ -1,10 +1,13 @@
 """The rule of the house: which room may import which. A lower room never knows a higher one."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+from radprobe import catalog
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/radprobe"
@@ -75,3 +78,65 @@ def test_the_command_line_and_the_graph_need_no_torch():
     graph = "from radprobe.study import Study; Study('params.yaml').steps"
     code = "import radprobe.cli, sys; heavy = {'torch', 'monai', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"{graph}; {code}; assert not heavy, heavy"], check=True, cwd=ROOT)
+
+
+# of every environment: the modules of the stages that run in it, and the readers of images that may be absent there
+ENVIRONMENTS = {
+    "data": {"retrieve", "prepare"},
+    "models": {"retrieve", "split", "embed", "probe", "segment"},
+    "score": {"score", "report"},
+}
+READERS = {"nibabel": "nibabel", "isal": "isal", "pydicom": "pydicom", "gdcm": "python-gdcm"}
+READERS |= {name: name for name in ("h5py", "requests", "torch", "timm", "monai", "sklearn", "matplotlib")}
+READERS |= {"sklearn": "scikit-learn"}
+BLOCKED = """
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"{name} is not in this environment")
+sys.meta_path.insert(0, Absent())
+from radprobe import catalog
+from radprobe.study import Study
+here = {"raw": RAW}
+datasets = {name: here for name in catalog.datasets()}
+datasets["mine"] = {**here, "folder": {"task": "binary", "classes": ["ill"]}}
+study = Study({"study": "s", "hub": False, "datasets": datasets, "backbones": ["test_vit"]})
+assert study.steps and {one.name for one in study.missing} >= {"amos", "brain_tumor"}
+assert study.layout("mine")
+import radprobe.cli
+for stage in STAGES:
+    importlib.import_module(f"radprobe.stages.{stage}")
+"""
+
+
+def pins_of(environment: str) -> set[str]:
+    pins = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"][-1]["pip"]
+    return {pin.split("==")[0] for pin in pins}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_builds_the_graph_and_loads_its_stages_without_what_it_lacks(environment, tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "labels.csv").touch()
+    absent = {module for module, package in READERS.items() if package not in pins_of(environment)}
+    assert absent
+    given = f"ABSENT, RAW, STAGES = {absent!r}, {str(tmp_path)!r}, {ENVIRONMENTS[environment]!r}\n"
+    ran = subprocess.run([sys.executable, "-c", given + BLOCKED], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_every_rule_runs_where_its_stage_is_tested():
+    for path in ROOT.glob("workflow/rules/*.smk"):
+        stage = {"compare": "score"}.get(path.stem, path.stem)
+        for name in re.findall(r"envs/(\w+)\.yaml", path.read_text()):
+            assert stage in ENVIRONMENTS[name], f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_environment_finds_the_data_and_weights_that_ship_in_packages(environment):
+    """A job looks for what its study has: where a package is absent, the cells that need it are not there either."""
+    entries = [*catalog.datasets().values(), *catalog.backbones().values()]
+    assert {entry.package.name for entry in entries if entry.package} <= pins_of(environment)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from radprobe import catalog, files, params
-from radprobe.catalog import Backbone, Dataset, Folder, OfficialLists, SplitRecipe, Stratified, package_folder
+from radprobe.catalog import Backbone, Dataset, Folder, OfficialLists, SplitRecipe, Stratified, Window, package_folder
 from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
+from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 2, "segment": 2, "score": 2, "compare": 1}
@@ -138,9 +139,7 @@ class Study:
     def dataset(self, name: str) -> Dataset:
         """Return the catalog's entry of a benchmark as this study uses it, or the entry of an own folder."""
         choice = self.params.datasets[name]
-        if choice.folder:
-            return _own_dataset(name, choice.folder)
-        entry = _known(name, catalog.datasets(), "datasets")
+        entry = _own_dataset(name, choice.folder) if choice.folder else _known(name, catalog.datasets(), "datasets")
         update = {"slices": choice.slices, "intensity": choice.intensity}
         update |= {"size": choice.size, "stored": choice.stored}
         if choice.classes:
@@ -249,12 +248,13 @@ class Study:
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
         entry, choice, p = self.dataset(dataset), self.params.datasets[dataset], self.params
-        source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _dump(entry.folder)}
+        source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _own_files(choice)}
         retrieve = self._step("retrieve", dataset, None, source)
         yield retrieve
         knobs = {"stored": entry.stored, "classes": entry.classes, "limit": p.limit}
         knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
-        knobs |= {"slices": choice.slices, "uncertain": choice.uncertain}
+        knobs |= {"slices": entry.slices, "uncertain": choice.uncertain, "blank": entry.blank, "mask": entry.mask}
+        knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
         prepare = self._step("prepare", dataset, None, knobs, retrieve)
         yield prepare
         embeds = {name: self._embed(dataset, name, entry, prepare, steps) for name in self.backbones_here}
@@ -318,6 +318,12 @@ def _own_dataset(name: str, folder: Folder) -> Dataset:
         layout=f"{folder.table}, a CSV with the columns that datasets.{name}.folder names, and the files it lists",
         citation="own data",
     )
+
+
+def _own_files(choice: DatasetChoice) -> dict[str, Any] | None:
+    """Return what of an own folder's description says which files and labels it has."""
+    shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity"}
+    return {**choice.folder.model_dump(exclude=shown_or_later), "raw": choice.raw} if choice.folder else None
 
 
 def _own_split(folder: Folder) -> SplitRecipe:

@@ -2,8 +2,10 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from radprobe import catalog
 from radprobe.artifacts import PARTS, Index, LeakCertificate, Split
@@ -56,7 +58,46 @@ def test_a_film_that_is_in_two_parts_under_two_names_fails_by_name(downloads, tm
         shutil.copy(raw / "MontgomerySet" / folder / in_test.name, raw / "MontgomerySet" / folder / in_train.name)
     with pytest.raises(RadprobeError, match="the same pixels") as error:
         run(tmp_path, "montgomery")
-    assert error.value.what == f"montgomery: {in_test.stem} (test) and {in_train.stem} (train)"
+    assert error.value.what == f"montgomery: {in_train.stem} (train) and {in_test.stem} (test)"
+    (listing,) = tmp_path.glob("work/montgomery/split/*/overlaps.csv")
+    assert sorted(pd.read_csv(listing)["samples"]) == sorted([in_test.stem, in_train.stem])
+
+
+def with_a_copy(downloads, root, change):
+    """A raw copy in which a test film is a changed copy of a train film; returns the names of the two."""
+    raw = Path(shutil.copytree(downloads / "montgomery", root / "raw/montgomery"))
+    films = sorted((raw / "MontgomerySet/CXR_png").iterdir())
+    copied, original = films[0], films[2]
+    for folder in ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask"):
+        shutil.copy(raw / "MontgomerySet" / folder / original.name, raw / "MontgomerySet" / folder / copied.name)
+    image = np.asarray(Image.open(original))
+    Image.fromarray(change(image)).save(copied)
+    return original.stem, copied.stem
+
+
+def test_an_exception_with_its_reason_lets_it_pass_and_is_repeated(downloads, tmp_path):
+    pair = with_a_copy(downloads, tmp_path, lambda image: image)
+    _, folder = run(tmp_path, "montgomery", leaks_allowed=[{"samples": list(pair), "reason": "known to us"}])
+    certificate = LeakCertificate.load(folder)
+    assert certificate.overlaps == []
+    assert [(e["samples"], e["reason"]) for e in certificate.excepted] == [(list(pair), "known to us")]
+
+
+def test_a_copy_of_other_brightness_warns_and_the_test_sample_is_listed(downloads, tmp_path, capsys):
+    original, copied = with_a_copy(downloads, tmp_path, lambda image: (image * 0.8 + 20).astype(np.uint8))
+    _, folder = run(tmp_path, "montgomery")
+    certificate = LeakCertificate.load(folder)
+    assert certificate.overlaps == []
+    best = certificate.near[0]
+    assert (best["samples"], best["parts"]) == ([original, copied], ["train", "test"])
+    assert copied in certificate.near_test_samples
+    assert f"{original} (train) and {copied} (test): correlation" in capsys.readouterr().out
+
+
+def test_an_exception_that_nothing_needs_is_said(downloads, tmp_path, capsys):
+    unused = [{"samples": ["MCUCXR_0001_0", "nobody"], "reason": "none"}]
+    run(tmp_path, "montgomery", downloads, leaks_allowed=unused)
+    assert "leaks_allowed names MCUCXR_0001_0, nobody, which share nothing" in capsys.readouterr().out
 
 
 @REAL
@@ -64,6 +105,7 @@ def test_a_film_that_is_in_two_parts_under_two_names_fails_by_name(downloads, tm
 def test_the_real_montgomery_falls_69_23_46(tmp_path):
     _, folder = run(tmp_path, "montgomery", os.environ["RADPROBE_REAL_DATA"])
     made = Split.load(folder)
+    assert LeakCertificate.load(folder).near == []
     assert made.facts["published"] == {"parts": {"train": 69, "val": 23, "test": 46}, "equal": True}
     listing = pd.read_csv(Path(__file__).parents[2] / "splits/montgomery.csv", dtype=str)
     assert (
@@ -79,5 +121,6 @@ def test_the_partial_nih_works_under_its_own_split(tmp_path):
     _, folder = run(tmp_path, "nih_chestxray14", real, allow_missing=True, split="nih_real_subset")
     made = Split.load(folder)
     assert len(made.table) == 1000
+    assert LeakCertificate.load(folder).near == []
     assert "Pneumonia" in made.classes
     assert set(made.classes) | set(made.facts["left_out"]) == set(made.facts["parts"]["val"]["positives"])

@@ -8,7 +8,6 @@ from radprobe.artifacts import LABEL, Index
 from radprobe.catalog import Dataset
 from radprobe.datasets import Layout, anatomy, raw, scans
 from radprobe.files import RadprobeError, in_threads
-from radprobe.imaging import reading
 
 CLASSES = {1: "meningioma", 2: "glioma", 3: "pituitary"}  # cjdata.label
 ARCHIVES = "brainTumorDataPublic_*"
@@ -89,6 +88,8 @@ def _label_and_patient(path: Path) -> tuple[int, str] | RadprobeError:
 
 def _why(path: Path) -> RadprobeError:
     """Return the reason for which a file cannot be read, in the words of the reader of its pixels."""
+    from radprobe.imaging import reading  # the graph is built where no reader is installed
+
     try:
         reading.probe(path)
     except RadprobeError as error:

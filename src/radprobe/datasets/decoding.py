@@ -143,13 +143,21 @@ def _labels(picture: Picture, entry: Dataset) -> tuple[np.ndarray, dict[str, int
         return label_map([reading.read_grey(path) for path in picture.masks])
     (path,) = picture.masks
     labels = reading.read_labels(path)
-    found = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
+    found = _values(labels)
     if len(entry.classes) == 1 and len(found) == 2 and found[0] == 0 and found[1] != 1:
         return (labels > 0).astype(np.uint8), {f"mask has {found[1]} for its one class": int((labels > 0).sum())}
     if found[-1] > len(entry.classes):
         known = ", ".join(f"{label} {name}" for label, name in enumerate(entry.classes, 1))
         raise RadprobeError(path, f"holds label {found[-1]}; known are 0 background, {known}", "mend the mask")
     return labels, ({"the mask is empty": labels.size} if found[-1] == 0 else {})
+
+
+def _values(labels: np.ndarray) -> np.ndarray:
+    """Return the labels that occur, slab by slab: NumPy would count all voxels at once as 64-bit integers."""
+    occurs = np.zeros(256, bool)
+    for slab in labels.T:
+        occurs[slab] = True
+    return np.flatnonzero(occurs)
 
 
 def label_map(masks: list[np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:

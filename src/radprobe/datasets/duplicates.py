@@ -11,7 +11,7 @@ A perceptual hash of a few bits calls unrelated radiographs the same: all chests
    that of `LEVELS`. The last level reads the stored pixels again, so that fine detail decides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -32,6 +32,7 @@ MOVED = 0.02  # of the side: how far the descriptor looks away
 RIDGE = 0.1  # of the mean variance
 ALIKE = 0.65  # least cosine of a candidate
 MOST = 8  # candidates of a picture in another part that are confirmed; the best of them
+FEW = 2 * DIMENSIONS  # pictures
 BLOCK = 2**25  # cosines held at once
 
 LEVELS = {16: 0.55, 32: 0.60, 64: 0.75, 128: 0.80}  # side in pixels: least correlation after registration
@@ -94,7 +95,7 @@ class Descriptor:
         mean = pictures.mean(0)
         between = _covariance(pictures - mean)
         within = torch.stack([_covariance(_small(moved) - pictures) for moved in _moves(thumbs)]).mean(0)
-        ridge = RIDGE * between.trace() / len(mean) * torch.eye(len(mean), dtype=torch.float64)
+        ridge = (RIDGE * between.trace() / len(mean) + 1e-9) * torch.eye(len(mean), dtype=torch.float64)
         _, directions = scipy.linalg.eigh((within + RIDGE * ridge).numpy(), (between + ridge).numpy())
         return cls(mean, torch.from_numpy(directions[:, :DIMENSIONS]).float())
 
@@ -123,19 +124,19 @@ def _moves(thumbs: torch.Tensor) -> Iterator[torch.Tensor]:
     yield _warp(thumbs.float(), torch.tensor([0, -2 * MOVED, 0, -2 * MOVED]).expand(len(thumbs), 4))
 
 
-def _alike(queries: torch.Tensor, base: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield (query, base, cosine) float64 [k, 3] of pairs above ALIKE, block by block; of a query, the best MOST."""
+def _alike(queries: torch.Tensor, base: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (positions in queries, in base) of pairs whose cosine is at least ALIKE, by blocks; the best MOST each."""
     space = torch.empty((min(len(queries), max(1, BLOCK // len(base))), len(base)))  # fresh pages would cost more
     for start in range(0, len(queries), len(space)):
         asked = queries[start : start + len(space)]
         cosines = torch.mm(asked, base.T, out=space[: len(asked)]).numpy()
         some = np.flatnonzero(cosines.max(1) >= ALIKE)  # few: most pictures have no candidate at all
         query, other = np.nonzero(cosines[some] >= ALIKE)
-        cosine, query = cosines[some[query], other], some[query]
-        order = np.lexsort((-cosine, query))
-        query, other, cosine = query[order], other[order], cosine[order]
+        query = some[query]
+        order = np.lexsort((-cosines[query, other], query))
+        query, other = query[order], other[order]
         best = np.arange(len(query)) - np.searchsorted(query, query) < MOST
-        yield torch.from_numpy(np.stack([query[best] + start, other[best], cosine[best].astype(float)], 1))
+        yield query[best] + start, other[best]
 
 
 # --- confirmation -----------------------------------------------------------------------------------------------------
@@ -212,14 +213,19 @@ def confirm(
 
 @dataclass
 class Pairs:
-    """Pairs of pictures: positions a and b (long [p]), cosine, mirrored (bool), motion [p, 4], correlation [p]."""
+    """Pairs of pictures: positions a and b (long [p]), is b mirrored (bool [p]), motion [p, 4], correlation [p]."""
 
     a: torch.Tensor
     b: torch.Tensor
-    cosine: torch.Tensor
     mirrored: torch.Tensor
     motion: torch.Tensor
     correlation: torch.Tensor
+
+    @classmethod
+    def of(cls, a: np.ndarray, b: np.ndarray, mirrored: np.ndarray) -> "Pairs":
+        """Return pairs that nobody has registered yet."""
+        nowhere, unknown = torch.zeros(len(a), 4), torch.zeros(len(a))
+        return cls(torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(mirrored), nowhere, unknown)
 
     def __len__(self) -> int:
         return len(self.a)
@@ -227,34 +233,39 @@ class Pairs:
     def __getitem__(self, chosen) -> "Pairs":
         return Pairs(*(values[chosen] for values in vars(self).values()))
 
-    @classmethod
-    def joined(cls, parts: list["Pairs"]) -> "Pairs":
-        """Return all of `parts` in one."""
-        names = ("a", "b", "cosine", "mirrored", "motion", "correlation")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
-
 
 def candidates(thumbs: torch.Tensor, parts: np.ndarray, usable: np.ndarray) -> Pairs:
-    """Return the pairs of `usable` pictures in different parts whose descriptors are alike, mirrored ones too."""
+    """Return the pairs of `usable` pictures in different parts whose descriptors are alike, mirrored ones too.
+
+    All pairs, where there are so few pictures (under FEW) that directions fitted on them mean nothing.
+    """
     where = np.flatnonzero(usable)
-    fitted = where[np.linspace(0, len(where) - 1, min(FITTED, len(where))).round().astype(int)] if len(where) else where
-    found = [Pairs(*(torch.zeros(shape) for shape in (0, 0, 0, 0, (0, 4), 0)))]
-    if len(fitted) < 2:
-        return found[0]
+    search = _every_pair if len(where) < FEW else _search(thumbs, where)
+    names = sorted(set(parts[where]), key=lambda part: (-np.sum(parts[where] == part), part))
+    found = [np.zeros((3, 0), int)]
+    for larger, smaller in combinations(names, 2):
+        base, queries = (where[parts[where] == part] for part in (larger, smaller))
+        for mirrored in (False, True):
+            for query, other in search(queries, base, mirrored):
+                found.append(np.stack([base[other], queries[query], np.full(len(query), mirrored)]))
+    a, b, mirrored = np.concatenate(found, axis=1)
+    return Pairs.of(a, b, mirrored.astype(bool))
+
+
+def _every_pair(queries: np.ndarray, base: np.ndarray, mirrored: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    yield np.repeat(np.arange(len(queries)), len(base)), np.tile(np.arange(len(base)), len(queries))
+
+
+def _search(thumbs: torch.Tensor, where: np.ndarray) -> Callable:
+    fitted = where[np.linspace(0, len(where) - 1, min(FITTED, len(where))).round().astype(int)]
     describe = Descriptor.fit(thumbs[fitted])
     vectors = describe(thumbs)
-    names = sorted(set(parts[where]), key=lambda part: -np.sum(parts[where] == part))
-    for larger, smaller in combinations(names, 2):
-        base, queries = (torch.from_numpy(where[parts[where] == part]) for part in (larger, smaller))
-        for mirrored in (False, True):
-            asked = describe(thumbs[queries].flip(-1)) if mirrored else vectors[queries]
-            for block in _alike(asked, vectors[base]):
-                a, b = base[block[:, 1].long()], queries[block[:, 0].long()]
-                flags, none = torch.full((len(a),), float(mirrored)), torch.zeros(len(a))
-                found.append(Pairs(a, b, block[:, 2].float(), flags, torch.zeros(len(a), 4), none))
-    pairs = Pairs.joined(found)
-    pairs.a, pairs.b, pairs.mirrored = pairs.a.long(), pairs.b.long(), pairs.mirrored.bool()
-    return pairs
+
+    def search(queries: np.ndarray, base: np.ndarray, mirrored: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        asked = describe(thumbs[queries].flip(-1)) if mirrored else vectors[queries]
+        return _alike(asked, vectors[base])
+
+    return search
 
 
 def confirmed(pairs: Pairs, thumbs: torch.Tensor, images: np.ndarray, rows: np.ndarray) -> Pairs:

@@ -18,7 +18,6 @@ from radprobe.artifacts import LABEL, META, Index
 from radprobe.catalog import Dataset
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError, in_threads
-from radprobe.imaging import reading
 
 DELIMITERS = ",;\t|"
 PARTS = {
@@ -64,6 +63,8 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     and column, on a column that is missing, a file that is absent, outside the raw folder or listed twice, an empty
     patient, a label, class, part or age that is none, and a patient whom the given split puts into two parts.
     """
+    from radprobe.imaging import reading  # the graph is built where no reader is installed
+
     table = _read(layout.tables[0], entry)
     found = {line.number: _files(layout, entry, table, line, allow_missing) for line in table.lines}
     _refuse_twice(table, entry, found)

@@ -187,7 +187,7 @@ def _near(rows: pd.DataFrame, pictures: Pictures, images: np.ndarray) -> list[di
         values = rows[column].to_numpy()
         other &= values[a] != values[b]
     pairs = duplicates.confirmed(pairs[torch.from_numpy(other)], pictures.thumbs, images, rows["row"].to_numpy())
-    found = pd.DataFrame({"a": pairs.a, "b": pairs.b, "correlation": pairs.correlation, "similarity": pairs.cosine})
+    found = pd.DataFrame({"a": pairs.a, "b": pairs.b, "correlation": pairs.correlation})
     found["change"] = [_change(*pair) for pair in zip(pairs.mirrored.tolist(), pairs.motion.tolist(), strict=True)]
     found["cases"] = [tuple(rows["volume"].iloc[sorted(pair)]) for pair in zip(found["a"], found["b"], strict=True)]
     found = found.sort_values("correlation", ascending=False, kind="stable")
@@ -202,7 +202,6 @@ def _entry(cases: tuple[str, str], group: pd.DataFrame, rows: pd.DataFrame) -> d
         "samples": list(pair["sample"]),
         "parts": list(pair["part"]),
         "correlation": round(float(best["correlation"]), 4),
-        "similarity": round(float(best["similarity"]), 4),
         "pairs": int(group["b"].nunique()),  # pictures of one case with a match in the other
         "change": best["change"],
     }

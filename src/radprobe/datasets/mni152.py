@@ -6,8 +6,6 @@ from radprobe.artifacts import Index
 from radprobe.catalog import Dataset
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
-from radprobe.imaging.reading import read_volume
-from radprobe.imaging.volumes import Slicing
 
 EVERY = 10  # slices are this far apart
 BRAIN = (
@@ -26,6 +24,9 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
 
 def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     """Return one row per axial slice, every 10 slices through the brain; all are of one subject and volume."""
+    from radprobe.imaging.reading import read_volume  # the graph is built where no reader is installed
+    from radprobe.imaging.volumes import Slicing
+
     (path,) = layout.files
     volume = read_volume(path)
     cut = Slicing.of(volume.affine, entry.slices).cut(volume.values)

@@ -8,9 +8,7 @@ import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel import orientations
 
 from radprobe import files
 
@@ -180,6 +178,9 @@ def save_labels(scan: Scan, labels: Path, name: str) -> None:
 
 def _write(path: Path, stored: np.ndarray, scan: Scan, inter: int = 0) -> None:
     """Write an array [X, Y, Z] that runs towards RAS as NIfTI, its axes turned as the scan says."""
+    import nibabel  # the graph is built where it is not installed
+    from nibabel import orientations
+
     affine = np.diag([*scan.spacing, 1])
     affine[:3, 3] = -np.array(scan.spacing) * (np.array(stored.shape) - 1) / 2
     turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(scan.axes))

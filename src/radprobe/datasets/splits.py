@@ -116,12 +116,13 @@ def _stratified(index: Index, recipe: Stratified, seed: int) -> dict[str, str]:
 
 
 def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
-    labels = index.table.set_index("sample_id")
+    table_of, labels = index.table.set_index("sample_id"), index.labels()  # -1 and blank count as the study says
+    positive_of = pd.DataFrame(labels == 1, columns=index.classes, index=table_of.index)
     counts = {}
     for part in PARTS:
         rows = table[table["part"] == part]
-        here = labels.loc[rows["sample_id"]]
-        positive = {name: here.loc[here[f"label:{name}"] == 1, "patient_id"] for name in index.classes}
+        here = table_of.loc[rows["sample_id"]]
+        positive = {name: here.loc[positive_of.loc[here.index, name], "patient_id"] for name in index.classes}
         counts[part] = {
             "samples": len(rows),
             "cases": int(here["volume_id"].nunique()),
