@@ -87,8 +87,8 @@ ENVIRONMENTS = {
     "score": {"score", "report"},
 }
 READERS = {"nibabel": "nibabel", "isal": "isal", "pydicom": "pydicom", "gdcm": "python-gdcm"}
-READERS |= {name: name for name in ("h5py", "requests", "torch", "timm", "monai", "sklearn", "matplotlib")}
-READERS |= {"sklearn": "scikit-learn"}
+READERS |= {name: name for name in ("h5py", "requests", "torch", "timm", "monai", "matplotlib")}
+READERS["sklearn"] = "scikit-learn"
 BLOCKED = """
 import importlib, sys
 class Absent:

@@ -5,10 +5,10 @@ import importlib.util
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["multilabel", "binary", "multiclass", "segmentation", "look"]
 PRIMARY_METRIC = {"multilabel": "auroc", "binary": "auroc", "multiclass": "auroc", "segmentation": "dsc"}
@@ -125,6 +125,10 @@ class Window(Strict):
     low: float = Field(description="The value that becomes black.")
     high: float = Field(description="The value that becomes white.")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        return _rising(self)
+
 
 class Percentiles(Strict):
     """From a low to a high percentile of the stored values of a slice, or of its whole volume."""
@@ -133,6 +137,16 @@ class Percentiles(Strict):
     low: float = Field(ge=0, lt=100, description="Percentile that becomes black.")
     high: float = Field(gt=0, le=100, description="Percentile that becomes white.")
     of: Literal["slice", "volume"] = Field(description="Of each slice, or of the volume that it belongs to.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        return _rising(self)
+
+
+def _rising(given: Any) -> Any:
+    if not given.low < given.high:
+        raise ValueError(f"low ({given.low:g}) must be below high ({given.high:g}), else every image is black")
+    return given
 
 
 Intensity = Annotated[MinMax | Window | Percentiles, Field(discriminator="kind")]

@@ -17,7 +17,7 @@ import numpy as np
 from radprobe.artifacts import LABEL, META, Index
 from radprobe.catalog import Dataset
 from radprobe.datasets import Layout, raw
-from radprobe.files import RadprobeError, in_threads
+from radprobe.files import RadprobeError, digest, in_threads
 
 DELIMITERS = ",;\t|"
 PARTS = {
@@ -74,7 +74,7 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     if entry.folder.split:
         _refuse_shared_patients(table, entry, described)
     names = _names([found[line.number][0].relative_to(layout.root) for line in present])
-    cases = raw.ids(list(names.values()))
+    cases = _clear_of_slices(raw.ids(list(names.values())))
 
     def rows(pair: tuple[Line, dict[str, Any]]) -> list[dict[str, Any]]:
         line, row = pair
@@ -192,6 +192,15 @@ def _names(paths: list[Path]) -> dict[Path, str]:
     stems = {path: re.sub(r"(\.nii)?\.[A-Za-z]\w*$", "", path.as_posix()) or path.as_posix() for path in paths}
     times = Counter(stems.values())
     return {path: stem if times[stem] == 1 else path.as_posix() for path, stem in stems.items()}
+
+
+def _clear_of_slices(ids: dict[str, str]) -> dict[str, str]:
+    """Return the ids, one with a hash where another id starts as its slices are named (`scan` beside `scan_0001`).
+
+    Else two samples could have one name, or slices of another volume stand among those of the first when sorted.
+    """
+    starts = {text[: match.start()].lower() for text in ids.values() for match in re.finditer(r"_\d", text)}
+    return {name: f"{text}-{digest(name)}" if text.lower() in starts else text for name, text in ids.items()}
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
