@@ -116,11 +116,13 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 
 def real_sets() -> Iterator[tuple[str, np.ndarray, list[str]]]:
-    """Yield name, pictures [n, 256, 256] and the patient of each."""
+    """Yield name, pictures [n, 256, 256], none of them twice, and the patient of each."""
     root = Path(os.environ["RADPROBE_REAL_DATA"])
     for name, patient in (("nih_chestxray14", slice(8)), ("montgomery", slice(None))):
         paths = sorted(path for path in (root / name).rglob("*.png") if "Mask" not in str(path))
-        yield name, np.stack([stored(path) for path in paths]), [path.stem[patient] for path in paths]
+        images = np.stack([stored(path) for path in paths])
+        first = np.sort(np.unique(images, axis=0, return_index=True)[1])
+        yield name, images[first], [paths[row].stem[patient] for row in first]
     volumes = sorted((root / "msd_hippocampus").rglob("imagesTr/hippocampus_*.nii.gz"))
     slices = [(path.name, slice_) for path in volumes for slice_ in axial(path)]
     chosen = np.linspace(0, len(slices) - 1, SLICES).round().astype(int)
@@ -194,7 +196,7 @@ def basis() -> torch.Tensor:
 
 
 def pictures(path: Path, n: int, of: np.ndarray, to: np.ndarray) -> None:
-    """Write n pictures, two films mixed, one of them moved and turned, under a smooth shade; `to` are copies of `of`."""
+    """Write n pictures: two films mixed, one of them moved, under a smooth shade; `to` are copies of `of`."""
     films, draw = basis(), torch.Generator().manual_seed(0)
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, SIDE, SIDE))
     for start in range(0, n, BATCH):

@@ -64,6 +64,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
     [
         {"probe": {"knn": {"k": [0, 5]}}},
         {"probe": {"linear": {"learning_rates": [-1]}}},
+        {"datasets": {"amos": {"intensity": {"kind": "window", "low": 600, "high": -1024}}}},
+        {"datasets": {"amos": {"intensity": {"kind": "percentiles", "low": 95, "high": 5, "of": "slice"}}}},
         {"own_backbones": {"../mine": {"like": "test_vit", "title": "t", "file": "f"}}},
         {"own_backbones": {"random-test_vit": {"like": "test_vit", "title": "t", "file": "f"}}},
     ],

@@ -25,9 +25,11 @@ def test_every_verb_exists():
 
 
 def test_the_yaml_is_valid():
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    study = Study({"study": "mine", "datasets": {"montgomery": {}}, **yaml.safe_load(block)})
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    content = {key: value for block in blocks for key, value in yaml.safe_load(block).items()}
+    study = Study({"study": "mine", **content})
     assert study.backbone("my_dino").family == "own"
+    assert study.dataset("my_films").classes == ["Effusion", "Nodule"]
 
 
 def test_every_benchmark_is_listed():

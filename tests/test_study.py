@@ -2,6 +2,7 @@ import copy
 
 import pytest
 
+from radprobe import catalog
 from radprobe.files import RadprobeError
 from radprobe.study import Study
 
@@ -44,6 +45,62 @@ def specs(study: Study) -> dict:
 def test_a_change_reaches_exactly_what_depends_on_it(path, value, verbs):
     before, after = specs(Study(SMALL)), specs(changed(path, value))
     assert {key[0] for key in before if before[key] != after[key]} == verbs
+
+
+OWN = {"task": "segmentation", "classes": ["lung"], "mask": "mask", "table": "labels.csv"}
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"folder": {**OWN, "title": "Mine", "modality": "CT", "licence": "ours"}}, None),  # only words on the page
+        ({"folder": {**OWN, "size": 224}}, "embed"),
+        ({"size": 224}, "embed"),
+        ({"folder": {**OWN, "intensity": {"kind": "percentiles", "low": 1, "high": 99, "of": "slice"}}}, "embed"),
+        ({"intensity": {"kind": "percentiles", "low": 1, "high": 99, "of": "slice"}}, "embed"),
+        ({"intensity": {"kind": "window", "low": 0, "high": 9}}, "prepare"),  # values with a unit are never scaled
+        ({"folder": {**OWN, "stored": 224}}, "prepare"),
+        ({"stored": 224}, "prepare"),
+        ({"slices": "paper"}, "prepare"),
+        ({"folder": {**OWN, "mask": "label_map"}}, "retrieve"),
+        ({"folder": {**OWN, "table": "others.csv"}}, "retrieve"),
+        ({"raw": "elsewhere"}, "retrieve"),
+    ],
+)
+def test_a_change_of_an_own_folder_reaches_exactly_what_depends_on_it(tmp_path, change, first):
+    for place in ("data/raw/mine", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+        for name in ("labels.csv", "others.csv"):
+            (tmp_path / place / name).touch()
+
+    def of(choice):
+        return specs(Study({**SMALL, "paths": {"root": str(tmp_path)}, "datasets": {"mine": {"folder": OWN, **choice}}}))
+
+    before, after = of({}), of(change)
+    changed = {key[0] for key in before if before[key] != after[key]}
+    order = ["retrieve", "prepare", "embed", "segment", "score", "compare"]
+    assert changed - {"split"} == set(order[order.index(first) :] if first else [])
+    assert ("split" in changed) == (first in ("retrieve", "prepare"))
+
+
+@pytest.mark.parametrize("fact", [{"mask": "labels"}, {"blank": "zeros"}])
+def test_a_corrected_fact_of_the_catalog_reaches_what_depends_on_it(monkeypatch, fact):
+    before = specs(Study(SMALL))
+    entries = catalog.datasets()
+    corrected = {**entries, "montgomery": entries["montgomery"].model_copy(update=fact)}
+    monkeypatch.setattr(catalog, "datasets", lambda: corrected)
+    after = specs(Study(SMALL))
+    changed = {key[:2] for key in before if before[key] != after[key]}
+    assert {verb for verb, dataset in changed} == {"prepare", "split", "embed", "segment", "score", "compare"}
+    assert {dataset for verb, dataset in changed} == {"montgomery"}
+
+
+def test_an_own_folder_is_used_as_params_say():
+    own = {"slices": "paper", "size": 100, "stored": 90, "intensity": {"kind": "window", "low": 0, "high": 9}}
+    entry = Study({**SMALL, "datasets": {"mine": {"folder": OWN, **own}}}).dataset("mine")
+    assert entry.model_dump(include=set(own)) == own
+    with pytest.raises(RadprobeError, match=r"datasets.mine.classes.*'all'"):
+        Study({**SMALL, "datasets": {"mine": {"folder": OWN, "classes": "all"}}})
 
 
 def test_a_change_of_one_dataset_leaves_the_others_alone():

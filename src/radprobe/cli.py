@@ -65,9 +65,15 @@ def prepare(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> Non
 
 
 @app.command()
-def split(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> None:
+def split(
+    dataset: DatasetId,
+    listing: Annotated[Path | None, typer.Option(help="Also write it as a CSV: patient, case, split.")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
     """Give each sample its part, and certify that nothing leaks between the parts."""
     _make(params, "split", dataset)
+    if listing:
+        _stage("split").write_listing(Study(params).step("split", dataset), listing)
 
 
 @app.command()

@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from radprobe import catalog
+from radprobe.catalog import Window
 from radprobe.datasets import decoding
 from radprobe.imaging import reading
 
@@ -52,3 +54,19 @@ def test_masks_of_16_bits_keep_their_foreground(tmp_path):
     labels, oddities = decoding.label_map([reading.read_grey(tmp_path / "mask.png")])
     np.testing.assert_array_equal(labels, mask > 0)
     assert oddities == {}
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [(np.uint8, 0), (np.uint16, -32768)])
+def test_grey_values_that_all_lie_outside_the_window_are_warned_of(tmp_path, dtype, shift):
+    """Black for every model: a 16-bit PNG is stored less 32,768, a CT without its intercept is off by 1,024."""
+    values = np.arange(40, 200, dtype=dtype).reshape(16, 10)
+    Image.fromarray(values).save(tmp_path / "film.png")
+    picture = decoding.Picture(tmp_path / "film.png", (), ("row",))
+
+    def oddities(low, high):
+        entry = catalog.datasets()["amos"].model_copy(update={"intensity": Window(kind="window", low=low, high=high)})
+        return decoding.decode(picture, entry, 8).oddities
+
+    assert oddities(shift + 100, shift + 150) == {}
+    assert oddities(shift + 200, shift + 300) == {f"{decoding.OUTSIDE} {shift + 200} to {shift + 300}": values.size}
+    assert oddities(shift, shift + 40) == {f"{decoding.OUTSIDE} {shift} to {shift + 40}": values.size}

@@ -266,7 +266,8 @@ def test_a_patient_in_two_parts_is_named_with_both_lines(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "has no column 'path'"),
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
         (b"path,patient,ill\n", "has no row"),
         (b"path,patient,ill\na.png,1\n", "has 2 cells, the header 3"),
         (b"path,patient,ill\na.png,1,0,5\n", "has 4 cells, the header 3"),
@@ -322,6 +323,22 @@ def test_volumes_of_all_kinds_give_slices_with_the_labels_repeated(tmp_path):
     for picture in decoding.pictures(index, tmp_path):
         decoded = decoding.decode(picture, entry(), 16)
         assert len(decoded.images) == len(picture.rows) == counts[picture.rows[0].volume_id]
+
+
+def test_volumes_whose_names_look_like_slices_stay_whole(tmp_path):
+    """scan_0001 is what the second slice of `scan` would be called: names must not meet, nor stand in between."""
+    names = ["scan.nii.gz", "scan_0001.nii.gz", "scan_00.nii.gz", "Scan_0002.png", "scan_0003.png"]
+    for k, name in enumerate(names):
+        if name.endswith("png"):
+            film(tmp_path / name, k)
+        else:
+            nibabel.save(nibabel.Nifti1Image(np.full((5, 4, 120), k, np.uint8), np.diag([1.0, 1, 1, 1])), tmp_path / name)
+    table(tmp_path, [{"path": name, "patient": name, "ill": 0} for name in names])
+    index = samples(tmp_path, entry())
+    pictures = decoding.pictures(index, tmp_path)
+    assert [len(picture.rows) for picture in pictures].count(120) == 3
+    assert len(pictures) == len(names)
+    assert all([row.slice for row in picture.rows] == list(range(len(picture.rows))) for picture in pictures)
 
 
 def test_slices_follow_the_studys_choice(tmp_path):

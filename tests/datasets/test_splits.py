@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radprobe import catalog
+from radprobe import catalog, datasets
 from radprobe.artifacts import Index
 from radprobe.catalog import OfficialLists, Stratified, Systematic
-from radprobe.datasets import montgomery, splits
+from radprobe.datasets import splits
 from radprobe.files import RadprobeError
 
 ROOT = Path(__file__).parents[2]
@@ -208,19 +208,32 @@ def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, 
     assert (some.facts["limit"] is None) == (limit >= n_patients)
 
 
+LISTED = ["montgomery", "msd_hippocampus"]
+
+
 @REAL
 @pytest.mark.real
-def test_the_listing_of_montgomery_is_what_the_code_makes(tmp_path):
-    entry = catalog.datasets()["montgomery"]
-    layout = montgomery.locate(entry, Path(os.environ["RADPROBE_REAL_DATA"]) / "montgomery")
-    whole = montgomery.samples(layout, entry, False)
+@pytest.mark.parametrize("name", LISTED)
+def test_a_listing_is_what_the_code_makes(tmp_path, name):
+    entry = catalog.datasets()[name]
+    layout = datasets.locate(entry, Path(os.environ["RADPROBE_REAL_DATA"]) / name)
+    whole = datasets.loader(entry).samples(layout, entry, False)
     split = splits.make_split(whole, entry.splits["study"], "study", 0)
-    assert sizes(split) == [69, 23, 46]
-    splits.write_listing(split, tmp_path / "montgomery.csv")
-    assert (tmp_path / "montgomery.csv").read_bytes() == (ROOT / "splits/montgomery.csv").read_bytes()
+    splits.write_listing(split, whole, tmp_path / "listing.csv")
+    assert (tmp_path / "listing.csv").read_bytes() == (ROOT / f"splits/{name}.csv").read_bytes()
 
 
-def test_the_listing_of_montgomery_has_the_published_sizes():
-    listing = pd.read_csv(ROOT / "splits/montgomery.csv", dtype=str)
-    assert listing["split"].value_counts().to_dict() == catalog.datasets()["montgomery"].published.parts
-    assert list(listing.columns) == ["patient", "sample", "split"]
+@pytest.mark.parametrize("name", LISTED)
+def test_a_listing_has_the_published_sizes(name):
+    listing = pd.read_csv(ROOT / f"splits/{name}.csv", dtype=str)
+    assert listing["split"].value_counts().to_dict() == catalog.datasets()[name].published.parts
+    assert list(listing.columns) == ["patient", "case", "split"]
+
+
+@pytest.mark.parametrize(("uncertain", "positives"), [("zeros", 1), ("ignore", 1), ("ones", 3)])
+def test_uncertain_labels_are_counted_as_the_study_reads_them(uncertain, positives):
+    labels = np.array([[1.0], [-1], [-1], [0], [np.nan], [0]])
+    found = index([f"p{k}" for k in range(6)], labels, [("train", k) for k in range(6)], uncertain=uncertain)
+    made = splits.make_split(found, OfficialLists(recipe="official_lists", source="s"), "study", 0)
+    assert made.facts["parts"]["train"]["positives"] == {"c0": positives}
+    assert made.facts["parts"]["train"]["positive_patients"] == {"c0": positives}

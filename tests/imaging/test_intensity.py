@@ -23,5 +23,5 @@ def test_extremes_are_left_to_the_device():
 def test_percentiles_are_those_of_the_slice_or_of_its_volume(of):
     found = ranges(IMAGES, CASES, Percentiles(kind="percentiles", low=5, high=95, of=of))
     for row, case in enumerate(CASES):
-        pixels = IMAGES[row] if of == "slice" else IMAGES[(CASES == case).to_numpy()]
+        pixels = IMAGES[row] if of == "slice" else IMAGES[CASES.eq(case).to_numpy()]
         np.testing.assert_allclose(found[row], np.percentile(pixels, [5, 95]), rtol=1e-6)

@@ -184,3 +184,20 @@ def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_p
     scores = linear[[f"score:{name}" for name in CLASSES]].to_numpy()
     np.testing.assert_allclose(np.exp(scores).sum(1), 1)
     assert roc_auc_score(linear["target:a"], linear["score:a"]) > 0.75
+
+
+def test_a_sample_of_a_class_that_the_split_leaves_out_is_taught_and_scored_as_none(tmp_path):
+    def with_a_third_class(labels):
+        labels[:, 1] = 1 - labels[:, 0]
+        labels[: N // 2 : 5] = 0  # of that class, which has no column here
+        return labels
+
+    s, step = made(tmp_path, with_a_third_class)
+    step.knobs["task"] = "multiclass"
+    probe.run(s, step)
+    table = Predictions.load(step.folder).table
+    third = table["sample_id"].isin([f"film{row:04d}" for row in range(0, N // 2, 5)])
+    assert 0 < third.sum() < len(table)
+    assert table.loc[third, ["target:a", "target:b"]].isna().all(axis=None)
+    assert (table.loc[~third, "target:a"] + table.loc[~third, "target:b"] == 1).all()
+    assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)

@@ -119,7 +119,7 @@ class MinMax(Strict):
 
 
 class Window(Strict):
-    """A fixed range of native values (CT: Hounsfield units)."""
+    """A fixed range of native values (CT: Hounsfield units; unsigned 16-bit PNG and TIFF: what is stored - 32,768)."""
 
     kind: Literal["window"] = Field(description="A fixed range.")
     low: float = Field(description="The value that becomes black.")

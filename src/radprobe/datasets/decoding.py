@@ -18,6 +18,7 @@ FLAT = (
     1  # an image whose grey values differ by no more than this shows nothing (an equality would miss noise of one step)
 )
 CONSTANT = "the image is constant"
+OUTSIDE = "all grey values lie outside the window, so a model sees black or white:"
 BURNED_IN = "a name may be burned into the pixels: look before you share pictures"
 SHOWN = 5  # names in a warning
 
@@ -60,6 +61,7 @@ class Bad:
     file: Path
     why: str
     names: tuple[str, ...]  # the samples that go with it
+    remedy: str
 
 
 def pictures(index: Index, root: Path) -> list[Picture]:
@@ -78,7 +80,7 @@ def check(picture: Picture) -> tuple[Picture, type] | Bad:
         for path in picture.masks:
             _check_mask(path, reading.probe(path), header)
     except RadprobeError as error:
-        return Bad(Path(error.what), error.reason, picture.names)
+        return Bad(Path(error.what), error.reason, picture.names, error.remedy)
     return picture, header.dtype
 
 
@@ -104,19 +106,27 @@ def decode(picture: Picture, entry: Dataset, side: int) -> Decoded | Bad:
             decoded.oddities[BURNED_IN] = decoded.images[0].size
         return decoded
     except RadprobeError as error:
-        return Bad(Path(error.what), error.reason, picture.names)
+        return Bad(Path(error.what), error.reason, picture.names, error.remedy)
 
 
 def _film(picture: Picture, entry: Dataset, side: int) -> Decoded:
     image = reading.read_grey(picture.image)
-    decoded = Decoded(picture, [resize.resize_image(image, side)], [], None, [image.shape])
-    if int(image.max()) - int(image.min()) <= FLAT:
-        decoded.oddities[CONSTANT] = image.size
+    decoded = Decoded(picture, [resize.resize_image(image, side)], [], None, [image.shape], _odd_values(image, entry))
     if picture.masks:
         decoded.labels, oddities = _labels(picture, entry)
         decoded.masks = [resize.resize_mask(decoded.labels, side)]
         decoded.oddities |= oddities
     return decoded
+
+
+def _odd_values(values: np.ndarray, entry: Dataset) -> dict[str, int]:
+    """Return what looks wrong with the grey values of an image or volume: how many there are of it."""
+    low, high, window = int(values.min()), int(values.max()), entry.intensity
+    if high - low <= FLAT:
+        return {CONSTANT: values.size}
+    if isinstance(window, Window) and (high <= window.low or low >= window.high):
+        return {f"{OUTSIDE} {window.low:g} to {window.high:g}": values.size}
+    return {}
 
 
 def _decode_volume(picture: Picture, entry: Dataset, side: int) -> Decoded:
@@ -125,11 +135,11 @@ def _decode_volume(picture: Picture, entry: Dataset, side: int) -> Decoded:
     slicing = Slicing.of(volume.affine, entry.slices)
     cut = slicing.cut(volume.values)
     images = [resize.resize_image(cut[row.slice], side) for row in picture.rows]
-    decoded = Decoded(picture, images, [], None, [cut.shape[1:]] * len(images))
-    if int(volume.values.max()) - int(volume.values.min()) <= FLAT:
-        decoded.oddities[CONSTANT] = volume.values.size
+    odd = _odd_values(volume.values, entry)
+    decoded = Decoded(picture, images, [], None, [cut.shape[1:]] * len(images), odd)
     if picture.masks:
-        labels, decoded.oddities = _labels(picture, entry)
+        labels, oddities = _labels(picture, entry)
+        decoded.oddities |= oddities
         path, shape = picture.masks[0], volume.values.shape
         decoded.labels = volumes.same_grid(path, labels, reading.probe(path).affine, shape, volume.affine)
         cut = slicing.cut(decoded.labels)
@@ -183,8 +193,9 @@ def refuse(bad: list[Bad], limit: int) -> None:
     """Raise RadprobeError, naming the last of the unusable files, where there are more than `limit`."""
     if len(bad) > limit:
         allowed = f" (unusable file {len(bad)}; max_quarantine is {limit})" if limit else ""
-        remedy = "download it again, or let such files be set aside by name: max_quarantine"
-        raise RadprobeError(bad[-1].file, f"{bad[-1].why}{allowed}", remedy)
+        remedy, aside = bad[-1].remedy, "let such files be set aside by name: max_quarantine"
+        known = "max_quarantine" in remedy
+        raise RadprobeError(bad[-1].file, f"{bad[-1].why}{allowed}", remedy if known else f"{remedy}, or {aside}")
 
 
 class RowWriter:

@@ -11,7 +11,7 @@ A perceptual hash of a few bits calls unrelated radiographs the same: all chests
    that of `LEVELS`. The last level reads the stored pixels again, so that fine detail decides.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -32,7 +32,6 @@ MOVED = 0.02  # of the side: how far the descriptor looks away
 RIDGE = 0.1  # of the mean variance
 ALIKE = 0.65  # least cosine of a candidate
 MOST = 8  # candidates of a picture in another part that are confirmed; the best of them
-FEW = 2 * DIMENSIONS  # pictures
 BLOCK = 2**25  # cosines held at once
 
 LEVELS = {16: 0.55, 32: 0.60, 64: 0.75, 128: 0.80}  # side in pixels: least correlation after registration
@@ -83,7 +82,7 @@ def structured(thumbs: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """Thumbnails -> unit vectors [n, DIMENSIONS] whose cosine is near 1 for copies and near 0 for other pictures."""
+    """Thumbnails -> unit vectors, up to DIMENSIONS long: cosine near 1 for copies, near 0 for other pictures."""
 
     mean: torch.Tensor
     directions: torch.Tensor
@@ -97,7 +96,8 @@ class Descriptor:
         within = torch.stack([_covariance(_small(moved) - pictures) for moved in _moves(thumbs)]).mean(0)
         ridge = (RIDGE * between.trace() / len(mean) + 1e-9) * torch.eye(len(mean), dtype=torch.float64)
         _, directions = scipy.linalg.eigh((within + RIDGE * ridge).numpy(), (between + ridge).numpy())
-        return cls(mean, torch.from_numpy(directions[:, :DIMENSIONS]).float())
+        enough = min(DIMENSIONS, max(1, len(thumbs) // 2))  # more directions than pictures would fit their noise
+        return cls(mean, torch.from_numpy(directions[:, :enough]).float())
 
     def __call__(self, thumbs: torch.Tensor) -> torch.Tensor:
         """Describe thumbnails int8 [n, 64, 64]."""
@@ -235,37 +235,22 @@ class Pairs:
 
 
 def candidates(thumbs: torch.Tensor, parts: np.ndarray, usable: np.ndarray) -> Pairs:
-    """Return the pairs of `usable` pictures in different parts whose descriptors are alike, mirrored ones too.
-
-    All pairs, where there are so few pictures (under FEW) that directions fitted on them mean nothing.
-    """
+    """Return the pairs of `usable` pictures in different parts whose descriptors are alike, mirrored ones too."""
     where = np.flatnonzero(usable)
-    search = _every_pair if len(where) < FEW else _search(thumbs, where)
-    names = sorted(set(parts[where]), key=lambda part: (-np.sum(parts[where] == part), part))
     found = [np.zeros((3, 0), int)]
+    names = sorted(set(parts[where]), key=lambda part: (-np.sum(parts[where] == part), part))
+    if len(names) > 1:
+        fitted = where[np.linspace(0, len(where) - 1, min(FITTED, len(where))).round().astype(int)]
+        describe = Descriptor.fit(thumbs[fitted])
+        vectors = describe(thumbs)
     for larger, smaller in combinations(names, 2):
         base, queries = (where[parts[where] == part] for part in (larger, smaller))
         for mirrored in (False, True):
-            for query, other in search(queries, base, mirrored):
+            asked = describe(thumbs[queries].flip(-1)) if mirrored else vectors[queries]
+            for query, other in _alike(asked, vectors[base]):
                 found.append(np.stack([base[other], queries[query], np.full(len(query), mirrored)]))
     a, b, mirrored = np.concatenate(found, axis=1)
     return Pairs.of(a, b, mirrored.astype(bool))
-
-
-def _every_pair(queries: np.ndarray, base: np.ndarray, mirrored: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    yield np.repeat(np.arange(len(queries)), len(base)), np.tile(np.arange(len(base)), len(queries))
-
-
-def _search(thumbs: torch.Tensor, where: np.ndarray) -> Callable:
-    fitted = where[np.linspace(0, len(where) - 1, min(FITTED, len(where))).round().astype(int)]
-    describe = Descriptor.fit(thumbs[fitted])
-    vectors = describe(thumbs)
-
-    def search(queries: np.ndarray, base: np.ndarray, mirrored: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        asked = describe(thumbs[queries].flip(-1)) if mirrored else vectors[queries]
-        return _alike(asked, vectors[base])
-
-    return search
 
 
 def confirmed(pairs: Pairs, thumbs: torch.Tensor, images: np.ndarray, rows: np.ndarray) -> Pairs:

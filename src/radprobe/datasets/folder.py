@@ -74,7 +74,8 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     if entry.folder.split:
         _refuse_shared_patients(table, entry, described)
     names = _names([found[line.number][0].relative_to(layout.root) for line in present])
-    cases = _clear_of_slices(raw.ids(list(names.values())))
+    stacks = {name for path, name in names.items() if reading.is_volume(layout.root / path)}
+    cases = _clear_of_slices(raw.ids(list(names.values())), stacks)
 
     def rows(pair: tuple[Line, dict[str, Any]]) -> list[dict[str, Any]]:
         line, row = pair
@@ -106,6 +107,8 @@ def _read(path: Path, entry: Dataset) -> Table:
         (_, columns), *rows = _cells(io.StringIO(text, newline=None), delimiter)
     except csv.Error as error:
         raise RadprobeError(path, f"is no CSV table ({error})", "save it as CSV UTF-8") from None
+    if not columns:
+        raise RadprobeError(path, "is empty", f"list your images in it, under the columns {', '.join(needed)}")
     for name in needed:
         if columns.count(name) != 1:
             how = "has no column" if name not in columns else "has twice the column"
@@ -194,13 +197,14 @@ def _names(paths: list[Path]) -> dict[Path, str]:
     return {path: stem if times[stem] == 1 else path.as_posix() for path, stem in stems.items()}
 
 
-def _clear_of_slices(ids: dict[str, str]) -> dict[str, str]:
-    """Return the ids, one with a hash where another id starts as its slices are named (`scan` beside `scan_0001`).
+def _clear_of_slices(ids: dict[str, str], stacks: set[str]) -> dict[str, str]:
+    """Return the ids; a volume's with a hash where another id starts as its slices are named (scan beside scan_0001).
 
     Else two samples could have one name, or slices of another volume stand among those of the first when sorted.
     """
     starts = {text[: match.start()].lower() for text in ids.values() for match in re.finditer(r"_\d", text)}
-    return {name: f"{text}-{digest(name)}" if text.lower() in starts else text for name, text in ids.items()}
+    unclear = {name for name in stacks if ids[name].lower() in starts}
+    return {name: f"{text}-{digest(name)}" if name in unclear else text for name, text in ids.items()}
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

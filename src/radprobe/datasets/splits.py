@@ -209,8 +209,10 @@ def against_published(split: Split, index: Index, published: Published | None) -
     return {"parts": expected, "equal": {part: split.facts["parts"][part]["cases"] for part in expected} == expected}
 
 
-def write_listing(split: Split, path: Path) -> None:
-    """Write a split as the small CSV that is kept under splits/: patient, sample, split."""
-    listing = split.table.rename(columns={"patient_id": "patient", "sample_id": "sample", "part": "split"})
+def write_listing(split: Split, index: Index, path: Path) -> None:
+    """Write a split as the small CSV that is kept under splits/: patient, case (film or volume), split."""
+    case = index.table.set_index("sample_id")["volume_id"]
+    listing = split.table.assign(case=split.table["sample_id"].map(case))
+    listing = listing.rename(columns={"patient_id": "patient", "part": "split"})[["patient", "case", "split"]]
     with files.atomic(path) as temporary:
-        listing[["patient", "sample", "split"]].to_csv(temporary, index=False, lineterminator="\n")
+        listing.drop_duplicates().to_csv(temporary, index=False, lineterminator="\n")

@@ -23,6 +23,8 @@ class Samples:
     def __init__(self, index: Index, split: Split, embeddings: Embeddings, exclusive: bool):
         self.cases = Cases(index)
         every = index.labels()[:, [index.classes.index(name) for name in split.classes]]
+        if exclusive:  # of a class that the split leaves out: known to be none of the others, but not to be anything
+            every[~(every == 1).any(axis=1)] = np.nan
         self.labels = torch.from_numpy(every[self.cases.first])
         patch_mean, tokens = embeddings.patch_mean, self.cases.mean(embeddings.cls)
         self.table = grid.Table.of(tokens, None if patch_mean is None else self.cases.mean(patch_mean))

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from radprobe import files
-from radprobe.artifacts import PARTS, Index, LeakCertificate, Pixels
+from radprobe.artifacts import PARTS, Index, LeakCertificate, Pixels, Split
 from radprobe.console import say
 from radprobe.datasets import leaks, splits
 from radprobe.files import RadprobeError
@@ -49,6 +49,12 @@ def run(study: Study, step: Step) -> None:
         say(f"warning: the published sizes are {split.facts['published']['parts']}")
     if split.facts["left_out"]:
         say(f"left out, too few positive patients: {', '.join(split.facts['left_out'])}")
+
+
+def write_listing(step: Step, path: Path) -> None:
+    """Write a split that is made as a small CSV: patient, case, split."""
+    splits.write_listing(Split.load(step.folder), Index.load(step.need("prepare").folder), path)
+    say(f"written: {path}")
 
 
 def _refuse(dataset: str, certificate: LeakCertificate, listing: Path) -> None:
