@@ -69,7 +69,7 @@ def gamma(exponent: float) -> Callable:
 
 
 def linear(gain: float, offset: float) -> Callable:
-    return lambda image, rng: (grey(image) * gain + offset).clip(0, 255).astype(np.uint8)
+    return lambda image, rng: (grey(image) * float(gain) + offset).clip(0, 255).astype(np.uint8)
 
 
 def cropped(share: float) -> Callable:
@@ -108,7 +108,7 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "cropped by up to 4 %": cropped(0.04),
     "shifted by up to 2 %": shifted,
     "gamma 1.2, cropped by 1.5 %, JPEG 60": several,
-    "mirrored": lambda image, rng: linear(1, 1)(image[:, ::-1], rng),
+    "mirrored, JPEG 60": lambda image, rng: jpeg(60)(image[:, ::-1], rng),
     "16 grey levels": lambda image, rng: grey(image) >> 4 << 4,
 }
 

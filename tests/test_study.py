@@ -74,7 +74,8 @@ def test_a_change_of_an_own_folder_reaches_exactly_what_depends_on_it(tmp_path, 
             (tmp_path / place / name).touch()
 
     def of(choice):
-        return specs(Study({**SMALL, "paths": {"root": str(tmp_path)}, "datasets": {"mine": {"folder": OWN, **choice}}}))
+        own = {"mine": {"folder": OWN, **choice}}
+        return specs(Study({**SMALL, "paths": {"root": str(tmp_path)}, "datasets": own}))
 
     before, after = of({}), of(change)
     changed = {key[0] for key in before if before[key] != after[key]}

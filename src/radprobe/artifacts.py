@@ -460,9 +460,10 @@ class Predictions:
     """What the heads of one job say of val and test; scores come from here and never from inside training.
 
     Classification: `table` has protocol, part, sample_id, patient_id, `score:<class>` (logits, log-odds or similar:
-    higher is more likely) and `target:<class>` (1, 0, NaN undefined). Segmentation: `maps[protocol]` are LabelMaps on
-    the original grid, with case_id, patient_id and part. `facts["protocols"][name]` holds the hyperparameters chosen,
-    from which part, the seconds and memory taken; `facts["embedding"]` the seconds and memory of the embedding.
+    higher is more likely), `target:<class>` (1, 0, NaN undefined) and, where the scores are a softmax, `logit:<class>`.
+    Segmentation: `maps[protocol]` are LabelMaps on the original grid, with case_id, patient_id and part.
+    `facts["protocols"][name]` holds the hyperparameters chosen, from which part, the seconds and memory taken;
+    `facts["embedding"]` the seconds and memory of the embedding.
     """
 
     KIND: ClassVar[str] = "predictions"

@@ -146,6 +146,7 @@ class Report(Strict):
     examples: int = Field(3, ge=1, description="Pictures per dataset.")
 
 
+DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # it stands in paths
 OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it stands in paths
 
 
@@ -165,7 +166,10 @@ class Params(Strict):
     download: bool = Field(False, description="Download open sets that are not here; else they are left out, by name.")
     limit: int | None = Field(None, gt=0, description="A pilot on so many patients of each dataset, marked as such.")
     paths: Paths = Paths()
-    datasets: dict[str, DatasetChoice] = Field(min_length=1, description="Benchmarks, by catalog id.")
+    datasets: dict[DatasetId, DatasetChoice] = Field(
+        min_length=1,
+        description="Benchmarks, by catalog id; own folders, by an id of your choice: letters, digits, underscores.",
+    )
     backbones: list[str] = Field(min_length=1, description="Catalog ids, own ids, or random:<id>.")
     controls: list[Literal["random"]] = Field(["random"], description="Control rows: a random twin of each backbone.")
     own_backbones: dict[OwnId, OwnBackbone] = Field(
@@ -215,7 +219,8 @@ def _explain(name: str, error: ValidationError) -> RadprobeError:
     if first["type"] == "extra_forbidden":
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
-    return RadprobeError(f"{name}: {key}", f"{first['msg']} (got {first.get('input')!r})", "see params.schema.json")
+    reason = f"{first['msg'].removeprefix('Value error, ')} (got {first.get('input')!r})"
+    return RadprobeError(f"{name}: {key}", reason, "see params.schema.json")
 
 
 def nearest_name(word: str, names: list[str]) -> str:

@@ -19,7 +19,7 @@ from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 2, "segment": 2, "score": 2, "compare": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 3, "segment": 2, "score": 3, "compare": 1}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 RANDOM = "random:"

@@ -77,7 +77,7 @@ def test_copies_of_every_kind_are_found_and_nothing_else(benchmark, scenes):
     pairs = duplicates.confirmed(pairs, thumbs, images, np.arange(len(images)))
     found = {(min(a, b), max(a, b)) for a, b in zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)}
     assert found == {(row, 130 + row) for row in range(len(kinds))}
-    mirrored = kinds.index("mirrored")
+    mirrored = kinds.index("mirrored, JPEG 60")
     assert {row for row, flag in zip(pairs.a.tolist(), pairs.mirrored.tolist(), strict=True) if flag} == {mirrored}
 
 

@@ -332,7 +332,7 @@ def test_volumes_whose_names_look_like_slices_stay_whole(tmp_path):
         if name.endswith("png"):
             film(tmp_path / name, k)
         else:
-            nibabel.save(nibabel.Nifti1Image(np.full((5, 4, 120), k, np.uint8), np.diag([1.0, 1, 1, 1])), tmp_path / name)
+            nibabel.save(nibabel.Nifti1Image(np.full((5, 4, 120), k, np.uint8), np.eye(4)), tmp_path / name)
     table(tmp_path, [{"path": name, "patient": name, "ill": 0} for name in names])
     index = samples(tmp_path, entry())
     pictures = decoding.pictures(index, tmp_path)

@@ -49,9 +49,9 @@ def test_patient_weights_repeat_all_samples_of_a_patient(seed):
         assert np.isnan(got)
 
 
-def table(scores, targets, classes, patients=None, how=HOW):
+def table(scores, targets, classes, patients=None, how=HOW, logits=None):
     patients = np.arange(len(scores)).astype(str) if patients is None else patients
-    found = rows(scores, targets, classes, patients, how)
+    found = rows(scores, scores if logits is None else logits, targets, classes, patients, how)
     return {(row["metric"], row["class"]): row for row in found}
 
 
@@ -93,6 +93,20 @@ def test_the_studys_macro_ranks_saturated_sigmoids():
     found = table(scores, targets, ["a"])
     assert found["auroc", MACRO]["value"] == 1
     assert found["auroc_study", MACRO]["value"] == pytest.approx(0.75)
+
+
+def test_the_studys_macro_ranks_logits_where_ours_ranks_their_softmax():
+    """D09: of three classes one is true. A logit alone may rank otherwise than the probability does."""
+    from scipy.special import log_softmax
+
+    generator = np.random.default_rng(0)
+    logits, targets = generator.normal(size=(60, 3)) + 2 * generator.normal(size=(60, 1)), np.eye(3)[np.arange(60) % 3]
+    logits += targets
+    scores = log_softmax(logits, axis=1)
+    found = table(scores, targets, ["a", "b", "c"], logits=logits)
+    assert found["auroc", MACRO]["value"] == pytest.approx(roc_auc_score(targets, scores))
+    assert found["auroc_study", MACRO]["value"] == pytest.approx(roc_auc_score(targets, logits), abs=1e-6)
+    assert found["auroc_study", MACRO]["value"] < found["auroc", MACRO]["value"] - 0.02
 
 
 def test_the_interval_holds_the_value_and_narrows_with_patients():

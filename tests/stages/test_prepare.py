@@ -149,6 +149,8 @@ def test_a_mask_of_another_size_is_named_before_anything_is_decoded(raw, tmp_pat
     with pytest.raises(RadprobeError, match="the mask is") as error:
         prepared(study(tmp_path, "montgomery"))
     assert error.value.what == str(mask)
+    assert "draw the mask on the image as it is" in error.value.remedy
+    assert "max_quarantine" in error.value.remedy
 
 
 def test_oddities_are_warned_of(raw, tmp_path):

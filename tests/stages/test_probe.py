@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from frozen import PARTS, prepare, study
+from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 from radprobe import artifacts
@@ -183,6 +184,9 @@ def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_p
     linear = found.table[found.table["protocol"] == "linear"]
     scores = linear[[f"score:{name}" for name in CLASSES]].to_numpy()
     np.testing.assert_allclose(np.exp(scores).sum(1), 1)
+    logits = linear[[f"logit:{name}" for name in CLASSES]].to_numpy()
+    np.testing.assert_allclose(log_softmax(logits, axis=1), scores)
+    assert np.abs(logits - scores).max() > 0.1
     assert roc_auc_score(linear["target:a"], linear["score:a"]) > 0.75
 
 

@@ -215,3 +215,12 @@ def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_pat
         retrieved_weights()
     own["mine"]["sha256"] = files.sha256(file)  # stated, so it is meant
     assert retrieved_weights().sha256 == files.sha256(file)
+
+
+@pytest.mark.parametrize("choice", [{"mine": {"folder": {"task": "binary", "classes": ["ill"]}}}, {"mni152": {}}])
+def test_what_has_no_generator_is_not_asked_of_it(tmp_path, choice):
+    ((name, rest),) = choice.items()
+    content = {"study": "s", "paths": {"root": str(tmp_path)}, "backbones": ["test_vit"]}
+    study = Study({**content, "datasets": {name: {**rest, "phantom": {"patients": 3}}}})
+    with pytest.raises(RadprobeError, match=rf"datasets.{name}.phantom.*no generator"):
+        retrieve.run(study, study.step("retrieve", name))

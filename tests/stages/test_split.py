@@ -109,8 +109,7 @@ def test_the_real_montgomery_falls_69_23_46(tmp_path):
     assert made.facts["published"] == {"parts": {"train": 69, "val": 23, "test": 46}, "equal": True}
     listing = pd.read_csv(Path(__file__).parents[2] / "splits/montgomery.csv", dtype=str)
     assert (
-        dict(zip(listing["case"], listing["split"], strict=True))
-        == made.table.set_index("sample_id")["part"].to_dict()
+        dict(zip(listing["case"], listing["split"], strict=True)) == made.table.set_index("sample_id")["part"].to_dict()
     )
 
 

@@ -177,6 +177,17 @@ class Folder(Strict):
     )
     intensity: Intensity = Field(MinMax(), description="Range of grey values that becomes black to white.")
 
+    @model_validator(mode="after")
+    def _classes_of_the_task(self) -> Self:
+        n = len(self.classes)
+        if len(set(self.classes)) < n:
+            raise ValueError("classes has a name twice")
+        if self.task == "binary" and n != 1:
+            raise ValueError(f"binary has one class, not {n}: use multilabel (several may hold) or multiclass (one)")
+        if self.task == "multiclass" and n < 2:
+            raise ValueError("multiclass wants two classes or more: use binary")
+        return self
+
 
 class Dataset(Strict):
     """A benchmark, or your own folder. Its loader is the module `radprobe.datasets.<loader>`."""

@@ -93,7 +93,8 @@ class Pictures:
 
 def scan(images: np.ndarray, rows: np.ndarray) -> Pictures:
     """Read the pictures `rows` of images [n, H, W] once, a batch at a time; about 4 KB stay in memory for each."""
-    digests, blank = np.empty(len(rows), object), np.zeros(len(rows), bool)
+    digests = np.empty(len(rows), object)
+    blank, structured = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     thumbs = torch.zeros((len(rows), duplicates.THUMB, duplicates.THUMB), dtype=torch.int8)
     order = np.argsort(rows, kind="stable")  # as they lie on disk
     starts = range(0, len(rows), BATCH)
@@ -102,9 +103,10 @@ def scan(images: np.ndarray, rows: np.ndarray) -> Pictures:
         batch = images[rows[places]]
         digests[places] = [hashlib.sha256(picture).hexdigest() for picture in batch]
         blank[places] = batch.max((1, 2)).astype(int) - batch.min((1, 2)) <= FLAT
-        thumbs[places] = duplicates.thumbnails(batch)
+        thumbs[places] = small = duplicates.thumbnails(batch)
+        structured[places] = duplicates.structured(small).numpy()
         _forget(images)
-    return Pictures(list(digests), blank, thumbs, duplicates.structured(thumbs).numpy() & ~blank)
+    return Pictures(list(digests), blank, thumbs, structured & ~blank)
 
 
 def _forget(images: np.ndarray) -> None:

@@ -194,6 +194,8 @@ def _remedy(entry: Dataset, name: str, index: Index) -> str:
     if index.facts["phantom"]:
         ways.append(f"raise datasets.{entry.id}.phantom.patients")
     others = [f"datasets.{entry.id}.split: {other}" for other in entry.splits if other != name]
+    if entry.folder:
+        ways.append(f"add patients; or give a split of your own: datasets.{entry.id}.folder.split")
     return "; or ".join([*ways, *others]) or "check the raw copy against its publisher's list"
 
 

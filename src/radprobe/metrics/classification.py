@@ -98,13 +98,16 @@ def macro(values: np.ndarray) -> np.ndarray:
     return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
 
 
-def rows(scores: np.ndarray, targets: np.ndarray, classes: list[str], patient_ids, how: Bootstrap) -> list[dict]:
+def rows(
+    scores: np.ndarray, logits: np.ndarray, targets: np.ndarray, classes: list[str], patient_ids, how: Bootstrap
+) -> list[dict]:
     """Return one row a metric and class: auroc, auprc by class and macro, and auroc_study (macro only).
 
-    auroc_study is the study's definition, beside ours for comparison: macro AUROC over float32 sigmoids of the scores
-    (D23), in which an undefined class counts as 0 (D08).
+    auroc_study is the study's definition, beside ours for comparison: macro AUROC over float32 sigmoids of the logits
+    (D23, and D09 where one class is true: the scores are then a softmax, else the logits), in which an undefined class
+    counts as 0 (D08).
     """
-    ours, study = (Classifier(each, targets, patient_ids) for each in (scores, sigmoid32(scores)))
+    ours, study = (Classifier(each, targets, patient_ids) for each in (scores, sigmoid32(logits)))
     once = np.ones((ours.patients, 1))
     point, drawn = ours.areas(once)[0], draws(ours.areas, ours.patients, how)
     whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.defined.sum())}

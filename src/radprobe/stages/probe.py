@@ -95,8 +95,9 @@ def run(study: Study, step: Step) -> None:
             val, test, found = protocol(samples, knobs[name], knobs["seed"])
         facts[name] = {"selected_on": "val", **found, **took}
         facts[name] |= {f"n_{part}": len(samples.rows[part]) for part in ("train", "val", "test")}
-        tables += [_rows(samples, name, part, scores) for part, scores in (("val", val), ("test", test))]
-        best = samples.value(val)
+        softmax = found.get("softmax", False)
+        tables += [_rows(samples, name, part, scores, softmax) for part, scores in (("val", val), ("test", test))]
+        best = samples.value(_ranking(val, softmax))
         console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}")
     if not tables:
         raise RadprobeError("params: probe", "every protocol is null", "leave at least one of knn, mlknn, linear")
@@ -104,13 +105,15 @@ def run(study: Study, step: Step) -> None:
     Predictions(split.classes, pd.concat(tables, ignore_index=True), facts=facts).save(step.folder, step.spec)
 
 
-def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor) -> pd.DataFrame:
-    rows, cases = samples.rows[part], samples.cases
+def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor, softmax: bool) -> pd.DataFrame:
+    rows, cases, ranking = samples.rows[part], samples.cases, _ranking(scores, softmax)
     table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": cases.ids[rows]})
     table["patient_id"] = cases.patients[rows]
     for column, name in enumerate(samples.classes):
-        table[f"score:{name}"] = scores[:, column].double().numpy()
+        table[f"score:{name}"] = ranking[:, column].double().numpy()
         table[f"target:{name}"] = samples.y(part)[:, column].double().numpy()
+        if softmax:
+            table[f"logit:{name}"] = scores[:, column].double().numpy()
     return table
 
 
@@ -159,11 +162,11 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
         raise RadprobeError("params: probe.linear", "no head suits this backbone", "allow blocks: 1 without patch_mean")
     heads = grid.fit(table.rows(samples.rows["train"]), samples.y("train"), recipes, *how)
     parts = {part: table.rows(samples.rows[part]) for part in ("val", "test", "train+val")}
-    logits = [_scores(head, parts["val"], samples.exclusive) for head in heads]
-    values = [samples.value(each) for each in logits]
+    logits = [head.logits(parts["val"]) for head in heads]
+    values = [samples.value(_ranking(each, samples.exclusive)) for each in logits]
     best = selection.best(values, "linear heads")
     (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how)
-    test = _scores(refitted, parts["test"], samples.exclusive)
+    test = refitted.logits(parts["test"])
     if not test.isfinite().all():
         reason = f"the chosen head {vars(recipes[best])} diverged when fitted again on train + val"
         raise RadprobeError("linear", reason, "leave out its learning rate")
@@ -173,13 +176,13 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     ]
     diverged = sum(candidate["value"] is None for candidate in candidates)
     counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": diverged}
+    counts["softmax"] = samples.exclusive
     return logits[best], test, {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
 
 
-def _scores(head: grid.Head, table: grid.Table, exclusive: bool) -> torch.Tensor:
-    """Return logits; log softmax where one class is true, since a logit alone does not rank samples there (D09)."""
-    logits = head.logits(table)
-    return logits.double().log_softmax(1) if exclusive else logits
+def _ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
+    """Return scores; of logits of which one class is true the log softmax: alone they do not rank samples (D09)."""
+    return scores.double().log_softmax(1) if softmax else scores
 
 
 PROTOCOLS = {"knn": _knn, "mlknn": _mlknn, "linear": _linear}

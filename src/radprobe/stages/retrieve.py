@@ -90,6 +90,9 @@ def _as_at_first_use(found: Weights, record: Path) -> None:
 
 def _generate(entry: Dataset, phantom: Phantom, folder: Path) -> None:
     """Generate a phantom, in a folder that gets its name when complete; one that is there and complete stays."""
+    if entry.folder or entry.package:
+        reason = "there is no generator of it: only downloads are generated"
+        raise RadprobeError(f"params: datasets.{entry.id}.phantom", reason, "remove phantom")
     layout = locate(entry, folder)
     if layout and _complete(layout, phantom):
         return

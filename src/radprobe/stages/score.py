@@ -99,6 +99,9 @@ class Classified:
         self.classes, self.table = predictions.classes, table
         self.scores = table[[f"score:{name}" for name in self.classes]].to_numpy()
         self.targets = table[[f"target:{name}" for name in self.classes]].to_numpy()
+        logits = [f"logit:{name}" for name in self.classes]
+        has_logits = set(logits) <= set(table) and table[logits].notna().all(axis=None)
+        self.logits = table[logits].to_numpy() if has_logits else self.scores
         if np.isnan(self.scores).any():
             name = table["sample_id"].iloc[int(np.isnan(self.scores).any(axis=1).argmax())]
             raise RadprobeError(f"{protocol}, {name}", "has a score that is not a number", "fit the head again")
@@ -106,7 +109,7 @@ class Classified:
 
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
-        return classification.rows(self.scores, self.targets, self.classes, self.table["patient_id"], how)
+        return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
 
     @property
     def macro(self) -> Callable[[np.ndarray], np.ndarray]:
