@@ -9,6 +9,12 @@ A perceptual hash of a few bits calls unrelated radiographs the same: all chests
 2. Confirmation. The two thumbnails of a candidate are registered (shift and scale of each axis, Gauss-Newton, Lucas &
    Kanade, IJCAI 1981) at 16, 32, 64 and 128 pixels; a pair goes on while the correlation after registration is at least
    that of `LEVELS`. The last level reads the stored pixels again, so that fine detail decides.
+
+Measured on copies planted among real images (999 films of NIH ChestX-ray14, 138 of Montgomery County, 1,500 slices of
+MSD Hippocampus; 375 copies and 1,231,284 pairs a kind; Wilson's 95 % interval): recall 1.000 (0.990 to 1.000) for JPEG
+of quality 50 and more, half the size, gamma 0.7 and 1.4, changed contrast, crops of up to 4 %, shifts of up to 2 %,
+mirrored; 0.997 (0.985 to 1.000) for JPEG of quality 30; 0.915 (0.882 to 0.939) for 16 grey levels. Precision, all kinds
+together: 5,967 of 5,968. docs/leak_gate.md has the table; benchmarks/near_duplicates.py makes it.
 """
 
 from collections.abc import Iterator

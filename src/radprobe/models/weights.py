@@ -149,7 +149,9 @@ def _convert(source: Path, entry: catalog.Backbone, file: Path) -> Path:
         mapped[ours] = tensor.contiguous()
     with files.atomic(file) as temporary:
         save_file(
-            mapped, temporary, metadata={"format": "pt", "source": f"{entry.package.name} {entry.package.version}"}
+            mapped,
+            temporary,
+            metadata={"format": "pt"},  # one key: safetensors writes several in any order
         )
     return file
 
