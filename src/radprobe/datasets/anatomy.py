@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from radprobe import files
 from radprobe.datasets import PHANTOM_MARKER
 
-VERSION = 2  # of the generator: a phantom of another version is made anew
+VERSION = 3  # of the generator: a phantom of another version is made anew
 SHADOWS = 25
 
 
@@ -138,14 +139,15 @@ def film(
 
 def _shadows(chest: Chest) -> np.ndarray:
     """Soft shadows [H, W] of no meaning, the same in all films of a patient: without them patients look alike."""
-    rng, (x, y) = np.random.default_rng(chest.patient.shadows), chest.grid
-    total = np.zeros(chest.shape, np.float32)
+    rng, coarse = np.random.default_rng(chest.patient.shadows), tuple(-(-side // 4) for side in chest.shape)
+    x, y = grid(coarse)  # they are smooth: a quarter of the pixels says all
+    total = np.zeros(coarse, np.float32)
     for x0, y0, angle in rng.uniform((-1, -1, 0), (1, 1, np.pi), (SHADOWS, 3)):
         along = (x - x0) * np.cos(angle) + (y - y0) * np.sin(angle)
         across = (y - y0) * np.cos(angle) - (x - x0) * np.sin(angle)
         length, width = rng.uniform(0.1, 0.5), rng.uniform(0.03, 0.15)
         total += rng.uniform(-0.12, 0.12) * np.exp(-((along / length) ** 2) - (across / width) ** 2)
-    return total
+    return np.asarray(Image.fromarray(total).resize(chest.shape[::-1], Image.Resampling.BICUBIC))
 
 
 # --- findings: each adds its sign to chest.density --------------------------------------------------------------------
