@@ -50,7 +50,7 @@ def stage(encoder: backbones.Encoder, images: np.ndarray, where: torch.device) -
     """Images per second of everything: reading, normalising, forward, writing shards."""
     with tempfile.TemporaryDirectory() as folder:
         names = [str(i) for i in range(len(images))]
-        job = features.Job(images, names, "benchmark", Path(folder), SHARD, BATCH, "bf16", 20)
+        job = features.Job(images, None, names, "benchmark", Path(folder), SHARD, BATCH, "bf16", 20)
         begun = time.perf_counter()
         features.encode(encoder, job, where)
         return len(images) / (time.perf_counter() - begun)
