@@ -97,7 +97,7 @@ def test_a_corrected_fact_of_the_catalog_reaches_what_depends_on_it(monkeypatch,
 
 
 def test_an_own_folder_is_used_as_params_say():
-    own = {"slices": "paper", "size": 100, "stored": 90, "intensity": {"kind": "window", "low": 0, "high": 9}}
+    own = {"slices": "paper", "size": 96, "stored": 90, "intensity": {"kind": "window", "low": 0, "high": 9}}
     entry = Study({**SMALL, "datasets": {"mine": {"folder": OWN, **own}}}).dataset("mine")
     assert entry.model_dump(include=set(own)) == own
     with pytest.raises(RadprobeError, match=r"datasets.mine.classes.*'all'"):
@@ -119,7 +119,7 @@ def test_a_bumped_version_reaches_what_depends_on_it(monkeypatch):
 def test_a_random_twin_follows_each_pretrained_backbone(tmp_path):
     (tmp_path / "tf_efficientnet_lite0.in1k.safetensors").touch()
     study = Study({**SMALL, "backbones": ["test_vit", "tf_efficientnet_lite0"], "paths": {"weights": str(tmp_path)}})
-    assert study.backbones == ["test_vit", "tf_efficientnet_lite0", "random:tf_efficientnet_lite0"]
+    assert study.backbones == ["test_vit", "tf_efficientnet_lite0", "random:tf_efficientnet_lite0", "pixels"]
     assert study.backbone("random:tf_efficientnet_lite0").random
     assert study.backbones_here == study.backbones
 
@@ -134,6 +134,7 @@ def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
     }
     assert {key[1:] for key in study.steps if key[0] == "segment"} == {
         ("montgomery", "random:vit_small_patch14_dinov2"),
+        ("montgomery", "pixels"),
     }
     with pytest.raises(RadprobeError, match=r"nih_chestxray14.*no raw folder"):
         study.step("prepare", "nih_chestxray14")
@@ -172,5 +173,98 @@ def test_an_own_backbone_like_a_random_one_is_not_random():
     own = {"mine": {"like": "test_vit", "title": "Mine", "file": "m.safetensors"}}
     study = Study({**SMALL, "backbones": ["mine"], "own_backbones": own})
     assert not study.backbone("mine").random
-    assert study.backbones == ["mine", "random:mine"]
+    assert study.backbones == ["mine", "random:mine", "pixels"]
     assert [one.name for one in study.missing] == ["mine"]
+
+
+# --- backbones --------------------------------------------------------------------------------------------------------
+
+
+def backbones(*names, **params):
+    return Study({**SMALL, "hub": False, "controls": [], "backbones": list(names), **params})
+
+
+def test_features_as_in_the_study_share_the_weights_and_nothing_else(tmp_path):
+    (tmp_path / "vit-msn-large.safetensors").touch()
+    study = backbones("msn_large", "msn_large@paper", paths={"weights": str(tmp_path)}, controls=["random"])
+    twins = [f"random:{name}" for name in ("msn_large", "msn_large@paper")]
+    assert study.backbones == ["msn_large", twins[0], "msn_large@paper", twins[1]]
+    assert study.missing == []
+    ours, theirs = study.backbone("msn_large"), study.backbone("msn_large@paper")
+    assert (ours.norm, theirs.norm) == (True, False)
+    assert "as in the study" in theirs.title
+    embeds = [study.step("embed", "montgomery", name) for name in study.backbones]
+    assert len({step.folder for step in embeds}) == 4
+    assert embeds[0].need("weights") == embeds[2].need("weights")
+    assert embeds[1].need("weights") == embeds[3].need("weights") != embeds[0].need("weights")
+
+
+def test_the_paper_row_normalises_as_the_study_did():
+    entry = backbones("clip_large").backbone("clip_large@paper")
+    assert entry.mean == backbones("clip_large").backbone("vit_small_patch14_dinov2").mean
+    assert backbones("biomedclip_base").backbone("biomedclip_base@paper").pool == "library"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vit_small_patch14_dinov2@paper", "as we do"),
+        ("rad_dino@paper", "did not use"),
+        ("msn_lrage@paper", "did you mean 'msn_large'"),
+        ("msn_lrage", "did you mean 'msn_large'"),
+    ],
+)
+def test_a_backbone_that_is_none_is_refused_at_once(name, reason):
+    with pytest.raises(RadprobeError, match=reason):
+        backbones(name)
+
+
+def test_a_size_that_a_patch_does_not_divide_is_refused_at_once():
+    with pytest.raises(RadprobeError, match=r"datasets\.montgomery\.size.* 16 px.*\n.*size: 224"):
+        backbones("msn_large", datasets={"montgomery": {"size": 230}})
+    study = backbones("sam_large", "pixels", datasets={"montgomery": {"size": 230}})  # they get their own size
+    assert study.backbones == ["sam_large", "pixels"]
+
+
+def test_gated_weights_without_a_token_are_told_before_anything_runs(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    study = backbones("vit_small_patch16_dinov3", "mae_large", hub=True, paths={"weights": str(tmp_path)})
+    (missing,) = study.missing
+    assert missing.name == "vit_small_patch16_dinov3"
+    for word in ("accept", "HF_TOKEN", "timm/vit_small_patch16_dinov3.lvd1689m", "86 MB", str(tmp_path)):
+        assert word in f"{missing.why} {missing.remedy}"
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_token")
+    assert backbones("vit_small_patch16_dinov3", hub=True).missing == []
+
+
+OWN_NETWORK = {
+    "title": "Mine",
+    "file": "m.pth",
+    "architecture": {"library": "transformers", "name": "dinov2", "options": {"hidden_size": 32}},
+    "recipe": {"patch": 14, "native_size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+}
+
+
+def test_an_own_network_needs_one_entry_of_params():
+    entry = backbones("mine", own_backbones={"mine": OWN_NETWORK}).backbone("mine")
+    assert (entry.library, entry.name, entry.mean, entry.local) == (
+        "transformers",
+        "dinov2",
+        (0.5, 0.5, 0.5),
+        ["m.pth"],
+    )
+    changed = {**OWN_NETWORK, "like": "rad_dino", "architecture": None}
+    assert backbones("mine", own_backbones={"mine": changed}).backbone("mine").std == (0.2, 0.2, 0.2)
+
+
+@pytest.mark.parametrize("change", [{"like": "rad_dino"}, {"architecture": None}, {"recipe": None}])
+def test_an_own_network_that_is_said_twice_or_by_halves_is_refused(change):
+    with pytest.raises(RadprobeError, match="architecture"):
+        backbones("mine", own_backbones={"mine": {**OWN_NETWORK, **change}})
+
+
+def test_a_job_asks_for_the_memory_that_its_backbone_needs():
+    study = backbones("mine", "random:vit_giant_patch14_dinov2", own_backbones={"mine": OWN_NETWORK})
+    small, giant = study.memory_mb("mine"), study.memory_mb("random:vit_giant_patch14_dinov2")
+    assert giant - small == pytest.approx(2 * 4 * 1136, rel=0.01)

@@ -4,12 +4,12 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from radprobe.catalog import Folder, Intensity, Strict
+from radprobe.catalog import Architecture, Folder, Intensity, Recipe, Strict
 from radprobe.files import RadprobeError
 
 
@@ -59,14 +59,24 @@ class DatasetChoice(Strict):
 
 
 class OwnBackbone(Strict):
-    """Your own checkpoint: the architecture of a catalog entry, other weights."""
+    """Your own checkpoint: the architecture and recipe of a catalog entry, or those that you state."""
 
-    like: str = Field(description="Catalog id whose architecture and recipe it shares.")
+    like: str | None = Field(None, description="Catalog id whose architecture and recipe it shares.")
+    architecture: Architecture | None = Field(None, description="Where it is like none: who builds it, and how.")
+    recipe: Recipe | None = Field(None, description="How its features are made; null: as `like` does.")
     title: str = Field(description="How the report calls it.")
-    file: str = Field(description="safetensors state dict, absolute or under paths.weights.")
+    file: str = Field(description="safetensors or PyTorch state dict, absolute or under paths.weights.")
     sha256: str | None = Field(None, description="Of the file; checked where given.")
     derived: str | None = Field(None, description="Why these are not the published weights, shown with every score.")
     licence: str = Field("not stated", description="Licence of the weights.")
+
+    @model_validator(mode="after")
+    def _known_or_stated(self) -> Self:
+        if (self.like is None) == (self.architecture is None):
+            raise ValueError("say either `like` (a catalog id) or `architecture`")
+        if self.architecture and self.recipe is None:
+            raise ValueError("an `architecture` wants its `recipe`: patch, native_size, mean, std ...")
+        return self
 
 
 class Embed(Strict):
@@ -170,8 +180,13 @@ class Params(Strict):
         min_length=1,
         description="Benchmarks, by catalog id; own folders, by an id of your choice: letters, digits, underscores.",
     )
-    backbones: list[str] = Field(min_length=1, description="Catalog ids, own ids, or random:<id>.")
-    controls: list[Literal["random"]] = Field(["random"], description="Control rows: a random twin of each backbone.")
+    backbones: list[str] = Field(
+        min_length=1,
+        description="Catalog ids, own ids, random:<id>, or <id>@paper (its features as in the study).",
+    )
+    controls: list[Literal["random", "pixels"]] = Field(
+        ["random", "pixels"], description="Control rows: a random twin of each backbone, and raw pixels."
+    )
     own_backbones: dict[OwnId, OwnBackbone] = Field(
         {}, description="Your own checkpoints, by an id of your choice: letters, digits, dots and underscores."
     )

@@ -13,16 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from radprobe import catalog, files, params
-from radprobe.catalog import Backbone, Dataset, Folder, OfficialLists, SplitRecipe, Stratified, Window, package_folder
+from radprobe.catalog import (
+    Architecture,
+    Backbone,
+    Dataset,
+    Folder,
+    OfficialLists,
+    SplitRecipe,
+    Stratified,
+    Window,
+    package_folder,
+)
 from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 2, "probe": 3, "segment": 2, "score": 3, "compare": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 3, "probe": 3, "segment": 2, "score": 3, "compare": 1}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
-RANDOM = "random:"
+MEMORY_MB = 8000  # of a job with a small backbone
+RANDOM, PIXELS = "random:", "pixels"  # controls
+PAPER = "@paper"  # a backbone's features as the study made them (D16)
 
 
 @dataclass(frozen=True)
@@ -89,8 +101,10 @@ class Study:
             entry = self.dataset(name)
             if entry.splits:
                 _known(choice.split, entry.splits, f"datasets.{name}.split")
-        for name in self.params.backbones:
-            self.backbone(name)
+        for name in self.backbones:
+            entry = self.backbone(name)
+            for dataset in self.params.datasets:
+                _check_size(entry, self.dataset(dataset))
 
     # --- where things are ---------------------------------------------------------------------------------------------
 
@@ -134,6 +148,8 @@ class Study:
             names.append(name)
             if "random" in self.params.controls and not self.backbone(name).random:
                 names.append(RANDOM + name)
+        if PIXELS in self.params.controls:
+            names.append(PIXELS)
         return list(dict.fromkeys(names))
 
     def dataset(self, name: str) -> Dataset:
@@ -147,17 +163,34 @@ class Study:
         return entry.model_copy(update={key: value for key, value in update.items() if value is not None})
 
     def backbone(self, name: str) -> Backbone:
-        """Return the entry of a catalog id, of an own id, or of the random twin `random:<id>`."""
+        """Return the entry of a catalog id, an own id, a random twin `random:<id>`, or `<id>@paper` as in the study."""
+        if name.endswith(PAPER):
+            return _as_the_study(self.backbone(name.removesuffix(PAPER)), name)
         if name.startswith(RANDOM):
             entry = self.backbone(name.removeprefix(RANDOM))
             update = {"title": f"{entry.title}, random", "family": "control", "random": True, "derived": None}
-            return entry.model_copy(update={**update, "sha256": None, "local": [], "package": None, "repo": None})
-        if own := self.params.own_backbones.get(name):
-            entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like")
-            update = {"title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
-            source = {"local": [own.file], "sha256": own.sha256, "package": None, "repo": None, "random": False}
-            return entry.model_copy(update={**update, **source})
+            nowhere = {"sha256": None, "local": [], "package": None, "repo": None, "gated": False}
+            return entry.model_copy(update={"id": name, **update, **nowhere})
+        if name in self.params.own_backbones:
+            return self._own_backbone(name)
         return _known(name, {**catalog.backbones(), **self.params.own_backbones}, "backbones")
+
+    def cost(self, name: str) -> catalog.Cost | None:
+        """Return what a backbone costs; None for an architecture that is not in the catalog."""
+        kind = with_weights(name).removeprefix(RANDOM)
+        own = self.params.own_backbones.get(kind)
+        return catalog.costs().get(own.like if own else kind)
+
+    def _own_backbone(self, name: str) -> Backbone:
+        own = self.params.own_backbones[name]
+        source = {"id": name, "title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
+        source |= {"local": [own.file], "sha256": own.sha256, "citation": "own weights"}
+        if own.architecture:
+            return Backbone(**own.architecture.model_dump(), **own.recipe.model_dump(), **source)
+        entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like")
+        source |= {"citation": entry.citation, "package": None, "repo": None, "revision": None, "bytes": None}
+        source |= {"random": False, "gated": False, "notes": None, **(own.recipe.model_dump() if own.recipe else {})}
+        return entry.model_copy(update=source)
 
     @cached_property
     def missing(self) -> list[Missing]:
@@ -182,11 +215,14 @@ class Study:
             entry = self.backbone(name)
             if entry.random or self.weights_file(name) or (entry.package and package_folder(entry.package)):
                 continue
+            if all(made.is_file() for made in self._weights(with_weights(name)).outputs):
+                continue  # fetched before
+            why = "no weights"
             if entry.repo and self.may_fetch:
-                continue
-            files_ = " or ".join(entry.local)
-            get = f", from the hub repository {entry.repo}" if entry.repo else ""
-            yield Missing("backbone", name, "no weights", f"put {files_} in {self.path('weights')}{get}")
+                if not entry.gated or _logged_in():
+                    continue
+                why = "its weights are given out only to those who accept their terms, and no token of the hub is here"
+            yield Missing("backbone", name, why, catalog.how_to_get_weights(entry, self.path("weights")))
 
     @property
     def may_fetch(self) -> bool:
@@ -212,7 +248,7 @@ class Study:
         """Every step of the study, by (verb, dataset, backbone), in pipeline order."""
         steps: dict[tuple[str, str | None, str | None], Step] = {}
         for backbone in self.backbones_here:
-            steps["weights", None, backbone] = self._weights(backbone)
+            steps["weights", None, with_weights(backbone)] = self._weights(with_weights(backbone))
         for dataset in self.datasets_here:
             for step in self._of_dataset(dataset, steps):
                 steps[step.verb, step.dataset, step.backbone] = step
@@ -239,11 +275,10 @@ class Study:
         return Step(verb, dataset, backbone, knobs, folder, spec, needs)
 
     def _weights(self, backbone: str) -> Step:
-        knobs = self.backbone(backbone).model_dump(
-            include={"library", "name", "repo", "revision", "filename", "random"}
-        )
-        knobs |= {"sha256": self.backbone(backbone).sha256, "local": self.backbone(backbone).local}
-        knobs |= {"seed": self.params.seed} if self.backbone(backbone).random else {}
+        entry = self.backbone(backbone)
+        where = {"repo", "revision", "filename", "random", "sha256", "local"}
+        knobs = entry.model_dump(include={*Architecture.model_fields, *where})
+        knobs |= {"seed": self.params.seed} if entry.random else {}
         return self._step("weights", None, backbone, knobs)
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
@@ -276,17 +311,18 @@ class Study:
         yield self._step("compare", dataset, None, _dump(p.score), prepare, *predictions)
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
-        shape = self.backbone(backbone).model_dump(include={"mean", "std", "dense_layer"})
-        knobs = {
-            **shape,
-            "size": entry.size,
-            "precision": self.params.embed.precision,
-            "blocks": self.params.embed.blocks,
-        }
-        knobs |= {"dense": entry.task in ("segmentation", "look"), "intensity": _dump(entry.intensity)}
-        return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, backbone])
+        model = self.backbone(backbone)
+        knobs = {"recipe": model.encodes, "size": model.side(entry.size), "precision": self.params.embed.precision}
+        knobs |= {"blocks": self.params.embed.blocks, "intensity": _dump(entry.intensity)}
+        knobs["dense"] = [model.dense_layer] if entry.task in ("segmentation", "look") else []
+        return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, with_weights(backbone)])
 
     # --- resources ----------------------------------------------------------------------------------------------------
+
+    def memory_mb(self, backbone: str) -> int:
+        """Memory that a job which runs a backbone asks for: the weights as float32, twice while they are loaded."""
+        cost = self.cost(backbone)
+        return MEMORY_MB + (cost.parameters * 8 // 1_000_000 if cost else 0)
 
     @property
     def gpus(self) -> int:
@@ -299,7 +335,39 @@ class Study:
 
 def slug(backbone: str) -> str:
     """Return a backbone id as it stands in paths."""
-    return backbone.replace(":", "-")
+    return backbone.replace(":", "-").replace("@", "-")
+
+
+def with_weights(backbone: str) -> str:
+    """Return the id under which the weights of a backbone are kept: those of `<id>@paper` are those of `<id>`."""
+    return backbone.removesuffix(PAPER)
+
+
+def _as_the_study(entry: Backbone, name: str) -> Backbone:
+    where = f"params: backbones: {name}"
+    if entry.paper is None:
+        raise RadprobeError(where, "the study did not use these weights", f"name {name.removesuffix(PAPER)}")
+    changes = entry.paper.model_dump(exclude_none=True)
+    if not changes:
+        reason = "the study made its features as we do"
+        raise RadprobeError(where, reason, f"name {name.removesuffix(PAPER)}, which is the same")
+    return entry.model_copy(update={"id": name, "title": f"{entry.title}, as in the study", **changes})
+
+
+def _check_size(entry: Backbone, dataset: Dataset) -> None:
+    side = entry.side(dataset.size)
+    if not entry.fits(side):
+        near = max(round(side / entry.patch), 1) * entry.patch
+        reason = f"gives images of {side} px, which the patch of {entry.id}, {entry.patch} px, does not divide"
+        raise RadprobeError(f"params: datasets.{dataset.id}.size", reason, f"say size: {near}")
+
+
+def _logged_in() -> bool:
+    try:
+        from huggingface_hub import get_token  # only gated weights ask
+    except ModuleNotFoundError:  # an environment that fetches nothing
+        return True
+    return get_token() is not None
 
 
 def _own_dataset(name: str, folder: Folder) -> Dataset:

@@ -1,14 +1,17 @@
 import http.server
+import re
 import threading
 
 import pytest
+import timm
 import torch
+from models import tiny
 from safetensors.torch import load_file, save_file
 
 from radprobe import catalog, files
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError
-from radprobe.models import weights
+from radprobe.models import architectures, weights
 
 TINY = catalog.backbones()["test_vit"].model_copy(update={"random": False, "local": ["tiny.safetensors"]})
 CNN = catalog.backbones()["tf_efficientnet_lite0"].model_copy(
@@ -21,7 +24,7 @@ def obtain(tmp_path, entry, local=None, hub=False):
 
 
 def write(tmp_path, change=lambda state: None, entry=TINY):
-    state = weights.architecture(entry).state_dict()
+    state = timm.create_model(entry.name).state_dict()  # with its classifier
     change(state)
     path = tmp_path / "tiny.safetensors"
     save_file(state, path)
@@ -73,7 +76,7 @@ def test_wrong_hash_truncated_file_and_pickle_are_refused(tmp_path):
     with pytest.raises(RadprobeError, match="no complete safetensors"):
         obtain(tmp_path, TINY, path)
     torch.save({}, path)
-    with pytest.raises(RadprobeError, match="no complete safetensors"):
+    with pytest.raises(RadprobeError, match="a pickle must not be called"):
         obtain(tmp_path, TINY, path)
 
 
@@ -93,16 +96,17 @@ def package(tmp_path, monkeypatch, state):
 
 
 def test_a_packages_tensors_are_mapped_by_position(tmp_path, monkeypatch):
-    ours = weights.architecture(CNN).state_dict()
+    ours = timm.create_model(CNN.name).state_dict()
     entry = package(tmp_path, monkeypatch, {f"their.{i}": tensor for i, tensor in enumerate(ours.values())})
     found = obtain(tmp_path, entry)
     assert found.source.startswith("package:")
     assert found.file.parent == tmp_path / "step"
     assert all(torch.equal(tensor, ours[name]) for name, tensor in load_file(found.file).items())
+    assert set(load_file(found.file)) == set(ours) - {"classifier.weight", "classifier.bias"}
 
 
 def test_a_package_of_other_shapes_or_bytes_is_refused(tmp_path, monkeypatch):
-    ours = list(weights.architecture(CNN).state_dict().values())
+    ours = list(timm.create_model(CNN.name).state_dict().values())
     entry = package(
         tmp_path, monkeypatch, {f"their.{i}": tensor for i, tensor in enumerate([ours[1], ours[0], *ours[2:]])}
     )
@@ -111,6 +115,104 @@ def test_a_package_of_other_shapes_or_bytes_is_refused(tmp_path, monkeypatch):
     (tmp_path / "theirs.pth").write_bytes(b"other")
     with pytest.raises(RadprobeError, match="not the known"):
         obtain(tmp_path, entry)
+
+
+# --- checkpoints of PyTorch -------------------------------------------------------------------------------------------
+
+
+class Evil:
+    """What a hostile pickle does when it is read."""
+
+    def __reduce__(self):
+        return print, ("code of a checkpoint ran",)
+
+
+@pytest.mark.parametrize("inside", [None, "state_dict", "model"])
+def test_a_checkpoint_of_pytorch_is_converted(tmp_path, inside):
+    state = timm.create_model(TINY.name).state_dict()
+    path = tmp_path / "tiny.pth"
+    torch.save({inside: state, "epoch": 3} if inside else state, path)
+    found = obtain(tmp_path, TINY.model_copy(update={"sha256": files.sha256(path)}), path)
+    assert found.file == tmp_path / "step" / "weights.safetensors"
+    assert found.facts["converted_from"] == "tiny.pth"
+    assert found.facts["sha256_of_original"] == files.sha256(path)
+    assert found.facts["sha256_known"]
+    read = weights.read(found.file, TINY)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in read.items())
+
+
+def test_a_pickle_that_would_run_code_a_cut_one_and_other_things_are_refused(tmp_path, capfd):
+    path = tmp_path / "tiny.pth"
+    torch.save({"state_dict": Evil()}, path)
+    with pytest.raises(RadprobeError, match="no checkpoint of tensors alone"):
+        obtain(tmp_path, TINY, path)
+    assert "code of a checkpoint ran" not in capfd.readouterr().out
+    torch.save(timm.create_model(TINY.name).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(RadprobeError, match="not complete"):
+        obtain(tmp_path, TINY, path)
+    torch.save({"weights": [1, 2]}, path)
+    with pytest.raises(RadprobeError, match="is not a state dict"):
+        obtain(tmp_path, TINY, path)
+    assert not (tmp_path / "step" / "weights.safetensors").exists()
+
+
+# --- other libraries --------------------------------------------------------------------------------------------------
+
+
+def test_of_a_model_of_open_clip_only_the_vision_tower_is_taken(tmp_path):
+    entry = tiny.TOKENS["biomedclip"]
+    ours = architectures.build(entry).model.state_dict()
+    state = {f"visual.{name}": tensor for name, tensor in ours.items()}
+    state |= {"text.transformer.x": torch.ones(2), "logit_scale": torch.ones(1)}
+    path = tmp_path / "clip.safetensors"
+    save_file(state, path)
+    found = obtain(tmp_path, entry, path)
+    encoder = tiny.encoder(entry, 160, weights=found)
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in encoder.tower.model.state_dict().items())
+    save_file({**state, "neck": torch.ones(2)}, path)
+    with pytest.raises(RadprobeError, match="unknown tensor neck"):
+        obtain(tmp_path, entry, path)
+    del state["visual.trunk.norm.weight"]
+    save_file(state, path)
+    with pytest.raises(RadprobeError, match=r"lacks tensor trunk\.norm\.weight"):
+        obtain(tmp_path, entry, path)
+
+
+def older(state):
+    """Name tensors as the checkpoints of ViT and MSN on the hub do."""
+    names = {"attention.q_proj": "attention.attention.query", "attention.k_proj": "attention.attention.key"}
+    names |= {"attention.v_proj": "attention.attention.value", "attention.o_proj": "attention.output.dense"}
+    names |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+    found = {}
+    for name, tensor in state.items():
+        old = re.sub(r"^layers\.", "encoder.layer.", name)
+        for ours, theirs in names.items():
+            old = old.replace(ours, theirs)
+        found[f"vit.{old}"] = tensor
+    return found
+
+
+@pytest.mark.parametrize("name", ["msn", "supervised, transformers"])
+def test_a_checkpoint_of_transformers_may_have_older_names(tmp_path, name):
+    entry = tiny.TOKENS[name].model_copy(update={"ignored": ["classifier."]})
+    ours = {k: v for k, v in architectures.build(entry).model.state_dict().items() if not k.startswith("pooler.")}
+    state = {**older(ours), "classifier.weight": torch.ones(3, 64)}
+    path = tmp_path / "hf.safetensors"
+    save_file(state, path)
+    encoder = tiny.encoder(entry, 224, weights=obtain(tmp_path, entry, path))
+    found = encoder.tower.model.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in ours.items())
+    for change, named in (
+        (lambda each: each.pop("vit.layernorm.weight"), "lacks tensor layernorm.weight"),
+        (lambda each: each.update({"vit.neck.weight": torch.ones(2)}), "unknown tensor .*neck.weight"),
+        (lambda each: each.update({"vit.layernorm.weight": torch.ones(5)}), r"layernorm.weight is \[5\], not \[64\]"),
+    ):
+        other = dict(state)
+        change(other)
+        save_file(other, path)
+        with pytest.raises(RadprobeError, match=named):
+            obtain(tmp_path, entry, path)
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from radprobe.artifacts import RawManifest, Weights
 from radprobe.catalog import Download
 from radprobe.datasets import montgomery
 from radprobe.files import RadprobeError
-from radprobe.models.weights import architecture
+from radprobe.models.architectures import build as architecture
 from radprobe.stages import retrieve
 from radprobe.study import Study
 
@@ -199,7 +199,7 @@ def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_pat
 
     def put(seed):
         torch.manual_seed(seed)
-        save_file(architecture(entry, num_classes=0).state_dict(), file)
+        save_file(architecture(entry).model.state_dict(), file)
 
     def retrieved_weights():
         params = {"study": "s", "paths": paths, "datasets": {"montgomery": {}}, "backbones": ["mine"]}

@@ -74,6 +74,11 @@ def named(verb):
     return lambda wildcards: shlex.join(filter(None, (step(verb, wildcards).dataset, step(verb, wildcards).backbone)))
 
 
+def memory(verb):
+    """Resource function: the memory that a job with a backbone needs."""
+    return lambda wildcards: STUDY.memory_mb(step(verb, wildcards).backbone)
+
+
 def raw_files(wildcards):
     """Input function: the tables and folders of a raw download, so that new files in it are noticed.
 

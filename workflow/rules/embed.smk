@@ -14,7 +14,7 @@ rule embed:
         "../../envs/models.yaml"
     threads: THREADS
     resources:
-        mem_mb=8000,
+        mem_mb=memory("embed"),
         runtime=480,
         gpu=GPUS,
     params:

@@ -45,7 +45,7 @@ rule weights:
         "../../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("weights"),
         runtime=60,
     params:
         spec=knobs("weights"),

@@ -1,5 +1,6 @@
 """Facts as data: the benchmarks (datasets.yaml) and the backbones (backbones.yaml), typed. Code holds none of them."""
 
+import csv
 import importlib.metadata
 import importlib.util
 from functools import cache
@@ -235,30 +236,119 @@ def how_to_get(entry: Dataset, folder: Path) -> str:
 
 # --- backbones --------------------------------------------------------------------------------------------------------
 
+Numbers = tuple[float, float, float]
+Family = Literal["self-supervised", "supervised", "weakly supervised", "medical", "control", "own"]
 
-class Backbone(Strict):
-    """A pretrained encoder: where its weights are, how its images are normalised, which of its outputs are features."""
 
+class Architecture(Strict):
+    """A network as one of three libraries builds it, or none: the pixels themselves."""
+
+    library: Literal["timm", "transformers", "open_clip", "none"] = Field("timm", description="Who builds it.")
+    name: str = Field(description="timm: model; transformers: model_type; open_clip: model, or a name of your choice.")
+    options: dict[str, Any] = Field(
+        {}, description="transformers: fields of its config; open_clip: embed_dim and vision_cfg where it has no name."
+    )
+    prefix: str = Field("", description="What the names of its tensors start with in the file.")
+    ignored: list[str] = Field([], description="What the names of other tensors of the file start with.")
+
+
+class Recipe(Strict):
+    """How an image becomes features. Whatever differs between backbones is said here."""
+
+    patch: int | None = Field(description="Patch side in pixels; null for CNNs.")
+    native_size: int = Field(description="Side of the images that the weights, and their positions, are made for.")
+    sizes: list[int] = Field(
+        [], description="Sides it may get, the usual one first; none: every multiple of the patch, as the dataset says."
+    )
+    mean: Numbers = Field(description="Mean of each channel, of images from 0 to 1.")
+    std: Numbers = Field(description="Standard deviation of each channel.")
+    pool: Literal["cls", "mean", "library"] = Field(
+        "cls", description="The vector: CLS token, mean patch token, or what the library pools (CNNs, projections)."
+    )
+    prefix_tokens: int = Field(1, ge=0, description="Tokens before the patch tokens: CLS and registers.")
+    norm: bool = Field(True, description="Do tokens pass the final norm.")
+    positions: Literal["library", "dinov2"] = Field(
+        "library", description="Who resizes position embeddings: the library, or the rule of the official DINOv2."
+    )
+    dense_layer: int = Field(-1, lt=0, description="Block or stage of the dense map, counted from the last one, -1.")
+
+    def fits(self, size: int) -> bool:
+        """May images of this side be given to it?"""
+        return size in self.sizes if self.sizes else size % (self.patch or 1) == 0
+
+    def side(self, size: int) -> int:
+        """Return the side it gets where the dataset says `size`."""
+        return self.sizes[0] if self.sizes and size not in self.sizes else size
+
+
+class PaperRecipe(Strict):
+    """What the study did otherwise (D16): its statistics for all, tokens before the final norm, a projection."""
+
+    mean: Numbers | None = None
+    std: Numbers | None = None
+    norm: bool | None = None
+    pool: Literal["cls", "mean", "library"] | None = None
+
+
+class Backbone(Architecture, Recipe):
+    """An encoder: where its weights are, how its images are normalised, which of its outputs are features."""
+
+    id: str
     title: str
-    family: Literal["self-supervised", "supervised", "weakly supervised", "medical", "control", "own"]
-    library: Literal["timm"] = "timm"
-    name: str = Field(description="The architecture's name in its library.")
+    family: Family
     repo: str | None = Field(None, description="Hub repository of the weights.")
     revision: str | None = Field(None, description="Commit of the repository; null where it is not known.")
     filename: str = Field("model.safetensors", description="File in the repository.")
     local: list[str] = Field([], description="File names under paths.weights that hold these weights.")
     package: Package | None = None
     sha256: str | None = Field(None, description="Of the local or hub file; null where it is not known.")
-    random: bool = Field(False, description="No pretrained weights: seeded random initialisation, for tests.")
+    bytes: int | None = Field(None, description="Of the local or hub file; null where it is not known.")
+    random: bool = Field(False, description="No pretrained weights: seeded random initialisation, or none at all.")
     derived: str | None = Field(None, description="Why these are not the published weights, shown with every score.")
-    patch: int | None = Field(description="Patch side in pixels; null for CNNs.")
-    native_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    dense_layer: int = Field(-1, description="Which stage gives the dense map (CNNs); the last block for ViTs.")
     licence: str
-    gated: bool = False
+    gated: bool = Field(False, description="Must a person accept terms before the weights are given out.")
     citation: str
+    paper: PaperRecipe | None = Field(None, description="What the study did otherwise; null: it did not use it.")
+    notes: str | None = Field(None, description="What a reader should know of its recipe.")
+
+    @property
+    def encodes(self) -> dict[str, Any]:
+        """What its features depend on, weights and image size apart."""
+        return self.model_dump(include={*Recipe.model_fields} - {"native_size", "sizes"})
+
+
+class Cost(Strict):
+    """What a backbone costs, computed from its architecture (`make backbones-table`)."""
+
+    parameters: int = Field(description="Its classifier not counted.")
+    blocks: int = Field(description="Blocks, or stages of a CNN.")
+    dim: int = Field(description="Width of the vector.")
+    gflops_224: float = Field(description="Of one forward pass of one image, a multiply-add counted as two.")
+    tokens_224: int = Field(description="Patch tokens, or places of the dense map.")
+    gflops_448: float
+    tokens_448: int
+
+
+def how_to_get_weights(entry: Backbone, folder: Path) -> str:
+    """Tell a person how the weights of an entry come into `folder`: as which file, from where, how large."""
+    ways = [f"put {' or '.join(entry.local)} in {folder}"]
+    if entry.repo:
+        at = f"/tree/{entry.revision}" if entry.revision else ""
+        page = f"https://huggingface.co/{entry.repo}{at}"
+        ways[0] += f" ({entry.filename} of {page}, {weights_size(entry)}, renamed)"
+    if entry.gated:
+        ways.append("accept the terms there and log in (`hf auth login`, or HF_TOKEN)")
+    if entry.package:
+        ways.append(f"pip install {entry.package.name}=={entry.package.version}")
+    return ", or ".join(ways)
+
+
+def weights_size(entry: Backbone) -> str:
+    """Return the size of an entry's weights as a person reads it: known, or what its parameters take as float32."""
+    if entry.bytes:
+        return f"{entry.bytes / 1e6:,.0f} MB"
+    cost = costs().get(entry.id)
+    return f"about {cost.parameters * 4 / 1e6:,.0f} MB" if cost else "of unknown size"
 
 
 def _read(name: str) -> dict[str, dict]:
@@ -275,4 +365,12 @@ def datasets() -> dict[str, Dataset]:
 @cache
 def backbones() -> dict[str, Backbone]:
     """Return the catalog of backbones, by id."""
-    return {key: Backbone.model_validate(entry) for key, entry in _read("backbones.yaml").items()}
+    entries = _read("backbones.yaml").items()
+    return {key: Backbone.model_validate({"id": key, **entry}) for key, entry in entries if not key.startswith(".")}
+
+
+@cache
+def costs() -> dict[str, Cost]:
+    """Return what the backbones of the catalog cost, by id."""
+    text = resources.files(__package__).joinpath("backbone_costs.csv").read_text(encoding="utf-8")
+    return {row.pop("id"): Cost.model_validate(row) for row in csv.DictReader(text.splitlines())}

@@ -21,8 +21,6 @@ from radprobe.files import RadprobeError
 from radprobe.learning.device import GB, peak_gb
 from radprobe.models.backbones import Encoder, Features
 
-KINDS = ("cls", "patch_mean", "dense")
-
 
 @dataclass(frozen=True)
 class Job:
@@ -102,8 +100,13 @@ def forward(encoder: Encoder, job: Job, rows: slice, where: torch.device) -> Fea
 
 def _shapes(encoder: Encoder, job: Job, where: torch.device) -> dict[str, tuple[int, ...]]:
     features = forward(encoder, job, slice(0, 1), where)
-    found = {kind: getattr(features, kind) for kind in KINDS}
-    return {kind: tuple(values.shape[1:]) for kind, values in found.items() if values is not None}
+    return {kind: tuple(values.shape[1:]) for kind, values in _arrays(features).items()}
+
+
+def _arrays(features: Features) -> dict[str, torch.Tensor]:
+    """Return what is written of a batch, by kind."""
+    found = {"cls": features.cls, "patch_mean": features.patch_mean, "dense": next(iter(features.dense), None)}
+    return {kind: values for kind, values in found.items() if values is not None}
 
 
 def _check_budget(shapes: dict[str, tuple[int, ...]], job: Job) -> None:
@@ -141,10 +144,9 @@ def _compute(encoder: Encoder, job: Job, todo: list[tuple[str, slice]], where: t
 
 def _write(job: Job, name: str, rows: slice, batches: list[Features], seconds: float) -> None:
     written = {}
-    for kind in KINDS:
-        if getattr(batches[0], kind) is None:
-            continue
-        values = torch.cat([getattr(batch, kind) for batch in batches])
+    arrays = [_arrays(batch) for batch in batches]
+    for kind in arrays[0]:
+        values = torch.cat([batch[kind] for batch in arrays])
         halves = values.to(torch.float16)
         bad = ~torch.isfinite(halves).flatten(1).all(1)
         if bad.any():

@@ -1,11 +1,13 @@
-"""Frozen encoders: stored pixels in, features out, everything on the device and the same recipe for every backbone.
+"""Encoders: stored pixels in, features out, everything on the device and the same recipe for every backbone.
 
 Each image is scaled to [0, 1] from the range of grey values that it is given (a window, percentiles), or from its own
 minimum and maximum (arXiv 2312.02366, authors' code), resized with antialiasing, stacked to three channels and
 normalised with the backbone's own mean and standard deviation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch.nn.functional import interpolate
@@ -13,7 +15,9 @@ from torch.nn.functional import interpolate
 from radprobe import catalog
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError
-from radprobe.models.weights import architecture, read
+from radprobe.models import weights as checkpoints
+from radprobe.models.architectures import Layer, Tower
+from radprobe.models.architectures import build as architecture
 
 FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 everywhere rather than noise (D11)
 
@@ -22,36 +26,39 @@ FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 
 class Features:
     """What an encoder makes of a batch.
 
-    cls: [B, blocks, C], the last entry from the last block (a CNN: its pooled output, blocks = 1).
-    patch_mean: [B, C], the mean patch token of the last block, or None (CNNs).
-    dense: [B, C, h, w], the last block's patch tokens on their grid, or a CNN's stage.
+    cls: [B, blocks, C], the CLS of the last blocks, the last one last; or the vector that the recipe states instead:
+    the mean patch token of the last blocks, or what the library pools (blocks = 1).
+    patch_mean: [B, C], the mean patch token of the last block, or None where `cls` is no CLS.
+    dense: for each chosen layer its map [B, C, h, w]: patch tokens on their grid, or a CNN's stage.
     """
 
     cls: torch.Tensor
     patch_mean: torch.Tensor | None
-    dense: torch.Tensor | None
+    dense: tuple[torch.Tensor, ...]
 
 
 class Encoder(torch.nn.Module):
-    """A frozen backbone at one input size."""
+    """A backbone at one input size, frozen or to be trained."""
 
-    def __init__(self, model: torch.nn.Module, entry: catalog.Backbone, size: int, blocks: int, dense: bool):
+    def __init__(self, tower: Tower, size: int, blocks: int, dense: Sequence[int], frozen: bool):
         super().__init__()
-        self.model = model.requires_grad_(False).eval()
-        self.is_vit, self.size, self.blocks, self.dense = entry.patch is not None, size, blocks, dense
-        self.dense_layer = entry.dense_layer
-        self.register_buffer("mean", torch.tensor(entry.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(entry.std).view(1, 3, 1, 1))
+        self.tower, self.recipe, self.size, self.dense, self.frozen = tower, tower.entry, size, tuple(dense), frozen
+        last = [] if self.recipe.pool == "library" else [*range(-blocks, 0)]
+        self.vectors = tuple(last)  # the layers whose tokens make the vector
+        self.layers = tuple(dict.fromkeys([*last, *self.dense]))
+        self.register_buffer("mean", torch.tensor(self.recipe.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(self.recipe.std).view(1, 3, 1, 1))
+        self.tower.requires_grad_(not frozen)
+        self.train(not frozen)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; a frozen encoder stays as it is evaluated."""
+        return super().train(mode and not self.frozen)
 
     @property
     def parameters_count(self) -> int:
         """Parameters of the backbone, its classifier not counted."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
-    def dim(self) -> int:
-        """Width of a CLS token, or of a CNN's pooled output."""
-        return self.model.num_features if self.is_vit else self.model.head_hidden_size
+        return sum(parameter.numel() for parameter in self.tower.parameters())
 
     def normalise(self, pixels: torch.Tensor, ranges: torch.Tensor | None = None) -> torch.Tensor:
         """Turn stored pixels [B, H, W] of any number type into the backbone's input, float32 [B, 3, size, size].
@@ -71,37 +78,47 @@ class Encoder(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor, ranges: torch.Tensor | None = None) -> Features:
         """Encode stored pixels [B, H, W]; ranges as in `normalise`."""
-        images = self.normalise(pixels, ranges)
-        return self._vit(images) if self.is_vit else self._cnn(images)
+        pool = self.recipe.pool == "library"
+        found, pooled = self.tower(self.normalise(pixels, ranges), self.layers, pool)
+        by_layer = dict(zip(self.layers, found, strict=True))
+        vectors = [self._vector(by_layer[layer]) for layer in self.vectors]
+        last = _mean(by_layer[-1]) if self.recipe.pool == "cls" else None
+        cls = pooled[:, None] if pool else torch.stack(vectors, 1)
+        return Features(cls, last, tuple(by_layer[layer].map for layer in self.dense))
 
-    def _vit(self, images: torch.Tensor) -> Features:
-        # Prefix tokens (CLS, registers) are separated by their number, and every block passes the final norm.
-        options = {"norm": True, "return_prefix_tokens": True, "intermediates_only": True}
-        blocks = self.model.forward_intermediates(images, indices=self.blocks, **options)
-        maps = blocks[-1][0]
-        cls = torch.stack([prefix[:, 0] for _, prefix in blocks], 1)
-        return Features(cls, maps.float().mean((2, 3)), maps if self.dense else None)
-
-    def _cnn(self, images: torch.Tensor) -> Features:
-        if self.dense:
-            final, (dense,) = self.model.forward_intermediates(images, indices=[self.dense_layer])
-        else:
-            final, dense = self.model.forward_features(images), None
-        return Features(self.model.forward_head(final, pre_logits=True)[:, None], None, dense)
+    def _vector(self, layer: Layer) -> torch.Tensor:
+        return layer.prefix[:, 0] if self.recipe.pool == "cls" else _mean(layer)
 
 
-def build(entry: catalog.Backbone, weights: Weights, size: int, blocks: int, dense: bool) -> Encoder:
-    """Build a frozen encoder for images of side `size`, with the CLS of the last `blocks` blocks (ViTs).
+def _mean(layer: Layer) -> torch.Tensor:
+    return layer.map.float().mean((2, 3))
 
+
+def build(
+    entry: catalog.Backbone,
+    weights: Weights,
+    size: int,
+    blocks: int = 1,
+    dense: Sequence[int] = (),
+    frozen: bool = True,
+) -> Encoder:
+    """Build an encoder for images of side `size`.
+
+    Its vector is of the last `blocks` blocks (ViTs), its maps are of the layers `dense`, counted from the last one, -1.
     Random weights come from their own seed and leave torch's generator as it was. A state dict is loaded strictly at
-    the native size; timm then resizes position embeddings to each input's grid (bicubic, antialiased).
+    the native size, then positions are resized by the rule of the entry.
     """
+    if not entry.fits(size):
+        sides = f"the sides {entry.sizes}" if entry.sizes else f"multiples of its patch, {entry.patch} px"
+        raise RadprobeError(entry.title, f"cannot take images of {size} px, only {sides}", "choose such a size")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.facts.get("seed", 0))
-        model = architecture(entry, num_classes=0)
-    if entry.patch and blocks > len(model.blocks):
-        reason = f"asks for {blocks} blocks, but {entry.name} has {len(model.blocks)}"
-        raise RadprobeError("params: embed.blocks", reason, f"set it to {len(model.blocks)} or less")
+        tower = architecture(entry)
+    deepest = -min(-1 if entry.pool == "library" else -blocks, *dense, -1)
+    if deepest > tower.depth:
+        reason = f"asks for {deepest} blocks, but {entry.name} has {tower.depth}"
+        raise RadprobeError("params: embed.blocks", reason, f"set it to {tower.depth} or less")
     if weights.file:
-        model.load_state_dict(read(weights.file, entry), strict=True)
-    return Encoder(model, entry, size, blocks, dense)
+        checkpoints.fill(tower, checkpoints.read(weights.file, entry), weights.file)
+    tower.resize(size)
+    return Encoder(tower, size, blocks, dense, frozen)

@@ -1,24 +1,28 @@
 """Weights: found, fetched or converted, then verified before anything runs.
 
-Every file is safetensors, its tensors match the architecture name by name and shape by shape, and its SHA-256 is the
-known one, or is recorded where none is known. Only the tensors of the checkpoint's own classifier may be extra.
+What runs is safetensors, its tensors match the architecture name by name and shape by shape, and the SHA-256 of the
+file that it came from is the known one, or is recorded where none is known. Pickles are read without running any code
+of theirs and converted. Only the tensors that the entry ignores, and the checkpoint's own classifier, may be extra.
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from radprobe import catalog, files
+from radprobe import catalog, console, files
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError
-from radprobe.models import torchvision_ops  # noqa: F401 - before timm
+from radprobe.models import architectures
+from radprobe.models.architectures import Tower
 
 HUB_TIMEOUT_S = 10
 FLOATS = {"F64", "F32", "F16", "BF16"}
+CLASSIFIER = 2  # its tensors, weight and bias, come last
+INSIDE = ("state_dict", "model")  # where checkpoints keep their tensors when they hold more
 
 
 def obtain(
@@ -26,55 +30,71 @@ def obtain(
 ) -> Weights:
     """Return the verified weights of backbone `name`: random, local, from an installed package, or from the hub.
 
-    `local` is a safetensors file that is here already; `folder` takes a converted or downloaded one;
-    `weights_folder` is where the user would put one. Raises RadprobeError that names the file and what to do.
+    `local` is a file that is here already; `folder` takes a converted or downloaded one; `weights_folder` is where the
+    user would put one. Raises RadprobeError that names the file and what to do.
     """
     if entry.random:
         return Weights(None, None, "random", {"seed": seed})
     if local:
-        return _verified(local, entry, "local", entry.sha256)
+        return _verified(local, entry, folder, "local", entry.sha256)
     package = catalog.package_folder(entry.package) if entry.package else None
     if package:
-        file = _convert(package / entry.package.file, entry, folder / "weights.safetensors")
-        return _verified(file, entry, f"package:{entry.package.name}=={entry.package.version}", None)
+        if not (package / entry.package.file).is_file():
+            remedy = f"pip install --force-reinstall {entry.package.name}=={entry.package.version}"
+            raise RadprobeError(package / entry.package.file, "is not in the package", remedy)
+        source = f"package:{entry.package.name}=={entry.package.version}"
+        return _verified(package / entry.package.file, entry, folder, source, entry.package.sha256)
     if entry.repo and hub:
         file, revision = _download(name, entry, folder, weights_folder)
-        return _verified(file, entry, f"hub:{entry.repo}@{revision}", entry.sha256)
-    raise RadprobeError(f"weights of {name}", "are not here", _where_to_put(entry, weights_folder))
-
-
-def architecture(entry: catalog.Backbone, **options: Any) -> torch.nn.Module:
-    """Build an entry's architecture in timm, randomly initialised on the current device."""
-    import timm
-
-    if entry.patch is not None:
-        options["dynamic_img_size"] = True
-    return timm.create_model(entry.name, pretrained=False, **options)
+        found = _verified(file, entry, folder, f"hub:{entry.repo}@{revision}", entry.sha256)
+        if found.file != file:
+            file.unlink()  # a pickle, which was converted
+        return found
+    raise RadprobeError(f"weights of {name}", "are not here", catalog.how_to_get_weights(entry, weights_folder))
 
 
 def read(file: Path, entry: catalog.Backbone) -> dict[str, torch.Tensor]:
-    """Read a verified file as float32 tensors, without the checkpoint's classifier."""
+    """Read a verified file as float32 tensors, named as in the architecture, without what the entry ignores."""
+    unwanted = _unwanted(entry)
     with safe_open(file, "pt") as tensors:
-        names = [name for name in tensors.keys() if not _is_head(name, _heads(entry))]  # noqa: SIM118 - no mapping
-        state = {name: tensors.get_tensor(name) for name in names}
+        names = [name for name in tensors.keys() if not name.startswith(unwanted)]  # noqa: SIM118 - no mapping
+        state = {name.removeprefix(entry.prefix): tensors.get_tensor(name) for name in names}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def fill(tower: Tower, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Put a state dict into a tower. Raises RadprobeError that names the first tensor that does not fit."""
+    if tower.entry.library == "transformers":
+        _fill_transformers(tower, state, file)
+        return
+    _compare(file, {name: tuple(tensor.shape) for name, tensor in state.items()}, tower)
+    tower.model.load_state_dict(state)
 
 
 # --- verification -----------------------------------------------------------------------------------------------------
 
 
-def _verified(file: Path, entry: catalog.Backbone, source: str, sha256: str | None) -> Weights:
+def _verified(source_file: Path, entry: catalog.Backbone, folder: Path, source: str, known: str | None) -> Weights:
+    original = files.sha256(source_file)
+    if known and original != known:
+        reason = f"sha256 is {original}, not the known {known}"
+        raise RadprobeError(source_file, reason, "get it again, or mend the entry")
+    file = source_file if source_file.suffix == ".safetensors" else _converted(source_file, entry, folder)
     shapes, dtypes = _header(file)
-    _match(file, shapes, entry)
-    found = files.sha256(file)
-    if sha256 and found != sha256:
-        raise RadprobeError(file, f"sha256 is {found}, not the known {sha256}", "download it again, or mend the entry")
+    unwanted = _unwanted(entry)
+    if entry.library == "transformers":  # it renames tensors as it loads them
+        fill(architectures.build(entry), read(file, entry), source_file)
+    else:
+        with torch.device("meta"):
+            tower = architectures.build(entry)
+        kept = {k.removeprefix(entry.prefix): v for k, v in shapes.items() if not k.startswith(unwanted)}
+        _compare(source_file, kept, tower)
     parameters = 0
     with safe_open(file, "pt") as tensors:
         for name in shapes:
             tensor = tensors.get_tensor(name)
             if not torch.isfinite(tensor).all():
-                raise RadprobeError(file, f"tensor {name} has NaN or infinite values", "get the file again")
+                raise RadprobeError(source_file, f"tensor {name} has NaN or infinite values", "get the file again")
             parameters += tensor.numel() if tensor.is_floating_point() else 0
     facts = {
         "bytes": file.stat().st_size,
@@ -82,9 +102,12 @@ def _verified(file: Path, entry: catalog.Backbone, source: str, sha256: str | No
         "parameters": parameters,
         "dtype": "+".join(sorted(set(dtypes.values()) & FLOATS)),
         "derived": entry.derived,
-        "sha256_known": bool(entry.package.sha256 if source.startswith("package:") else sha256),
+        "sha256_known": bool(known),
     }
-    return Weights(file, found, source, facts)
+    if file == source_file:
+        return Weights(file, original, source, facts)
+    facts |= {"converted_from": source_file.name, "sha256_of_original": original}
+    return Weights(file, files.sha256(file), source, facts)
 
 
 def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -93,91 +116,106 @@ def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
             return {k: tuple(v.get_shape()) for k, v in slices.items()}, {k: v.get_dtype() for k, v in slices.items()}
     except (SafetensorError, OSError) as error:
-        remedy = "get it again; other formats (pickle) are not read: convert a state dict with safetensors.save_file"
+        remedy = "get it again; a pickle must not be called .safetensors"
         raise RadprobeError(file, f"is no complete safetensors file ({error})", remedy) from None
 
 
-def _match(file: Path, shapes: dict[str, tuple[int, ...]], entry: catalog.Backbone) -> None:
-    """Compare names and shapes with the architecture at its native size, built on the meta device."""
-    with torch.device("meta"):
-        expected = {k: tuple(v.shape) for k, v in architecture(entry, num_classes=0).state_dict().items()}
-    heads = _heads(entry)
+def _compare(file: Path, shapes: dict[str, tuple[int, ...]], tower: Tower) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in tower.model.state_dict().items()}
     missing = [name for name in expected if name not in shapes]
-    extra = [name for name in shapes if name not in expected and not _is_head(name, heads)]
+    extra = [name for name in shapes if name not in expected]
     wrong = [f"{k} is {list(shapes[k])}, not {list(v)}" for k, v in expected.items() if shapes.get(k, v) != v]
-    for names, what in ((missing, "lacks tensor"), (extra, "has an unknown tensor"), (wrong, "has a wrong shape:")):
-        if names:
+    _refuse(file, tower.entry, missing, extra, wrong)
+
+
+def _refuse(
+    file: Path, entry: catalog.Backbone, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str]
+) -> None:
+    for found, what in ((missing, "lacks tensor"), (extra, "has an unknown tensor"), (wrong, "has a wrong shape:")):
+        if names := list(found):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            reason = f"{what} {names[0]}{more}, as {entry.name} of timm has it"
+            reason = f"{what} {names[0]}{more}, as {entry.name} of {entry.library} has it"
             raise RadprobeError(file, reason, "give the state dict of exactly this architecture")
 
 
-def _heads(entry: catalog.Backbone) -> tuple[str, ...]:
-    import timm
+def _fill_transformers(tower: Tower, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Load by the library itself: it knows the names that older checkpoints have."""
+    from transformers.utils import logging
 
-    heads = timm.get_pretrained_cfg(entry.name).classifier or ()
-    return (heads,) if isinstance(heads, str) else tuple(heads)
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it would warn of is an error here
+    try:
+        tower.model, info = type(tower.model).from_pretrained(
+            None, config=tower.model.config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    finally:
+        logging.set_verbosity(before)
+    unused = "pooler." if tower.entry.pool != "library" else None
+    missing = sorted(name for name in info["missing_keys"] if not unused or not name.startswith(unused))
+    wrong = [f"{name} is {list(has)}, not {list(wants)}" for name, has, wants in sorted(info["mismatched_keys"])]
+    _refuse(file, tower.entry, missing, sorted(info["unexpected_keys"]), wrong)
 
 
-def _is_head(name: str, heads: tuple[str, ...]) -> bool:
-    return name.rpartition(".")[0] in heads
+def _unwanted(entry: catalog.Backbone) -> tuple[str, ...]:
+    return (*entry.ignored, *(entry.prefix + name for name in architectures.classifier(entry)))
 
 
-# --- sources ----------------------------------------------------------------------------------------------------------
+# --- conversion -------------------------------------------------------------------------------------------------------
 
 
-def _convert(source: Path, entry: catalog.Backbone, file: Path) -> Path:
-    """Map the tensors of a package's .pth by position onto timm's names (classifier included) and save safetensors.
+def _converted(source: Path, entry: catalog.Backbone, folder: Path) -> Path:
+    """Read a pickle of tensors, and of nothing else, and save it as safetensors in `folder`."""
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # a truncated zip, a pickle that calls functions, no pickle at all
+        reason = f"is no checkpoint of tensors alone, or is not complete ({type(error).__name__})"
+        remedy = "get it again; a file that would run code is not read: convert it where you trust it, to safetensors"
+        raise RadprobeError(source, reason, remedy) from None
+    state = next((state[key] for key in INSIDE if isinstance(state, dict) and key in state), state)
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise RadprobeError(source, "is not a state dict (names and tensors)", "save model.state_dict() alone")
+    if entry.package and entry.package.file.endswith(source.name):
+        state = _by_position(state, entry, source)
+    file = folder / "weights.safetensors"
+    with files.atomic(file) as temporary:
+        # one key of metadata: safetensors writes several in any order; clones: it refuses tensors that share memory
+        tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    return file
 
-    Two implementations of one architecture list their tensors in the same order; each shape is checked.
-    """
-    known = entry.package.sha256
-    if not source.is_file():
-        raise RadprobeError(source, "is not in the package", f"pip install --force-reinstall {entry.package.name}")
-    if known and (found := files.sha256(source)) != known:
-        raise RadprobeError(source, f"sha256 is {found}, not the known {known}", f"reinstall {entry.package.name}")
-    state = torch.load(source, map_location="cpu", weights_only=True)
+
+def _by_position(state: dict[str, torch.Tensor], entry: catalog.Backbone, source: Path) -> dict[str, torch.Tensor]:
+    """Name the tensors of another implementation of the same network: both list them in the same order."""
     with torch.device("meta"):
-        expected = architecture(entry).state_dict()
-    if len(state) != len(expected):
+        expected = architectures.build(entry).model.state_dict()
+    if len(state) - len(expected) not in (0, CLASSIFIER):
         raise RadprobeError(source, f"has {len(state)} tensors, not {len(expected)}", "mend the catalog entry")
-    mapped = {}
-    for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
+    bare = list(state.items())[: len(expected)]
+    for (theirs, tensor), (ours, wanted) in zip(bare, expected.items(), strict=True):
         if tensor.shape != wanted.shape:
             reason = f"{theirs} is {list(tensor.shape)}, but {ours} is {list(wanted.shape)}"
             raise RadprobeError(source, reason, "mend the catalog entry")
-        mapped[ours] = tensor.contiguous()
-    with files.atomic(file) as temporary:
-        save_file(
-            mapped,
-            temporary,
-            metadata={"format": "pt"},  # one key: safetensors writes several in any order
-        )
-    return file
+    return {ours: tensor for (_, tensor), ours in zip(bare, expected, strict=True)}
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
 
 
 def _download(name: str, entry: catalog.Backbone, folder: Path, weights_folder: Path) -> tuple[Path, str]:
     """Fetch from the hub at the pinned revision (or the one that is current now, which is returned)."""
     import huggingface_hub as hf
 
-    parts, target = folder / "download", folder / "weights.safetensors"
+    parts, target = folder / "download", folder / f"weights{Path(entry.filename).suffix}"
     try:
         url = hf.hf_hub_url(entry.repo, entry.filename, revision=entry.revision)
-        revision = hf.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S).commit_hash
-        options = {"revision": revision, "local_dir": parts, "etag_timeout": HUB_TIMEOUT_S}
+        found = hf.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
+        console.say(f"{name}: fetching {entry.filename} of {entry.repo}, {console.size(found.size)}")
+        options = {"revision": found.commit_hash, "local_dir": parts, "etag_timeout": HUB_TIMEOUT_S}
         hf.hf_hub_download(entry.repo, entry.filename, **options)
         (parts / entry.filename).replace(target)
     except Exception as error:  # network, gate, disk: the remedy is the same
         reason = f"{entry.filename} of {entry.repo} could not be fetched ({type(error).__name__}: {error})"
-        raise RadprobeError(f"weights of {name}", reason, _where_to_put(entry, weights_folder)) from None
+        raise RadprobeError(f"weights of {name}", reason, catalog.how_to_get_weights(entry, weights_folder)) from None
     shutil.rmtree(parts)
-    return target, revision
-
-
-def _where_to_put(entry: catalog.Backbone, weights_folder: Path) -> str:
-    where = f"put {' or '.join(entry.local) or 'a safetensors file'} in {weights_folder}"
-    if entry.repo:
-        where += f" (get {entry.filename} at https://huggingface.co/{entry.repo} and rename it)"
-    if entry.package:
-        where += f", or pip install {entry.package.name}=={entry.package.version}"
-    return where
+    return target, found.commit_hash

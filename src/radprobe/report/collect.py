@@ -11,7 +11,7 @@ import pandas as pd
 from radprobe import catalog
 from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Manifest, Scores
 from radprobe.files import RadprobeError
-from radprobe.study import PREDICTING, Step, Study, slug
+from radprobe.study import PREDICTING, Step, Study, slug, with_weights
 
 LOG_LINES = 3
 
@@ -112,7 +112,9 @@ class Findings:
         task = self.study.dataset(dataset).task
         verbs = ("retrieve", "prepare", "split", "embed", PREDICTING.get(task), "score")
         keys = [(verb, dataset, backbone if verb in verbs[3:] else None) for verb in verbs]
-        keys = [("weights", None, backbone), *keys] if backbone else [*keys[:3], ("compare", dataset, None)]
+        keys = (
+            [("weights", None, with_weights(backbone)), *keys] if backbone else [*keys[:3], ("compare", dataset, None)]
+        )
         steps = [self.study.steps[key] for key in keys if key in self.study.steps]
         for step in steps:
             if why := self._broken.get(step.folder):

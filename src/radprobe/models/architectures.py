@@ -1,0 +1,281 @@
+"""Networks of timm, transformers and open_clip behind one door: images in, the maps of chosen layers out.
+
+A tower is called as `tower(images, layers, pool)` and returns a `Layer` for each of `layers` (block or stage, counted
+from the last one, -1) and, if `pool`, the vector [B, C] that its library pools. The prefix tokens (CLS, registers) are
+taken off by their number, which the catalog states, so that none is ever in the grid.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import avg_pool2d, interpolate, pixel_unshuffle
+from typing_extensions import override
+
+from radprobe.catalog import Backbone
+from radprobe.files import RadprobeError
+from radprobe.models import torchvision_ops  # noqa: F401 - before timm and open_clip
+
+OFFSET = 0.1  # of the official DINOv2: github.com/facebookresearch/dinov2, `interpolate_offset`
+NORMS = ("layernorm", "norm")  # how models of transformers call their final norm
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a block or stage gives: prefix [B, P, C] (None: it has none) and the map [B, C, h, w]."""
+
+    prefix: torch.Tensor | None
+    map: torch.Tensor
+
+
+Output = tuple[list[Layer], torch.Tensor | None]
+
+
+class Tower(torch.nn.Module):
+    """A network with its weights inside `model`, as its library names them."""
+
+    def __init__(self, model: torch.nn.Module, entry: Backbone):
+        super().__init__()
+        self.model, self.entry = model, entry
+
+    @property
+    def depth(self) -> int:
+        """Blocks, or stages of a CNN."""
+        return len(self.model.blocks)
+
+    def resize(self, size: int) -> None:
+        """Make the positions those of images of side `size`, once and for all."""
+
+    def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
+        """Return a Layer for each of `layers`, and the pooled vector if `pool`."""
+        raise NotImplementedError
+
+
+class TimmTokens(Tower):
+    """A vision transformer of timm."""
+
+    def __init__(self, model: torch.nn.Module, entry: Backbone):
+        super().__init__(model, entry)
+        late = not isinstance(getattr(model, "fc_norm", None), torch.nn.Identity | None)
+        if entry.norm and late and entry.pool != "library":
+            reason = f"{entry.name} has its final norm after pooling, so tokens cannot pass it"
+            raise RadprobeError(f"recipe of {entry.title}", reason, "set pool: library, or norm: false")
+
+    @override
+    def resize(self, size: int) -> None:
+        positions = getattr(self.model, "pos_embed", None)
+        if not hasattr(self.model, "set_input_size"):
+            return  # SAM resizes as it runs
+        self.model.set_input_size(img_size=size)
+        if self.entry.positions == "dinov2" and size != self.entry.native_size:
+            tokens = self.model.num_prefix_tokens
+            side = size // self.entry.patch
+            self.model.pos_embed = torch.nn.Parameter(dinov2_positions(positions.detach(), tokens, side))
+
+    @override
+    def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
+        options: dict[str, Any] = {"indices": _from_start(layers, self.depth), "norm": self.entry.norm}
+        if self.entry.prefix_tokens:
+            options["return_prefix_tokens"] = True
+        if pool:
+            final, found = self.model.forward_intermediates(images, **options)
+            pooled = self.model.forward_head(final, pre_logits=True)
+        else:
+            found, pooled = self.model.forward_intermediates(images, **options, intermediates_only=True), None
+        maps = [Layer(each[1], each[0]) if self.entry.prefix_tokens else Layer(None, each) for each in found]
+        return _in_order(maps, layers), pooled
+
+
+class TimmStages(Tower):
+    """A CNN of timm: its stages, each before the next one's pooling or stride, as timm lists them."""
+
+    def __init__(self, model: torch.nn.Module, entry: Backbone):
+        super().__init__(model, entry)
+        info = model.feature_info
+        self.stages = [stage["module"] for stage in (info if isinstance(info, list) else info.get_dicts())]
+
+    @property
+    @override
+    def depth(self) -> int:
+        return len(self.stages)
+
+    @override
+    def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
+        kept: dict[int, torch.Tensor] = {}
+        hooks = [self._keep(layer, kept) for layer in layers]
+        try:
+            final = self.model.forward_features(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        pooled = self.model.forward_head(final, pre_logits=True) if pool else None
+        return [Layer(None, kept[layer]) for layer in layers], pooled
+
+    def _keep(self, layer: int, kept: dict[int, torch.Tensor]) -> torch.utils.hooks.RemovableHandle:
+        stage = self.model.get_submodule(self.stages[layer])
+        return stage.register_forward_hook(lambda _, __, output: kept.update({layer: output}))
+
+
+class TransformersTokens(Tower):
+    """A vision transformer of transformers. It resizes its positions as it runs."""
+
+    def __init__(self, model: torch.nn.Module, entry: Backbone):
+        super().__init__(model, entry)
+        self.norm = next((name for name in NORMS if hasattr(model, name)), None)
+        if entry.norm and self.norm is None:
+            reason = f"{entry.name} has no final norm under a known name ({', '.join(NORMS)})"
+            raise RadprobeError(f"recipe of {entry.title}", reason, "set norm: false")
+        resizes = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if resizes else {}
+
+    @property
+    @override
+    def depth(self) -> int:
+        return self.model.config.num_hidden_layers
+
+    @override
+    def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
+        output = self.model(images, output_hidden_states=True, **self.options)
+        found = [output.hidden_states[layer] for layer in layers]
+        if self.entry.norm:
+            found = [getattr(self.model, self.norm)(tokens) for tokens in found]
+        sides = [side // self.entry.patch for side in images.shape[2:]]
+        return [_split(tokens, self.entry, sides) for tokens in found], output.pooler_output if pool else None
+
+
+class OpenClipTokens(Tower):
+    """The vision tower of a model of open_clip."""
+
+    @property
+    @override
+    def depth(self) -> int:
+        return len(self.model.trunk.blocks if hasattr(self.model, "trunk") else self.model.transformer.resblocks)
+
+    @override
+    def resize(self, size: int) -> None:
+        if hasattr(self.model, "set_input_size"):  # a network of timm
+            self.model.set_input_size(size)
+        else:
+            from timm.layers import resample_abs_pos_embed
+
+            side = size // self.entry.patch
+            found = resample_abs_pos_embed(self.model.positional_embedding.detach()[None], [side, side])[0]
+            self.model.positional_embedding = torch.nn.Parameter(found)
+
+    @override
+    def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
+        output = self.model.forward_intermediates(
+            images,
+            indices=_from_start(layers, self.depth),
+            normalize_intermediates=self.entry.norm,
+            intermediates_only=not pool,
+            output_extra_tokens=True,
+        )
+        both = zip(output["image_intermediates_prefix"], output["image_intermediates"], strict=True)
+        return _in_order([Layer(*each) for each in both], layers), output.get("image_features")
+
+
+class Pixels(Tower):
+    """No network: the grey values of a patch as its map, [B, patch * patch, h, w], and their means as the vector."""
+
+    def __init__(self, entry: Backbone):
+        super().__init__(torch.nn.Identity(), entry)
+
+    @property
+    @override
+    def depth(self) -> int:
+        return 1
+
+    @override
+    def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
+        grey = images[:, :1]
+        vector = avg_pool2d(grey, self.entry.patch).flatten(1) if pool else None
+        return [Layer(None, pixel_unshuffle(grey, self.entry.patch)) for _ in layers], vector
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def build(entry: Backbone) -> Tower:
+    """Build an entry's network for its native size, randomly initialised, on the current device.
+
+    Raises RadprobeError where its library does not know it.
+    """
+    try:
+        return BUILDERS[entry.library](entry)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = f"{entry.library} cannot build '{entry.name}' ({type(error).__name__}: {error})"
+        raise RadprobeError(f"architecture of {entry.title}", reason, "mend its name or options") from None
+
+
+def _timm(entry: Backbone) -> Tower:
+    import timm
+
+    model = timm.create_model(entry.name, pretrained=False, num_classes=0, **entry.options)
+    return (TimmStages if entry.patch is None else TimmTokens)(model, entry)
+
+
+def _transformers(entry: Backbone) -> Tower:
+    from transformers import AutoConfig, AutoModel
+
+    return TransformersTokens(AutoModel.from_config(AutoConfig.for_model(entry.name, **entry.options)), entry)
+
+
+def _open_clip(entry: Backbone) -> Tower:
+    import open_clip
+
+    config = entry.options or open_clip.get_model_config(entry.name)
+    if config is None:
+        raise KeyError("no model of that name")
+    text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # thrown away
+    how = {key: value for key, value in config.items() if key != "text_cfg"}
+    return OpenClipTokens(open_clip.CLIP(**how, text_cfg=text).visual, entry)
+
+
+BUILDERS = {"timm": _timm, "transformers": _transformers, "open_clip": _open_clip, "none": Pixels}
+
+
+def classifier(entry: Backbone) -> tuple[str, ...]:
+    """Return what the names of a checkpoint's own classifier start with; it is left out."""
+    if entry.library != "timm":
+        return ()
+    import timm
+
+    found = timm.get_pretrained_cfg(entry.name)
+    names = (found.classifier if found else None) or ()
+    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+
+
+# --- tokens and positions ---------------------------------------------------------------------------------------------
+
+
+def dinov2_positions(positions: torch.Tensor, prefix: int, side: int) -> torch.Tensor:
+    """Resize position embeddings [1, prefix + n * n, C] to a grid of `side` as the official DINOv2 does.
+
+    Bicubic, not antialiased, by the factor (side + 0.1) / n, which moves every place a little; the features differ from
+    those of timm's rule (github.com/facebookresearch/dinov2, `interpolate_pos_encoding`).
+    """
+    n = round((positions.shape[1] - prefix) ** 0.5)
+    grid = positions[:, prefix:].unflatten(1, (n, n)).permute(0, 3, 1, 2)
+    factor = (side + OFFSET) / n
+    grid = interpolate(grid, scale_factor=(factor, factor), mode="bicubic")
+    return torch.cat([positions[:, :prefix], grid.flatten(2).transpose(1, 2)], 1)
+
+
+def _from_start(layers: Sequence[int], depth: int) -> list[int]:
+    return sorted({depth + layer for layer in layers})
+
+
+def _in_order(found: list[Layer], layers: Sequence[int]) -> list[Layer]:
+    order = sorted(set(layers))
+    return [found[order.index(layer)] for layer in layers]
+
+
+def _split(tokens: torch.Tensor, entry: Backbone, sides: Sequence[int]) -> Layer:
+    prefix, patches = tokens[:, : entry.prefix_tokens], tokens[:, entry.prefix_tokens :]
+    if patches.shape[1] != sides[0] * sides[1]:
+        reason = f"{tokens.shape[1]} tokens are not {entry.prefix_tokens} before {sides[0]} x {sides[1]} patches"
+        raise RadprobeError(f"recipe of {entry.title}", reason, "mend prefix_tokens or patch")
+    return Layer(prefix, patches.transpose(1, 2).unflatten(2, tuple(sides)))
