@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real test test-fast lint lock schema datasets-table golden clean
+.PHONY: setup demo phantoms study real test test-fast lint lock schema datasets-table backbones-table golden clean
 
 setup: .venv/ready
 
@@ -51,6 +51,11 @@ schema: setup          ## workflow/schemas from the typed params
 
 datasets-table: setup  ## docs/datasets.md from the catalog
 	$(BIN)/radprobe datasets --markdown > docs/datasets.md
+
+backbones-table: setup ## what each backbone costs, and docs/backbones.md, from the catalog
+	$(BIN)/radprobe backbones --costs > src/radprobe/catalog/backbone_costs.csv.new
+	mv src/radprobe/catalog/backbone_costs.csv.new src/radprobe/catalog/backbone_costs.csv
+	$(BIN)/radprobe backbones --markdown > docs/backbones.md
 
 golden: setup          ## tests/golden.json anew, after a VERSION was bumped
 	$(BIN)/python tests/test_golden.py

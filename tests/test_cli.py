@@ -7,6 +7,7 @@ import yaml
 
 from radprobe.study import Study
 
+ROOT = Path(__file__).parents[1]
 PARAMS = {
     "study": "s",
     "hub": False,
@@ -71,3 +72,24 @@ def test_leftovers_of_a_kill_are_removed(folder, monkeypatch):
     leftover.touch()
     assert radprobe(folder, "retrieve", "montgomery").returncode == 0
     assert not leftover.exists()
+
+
+def test_the_tables_of_the_catalog_need_no_study(tmp_path):
+    for verb in ("datasets", "backbones"):
+        done = radprobe(tmp_path, verb, "--markdown")
+        assert done.stdout == (ROOT / f"docs/{verb}.md").read_text(encoding="utf-8"), done.stderr
+
+
+def test_all_facts_of_one_backbone_are_printed(folder):
+    done = radprobe(folder, "backbones", "rad_dino")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("rad_dino: RAD-DINO ViT-B/14\n")
+
+
+def test_a_folder_of_weights_that_lacks_some_is_no_success(folder):
+    (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "backbones": ["test_vit", "rad_dino"]}))
+    done = radprobe(folder, "weights", "pack", "packed")
+    assert done.returncode == 2
+    assert "put rad-dino.safetensors in" in done.stdout
+    assert "lacks the weights of rad_dino" in done.stderr
+    assert "Traceback" not in done.stderr

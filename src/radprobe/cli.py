@@ -130,6 +130,43 @@ def datasets(
 
 
 @app.command()
+def backbones(
+    backbone: Annotated[str | None, typer.Argument(help="All facts of this one, with links.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/backbones.md instead.")] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Print catalog/backbone_costs.csv, computed anew.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """List the backbones: whose weights are here, which can be fetched, under which licence, what they cost."""
+    listing = _stage("backbones")
+    if markdown:
+        print(listing.markdown(), end="")
+    elif costs:
+        print(listing.costs_csv(), end="")
+    elif backbone:
+        listing.facts(Study(params), backbone)
+    else:
+        listing.run(Study(params))
+
+
+weights = typer.Typer(no_args_is_help=True, help="The weights of a study, for machines without a network.")
+app.add_typer(weights, name="weights")
+
+
+@weights.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Where to put them.")], params: ParamsFile = Path("params.yaml")
+) -> None:
+    """Put the verified weights of a study in one folder, for RADPROBE_WEIGHTS on a cluster."""
+    study = Study(params)
+    _stage("pack").run(study, folder, lambda step: _make_step(study, step))
+
+
+@weights.callback()
+def _weights() -> None:  # without it typer would make `pack` the sub-app itself
+    pass
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
     from radprobe.params import schema as text
@@ -142,12 +179,15 @@ STAGES = {"weights": ("retrieve", "weights"), "compare": ("score", "compare")}  
 
 def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = None) -> None:
     study = Study(params)
-    step = study.step(verb, dataset, backbone)
+    _make_step(study, study.step(verb, dataset, backbone))
+
+
+def _make_step(study: Study, step: Step) -> None:
     for need in step.needs:
         for manifest in need.outputs:
             if not manifest.is_file():
                 raise RadprobeError(
-                    manifest, f"'{verb}' needs it and it is not there", f"run `radprobe {need.command}`"
+                    manifest, f"'{step.verb}' needs it and it is not there", f"run `radprobe {need.command}`"
                 )
     with files.lock(step.folder / "lock", on_wait=say):
         if OPTIONS["again"]:
@@ -159,7 +199,7 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
         for leftover in step.folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
         _limit_threads(study.params.threads)
-        module, name = STAGES.get(verb, (verb, "run"))
+        module, name = STAGES.get(step.verb, (step.verb, "run"))
         started = time.monotonic()
         function: Callable[[Study, Step], None] = getattr(_stage(module), name)
         function(study, step)

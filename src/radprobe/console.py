@@ -1,11 +1,12 @@
-"""What a person sees while a stage works: lines and a progress bar, both also readable in a log file."""
+"""What a person sees: lines, tables and a progress bar, all also readable in a log file."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,14 +16,43 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column, Table
 
 Item = TypeVar("Item")
 LOG_EVERY_S = 10  # between progress lines where there is no terminal
+WIDTH = 160  # of a table in a file or a pipe
 
 
 def say(text: str) -> None:
     """Print a line at once."""
     print(text, flush=True)
+
+
+def say_facts(title: str, facts: Mapping[str, str]) -> None:
+    """Print a title, and under it the facts that are not empty, one a line."""
+    say(title)
+    for name, text in facts.items():
+        if text:
+            say(f"  {name}: {text}")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, as wide as the terminal or 160 characters."""
+    table = Table(*(Column(column, overflow="fold") for column in columns), show_lines=True)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, one line a row."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(_markdown_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:

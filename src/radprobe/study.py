@@ -14,6 +14,7 @@ from typing import Any
 
 from radprobe import catalog, files, params
 from radprobe.catalog import (
+    PAPER,
     Architecture,
     Backbone,
     Dataset,
@@ -34,7 +35,6 @@ VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 3, "probe": 3, "se
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
 RANDOM, PIXELS = "random:", "pixels"  # controls
-PAPER = "@paper"  # a backbone's features as the study made them (D16)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Study:
                 continue  # fetched before
             why = "no weights"
             if entry.repo and self.may_fetch:
-                if not entry.gated or _logged_in():
+                if not entry.gated or logged_in():
                     continue
                 why = "its weights are given out only to those who accept their terms, and no token of the hub is here"
             yield Missing("backbone", name, why, catalog.how_to_get_weights(entry, self.path("weights")))
@@ -278,6 +278,7 @@ class Study:
         entry = self.backbone(backbone)
         where = {"repo", "revision", "filename", "random", "sha256", "local"}
         knobs = entry.model_dump(include={*Architecture.model_fields, *where})
+        knobs["local"] = [Path(name).name for name in entry.local]  # wherever they lie
         knobs |= {"seed": self.params.seed} if entry.random else {}
         return self._step("weights", None, backbone, knobs)
 
@@ -362,7 +363,8 @@ def _check_size(entry: Backbone, dataset: Dataset) -> None:
         raise RadprobeError(f"params: datasets.{dataset.id}.size", reason, f"say size: {near}")
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
+    """Is there a token of the hub, which gated weights want?"""
     try:
         from huggingface_hub import get_token  # only gated weights ask
     except ModuleNotFoundError:  # an environment that fetches nothing

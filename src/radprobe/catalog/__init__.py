@@ -236,6 +236,7 @@ def how_to_get(entry: Dataset, folder: Path) -> str:
 
 # --- backbones --------------------------------------------------------------------------------------------------------
 
+PAPER = "@paper"  # ends the id of a backbone whose features are as the study made them (D16)
 Numbers = tuple[float, float, float]
 Family = Literal["self-supervised", "supervised", "weakly supervised", "medical", "control", "own"]
 
@@ -347,7 +348,7 @@ def weights_size(entry: Backbone) -> str:
     """Return the size of an entry's weights as a person reads it: known, or what its parameters take as float32."""
     if entry.bytes:
         return f"{entry.bytes / 1e6:,.0f} MB"
-    cost = costs().get(entry.id)
+    cost = costs().get(entry.id.removesuffix(PAPER))
     return f"about {cost.parameters * 4 / 1e6:,.0f} MB" if cost else "of unknown size"
 
 

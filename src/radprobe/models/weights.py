@@ -182,6 +182,7 @@ def _converted(source: Path, entry: catalog.Backbone, folder: Path) -> Path:
         # one key of metadata: safetensors writes several in any order; clones: it refuses tensors that share memory
         tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
         save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors lets nobody else read
     return file
 
 

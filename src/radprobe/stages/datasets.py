@@ -1,20 +1,14 @@
 """datasets: what of each dataset is here, what can be had and how; all facts of one; the table of docs/datasets.md."""
 
-from dataclasses import dataclass, fields
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
+from dataclasses import astuple, dataclass, fields
 
 from radprobe import catalog, params
 from radprobe.catalog import Dataset
-from radprobe.console import say, size
+from radprobe.console import markdown_table, say, say_facts, show_table, size
 from radprobe.datasets import DOWNLOADING, Layout, loader
 from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice
 from radprobe.study import Study
-
-WIDTH = 160  # of the table in a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -32,12 +26,9 @@ class Row:
 
 def run(study: Study) -> None:
     """Print every dataset of the catalog and every own one of the study."""
-    table = Table(*(Column(field.name, overflow="fold") for field in fields(Row)), show_lines=True)
     everything = _with_the_catalog(study)
-    for name in everything.params.datasets:
-        table.add_row(*(escape(cell) for cell in vars(row(everything, name)).values()))
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+    rows = [astuple(row(everything, name)) for name in everything.params.datasets]
+    show_table([field.name for field in fields(Row)], rows)
     say("`radprobe datasets <id>` says how to get one. `download: true` in params downloads open ones.")
 
 
@@ -80,9 +71,9 @@ def facts(study: Study, name: str) -> None:
         near = params.nearest_name(name, list(everything.params.datasets))
         raise RadprobeError("radprobe datasets", f"unknown name '{name}'", f"did you mean {near}?")
     entry, shown = everything.dataset(name), row(everything, name)
-    say(f"{name}: {entry.title}")
-    say(f"  {entry.modality}, {entry.task}" + (f": {', '.join(entry.classes)}" if entry.classes else ""))
     lines = {
+        "images": entry.modality,
+        "task": entry.task + (f": {', '.join(entry.classes)}" if entry.classes else ""),
         "status": shown.status,
         "size": shown.size,
         "missing": shown.missing,
@@ -92,9 +83,7 @@ def facts(study: Study, name: str) -> None:
         "published": counts(entry),
         "source": entry.published.source if entry.published else "",
     }
-    for key, text in lines.items():
-        if text:
-            say(f"  {key}: {text}")
+    say_facts(f"{name}: {entry.title}", lines)
     for url in entry.urls:
         say(f"  page: {url}")
     for item in entry.downloads:
@@ -178,8 +167,7 @@ COLUMNS = [
 def markdown() -> str:
     """Return docs/datasets.md: a row for each benchmark of the catalog, from its entry alone."""
     entries = [entry for entry in catalog.datasets().values() if entry.task != "look"]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(_cells(entry) for entry in entries)]
-    return HEAD + "".join(f"| {' | '.join(_cell(text) for text in line)} |\n" for line in lines)
+    return HEAD + markdown_table(COLUMNS, map(_cells, entries))
 
 
 def _cells(entry: Dataset) -> list[str]:
@@ -190,7 +178,3 @@ def _cells(entry: Dataset) -> list[str]:
     n_classes = str(len(entry.classes))
     start = [f"`{entry.id}`", title, entry.modality, entry.task, n_classes, access, by]
     return [*start, entry.licence, counts(entry), source]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

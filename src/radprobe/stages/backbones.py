@@ -1,0 +1,271 @@
+"""backbones: whose weights are here, and what each costs; all facts of one; the table of docs/backbones.md.
+
+Costs of catalog entries are read (catalog/backbone_costs.csv), so that listing them needs no torch.
+"""
+
+import csv
+import io
+from dataclasses import astuple, dataclass, fields
+
+from radprobe import catalog, params
+from radprobe.catalog import PAPER, Backbone, Cost
+from radprobe.console import markdown_table, say, say_facts, show_table, size
+from radprobe.files import RadprobeError
+from radprobe.study import Study, logged_in
+
+SIDES = (224, 448)  # of images, for which costs are stated
+
+
+@dataclass(frozen=True)
+class Row:
+    """A backbone as the table shows it."""
+
+    id: str
+    family: str
+    status: str
+    licence: str
+    gated: str
+    weights: str
+    parameters: str
+    gflops: str
+    tokens: str
+
+
+def run(study: Study) -> None:
+    """Print every backbone of the catalog and every own one of the study."""
+    columns = [field.name for field in fields(Row)]
+    both = " / ".join(str(side) for side in SIDES)
+    columns[-2:] = [f"GFLOPs at {both} px", f"tokens at {both} px"]
+    show_table(columns, [astuple(row(study, name)) for name in _names(study)])
+    say(
+        "One image, a multiply-add counted as two. '@' names the only side that a backbone gets (SAM: always 1,024 px)."
+    )
+    say("`radprobe backbones <id>` says how to get one, and how its features are made.")
+
+
+def row(study: Study, name: str) -> Row:
+    """Return the row of a backbone of the catalog or of the study. Weights are looked at by name, and not read."""
+    entry, cost = study.backbone(name), _cost(study, name)
+    text = [name, entry.family, status(study, name), entry.licence, "yes" if entry.gated else ""]
+    numbers = [f"{cost.parameters:,}", *_at_both(entry, cost)] if cost else ["not known"] * 3
+    return Row(*text, _size(study, name), *numbers)
+
+
+def status(study: Study, name: str) -> str:
+    """Say in a few words where the weights of a backbone are, or how they can be had."""
+    entry, file = study.backbone(name), study.weights_file(name)
+    if entry.random:
+        return "needs no weights"
+    if file:
+        return f"here: {file}"
+    if entry.package and catalog.package_folder(entry.package):
+        return f"here: in the Python package {entry.package.name} {entry.package.version}"
+    if not entry.repo or not study.may_fetch:
+        return "not here"
+    if entry.gated and not logged_in():
+        return "gated: terms and a token are needed"
+    return f"fetched from the hub {'by the next run' if _in_the_study(study, name) else 'when the study names it'}"
+
+
+def facts(study: Study, name: str) -> None:
+    """Print all facts of a backbone, one a line. Raises RadprobeError for an unknown name."""
+    names = _names(study)
+    if name not in names:
+        near = params.nearest_name(name, names)
+        raise RadprobeError("radprobe backbones", f"unknown name '{name}'", f"did you mean {near}?")
+    entry, cost = study.backbone(name), _cost(study, name)
+    lines = {
+        "family": entry.family,
+        "status": status(study, name),
+        "licence": entry.licence + (", gated: a person must accept its terms" if entry.gated else ""),
+        "derived": entry.derived or "",
+        **(_source(study, entry) if not entry.random else {}),
+        **_recipe(entry, cost),
+        **(_costs_in_words(entry, cost) if cost else {"costs": f"not known: it cannot take images of {SIDES} px"}),
+        "in the study": _paper(entry),
+        "notes": entry.notes or "",
+        "cite": entry.citation,
+    }
+    say_facts(f"{name}: {entry.title}", lines)
+
+
+def _names(study: Study) -> list[str]:
+    return list(dict.fromkeys([*catalog.backbones(), *study.params.own_backbones]))
+
+
+def _in_the_study(study: Study, name: str) -> bool:
+    return not {name, name + PAPER}.isdisjoint(study.backbones)
+
+
+# --- sizes and costs --------------------------------------------------------------------------------------------------
+
+
+def _size(study: Study, name: str) -> str:
+    """Say how large the weights of a backbone are: on disk, as published, or as their parameters take."""
+    entry, file = study.backbone(name), study.weights_file(name)
+    if entry.random:
+        return ""
+    return size(file.stat().st_size) if file else catalog.weights_size(entry)
+
+
+def _cost(study: Study, name: str) -> Cost | None:
+    """Return what a backbone costs: as the catalog has it, else computed; None where no such image fits it."""
+    if known := catalog.costs().get(_same_network(study, name)):
+        return known
+    entry = study.backbone(name)
+    if not all(entry.fits(entry.side(side)) for side in SIDES):
+        return None
+    from radprobe.models.costs import cost  # it needs torch
+
+    return cost(entry)
+
+
+def _same_network(study: Study, name: str) -> str | None:
+    """Return the catalog id that costs what a backbone costs: itself, or what an own one is like."""
+    own = study.params.own_backbones.get(name)
+    if own is None:
+        return name
+    return own.like if own.recipe is None else None
+
+
+def _at_both(entry: Backbone, cost: Cost) -> tuple[str, str]:
+    """Return GFLOPs and tokens for both sides, "1.0 / 4.0", or for the only one, "9.0 @ 1,024"."""
+    sides = [entry.side(side) for side in SIDES]
+    gflops = [f"{number:,.1f}" for number in (cost.gflops_224, cost.gflops_448)]
+    tokens = [f"{number:,}" for number in (cost.tokens_224, cost.tokens_448)]
+    if sides[0] == sides[1]:
+        return f"{gflops[0]} @ {sides[0]:,}", f"{tokens[0]} @ {sides[0]:,}"
+    return " / ".join(gflops), " / ".join(tokens)
+
+
+def costs_csv() -> str:
+    """Compute what every backbone of the catalog costs; return it as catalog/backbone_costs.csv has it."""
+    from radprobe.models.costs import cost  # it needs torch
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", *Cost.model_fields])
+    writer.writerows([name, *cost(entry).model_dump().values()] for name, entry in catalog.backbones().items())
+    return text.getvalue()
+
+
+# --- facts in words ---------------------------------------------------------------------------------------------------
+
+
+def _source(study: Study, entry: Backbone) -> dict[str, str]:
+    return {
+        "weights": _size(study, entry.id),
+        "repository": _page(entry) or "",
+        "revision": (entry.revision or "not known: the current one, recorded when it is fetched") if entry.repo else "",
+        "sha256": entry.sha256 or "not known: recorded at first use, and compared after",
+        "how": catalog.how_to_get_weights(entry, study.path("weights")),
+    }
+
+
+def _page(entry: Backbone) -> str | None:
+    return f"https://huggingface.co/{entry.repo}" if entry.repo else None
+
+
+def _recipe(entry: Backbone, cost: Cost | None) -> dict[str, str]:
+    network = entry.library != "none"
+    tokens, layer = network and entry.patch is not None, "block" if entry.patch else "stage"
+    options = f", {entry.options}" if entry.options else ""
+    return {
+        "architecture": f"{entry.name}, by {entry.library}{options}" if network else "none",
+        "vector": _vector(entry, cost) + (" numbers" if cost else ""),
+        "final norm": ("tokens pass it" if entry.norm else "tokens do not pass it") if tokens else "",
+        "mean and std": f"{_numbers(entry.mean)} and {_numbers(entry.std)}, of images from 0 to 1",
+        "patch": f"{entry.patch} px" if entry.patch else "none, it is a CNN",
+        "prefix tokens": str(entry.prefix_tokens) if tokens else "",
+        "native size": f"{entry.native_size:,} px",
+        "sizes": _sizes(entry),
+        "positions": _positions(entry) if tokens else "",
+        "dense map": f"of {layer} {-entry.dense_layer} from the end" if network else "",
+    }
+
+
+def _vector(entry: Backbone, cost: Cost | None) -> str:
+    by = f"pooled by {entry.library}" if entry.library != "none" else "grey values, averaged over each patch"
+    what = {"cls": "CLS token", "mean": "mean patch token", "library": by}[entry.pool]
+    return f"{what}, {cost.dim:,}" if cost else what
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _sizes(entry: Backbone) -> str:
+    if not entry.sizes:
+        return "as the dataset says" + (f", a multiple of {entry.patch} px" if entry.patch else "")
+    first, *others = [f"{side:,}" for side in entry.sizes]
+    return f"{first} px, or {', '.join(others)} px where the dataset says so" if others else f"always {first} px"
+
+
+def _positions(entry: Backbone) -> str:
+    rule = "the official DINOv2" if entry.positions == "dinov2" else entry.library
+    return f"fitted to other sizes as {rule} does"
+
+
+def _costs_in_words(entry: Backbone, cost: Cost) -> dict[str, str]:
+    gflops, tokens = _at_both(entry, cost)
+    sides = " px" if "@" in gflops else f" at {' / '.join(str(side) for side in SIDES)} px"
+    return {
+        "parameters": f"{cost.parameters:,}",
+        "depth": f"{cost.blocks} {'blocks' if entry.patch else 'stages'}" if cost.parameters else "",
+        "GFLOPs": gflops + sides,
+        "tokens": tokens + sides,
+    }
+
+
+def _paper(entry: Backbone) -> str:
+    if entry.paper is None:
+        return "not used"
+    changes = entry.paper.model_dump(exclude_none=True)
+    if not changes:
+        return "used, with features as here"
+    words = {
+        "mean": lambda value: f"mean {_numbers(value)}",
+        "std": lambda value: f"std {_numbers(value)}",
+        "norm": lambda value: f"{'after' if value else 'before'} the final norm",
+        "pool": lambda value: _vector(entry.model_copy(update={"pool": value}), None),
+    }
+    return f"used otherwise ({entry.id}{PAPER}): " + ", ".join(words[key](value) for key, value in changes.items())
+
+
+# --- docs/backbones.md ------------------------------------------------------------------------------------------------
+
+HEAD = """# The backbones
+
+Made from the catalog by `make backbones-table`. `radprobe backbones` shows which weights are on your disk, `radprobe
+backbones <id>` how to get them and how features are made of them. GFLOPs are of one image, a multiply-add counted as
+two; tokens are patch tokens, or places of a CNN's dense map; `@` names the only side that a backbone gets: SAM always
+gets 1,024 px, whatever the dataset says.
+
+Beside these ids, params may name
+
+- `random:<id>`: the same architecture with seeded random weights, the control that a backbone has to beat;
+- `pixels`: the control without any network, grey values alone;
+- `<id>@paper`: features as the study made them (arXiv 2312.02366), where that differs: ImageNet's mean and std for all,
+  tokens before the final norm, or a projection. It differs for the ids marked \\*.
+"""
+COLUMNS = ["id", "backbone", "library", "licence", "gated", "weights", "parameters", "vector", "patch", "native size"]
+COLUMNS += [f"GFLOPs at {SIDES[0]} / {SIDES[1]}", f"tokens at {SIDES[0]} / {SIDES[1]}", "citation"]
+
+
+def markdown() -> str:
+    """Return docs/backbones.md: a row for each backbone of the catalog, by family, from its entry and cost alone."""
+    entries = catalog.backbones().values()
+    text = HEAD
+    for family in dict.fromkeys(entry.family for entry in entries):
+        rows = [_cells(entry, catalog.costs()[entry.id]) for entry in entries if entry.family == family]
+        text += f"\n## {family.capitalize()}\n\n{markdown_table(COLUMNS, rows)}"
+    return text
+
+
+def _cells(entry: Backbone, cost: Cost) -> list[str]:
+    mark = " \\*" if entry.paper and entry.paper.model_dump(exclude_none=True) else ""
+    weights = f"[{entry.repo}]({_page(entry)})" if entry.repo else "none"
+    patch = f"{entry.patch}" if entry.patch else ""
+    start = [f"`{entry.id}`{mark}", entry.title, entry.library, entry.licence, "**yes**" if entry.gated else ""]
+    middle = [weights, f"{cost.parameters:,}", _vector(entry, cost), patch, f"{entry.native_size:,}"]
+    return [*start, *middle, *_at_both(entry, cost), entry.citation]
