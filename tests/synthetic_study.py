@@ -44,7 +44,7 @@ def params(root, **changes):
             }
         },
         "hub": False,
-        "controls": ["random"],
+        "controls": ["random", "pixels"],
         "score": {"resamples": 200},
         "paths": {"root": str(root)},
     }

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 import synthetic_study
 
-from radprobe.artifacts import Split
+from radprobe.artifacts import Comparison, Split
 
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "formaction", "background"}
 
@@ -99,14 +99,14 @@ def test_every_score_is_in_the_table_and_undefined_is_null(text):
     table = everything(text)
     at = {name: place for place, name in enumerate(table["columns"])}
     hernia = [row for row in table["rows"] if row[at["class"]] == "Hernia" and row[at["metric"]] == "auroc"]
-    assert len(hernia) == 6 * 3 * 2  # backbones x protocols x parts
+    assert len(hernia) == 7 * 3 * 2  # backbones x protocols x parts
     assert all(row[at["value"]] is None and row[at["note"]] == "undefined: no positives" for row in hernia)
 
 
 def test_weights_that_are_missing_are_told_with_the_remedy(text):
     said = Page(text).words
     assert "backbone vit_small_patch14_dinov2 no weights put vit_small_patch14_dinov2.lvd142m.safetensors in" in said
-    assert "Cells: 18 done, 0 failed, 3 not run." in said
+    assert "Cells: 21 done, 0 failed, 3 not run." in said
 
 
 def test_each_cell_has_its_command_settings_and_hash(text, finished):
@@ -138,7 +138,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
     log.parent.mkdir(parents=True)
     log.write_text("starting\nradprobe: the disk is full <b>\n  -> delete something\n")
     said = Page(text := render(root)).words
-    assert "Cells: 17 done, 1 failed, 3 not run." in said
+    assert "Cells: 20 done, 1 failed, 3 not run." in said
     assert "Stopped at segment: starting radprobe: the disk is full <b> -> delete something" in said
     assert "<b>" not in text
     assert "needs segment of tf_efficientnet_lite0" in said  # the comparison waits for it
@@ -151,13 +151,13 @@ def test_a_corrupt_score_is_a_failed_cell(root, render):
     study = synthetic_study.study(root)
     (study.steps["score", "nih_chestxray14", "derived"].folder / "scores.parquet").write_bytes(b"not parquet")
     said = Page(render(root)).words
-    assert "17 done, 1 failed" in said
+    assert "20 done, 1 failed" in said
     assert "does not match its manifest" in said
 
 
 def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
     said = Page(render(tmp_path)).words
-    assert "Cells: 0 done, 0 failed, 21 not run." in said
+    assert "Cells: 0 done, 0 failed, 24 not run." in said
     assert "No cell of it is done, so there is no verdict." in said
     assert (tmp_path / "reports/figures/nih_chestxray14.svg").is_file()
 
@@ -217,3 +217,32 @@ def test_scores_of_what_is_no_more_are_not_shown(root, render):
     page = render(root)
     assert not [row for row in everything(page) if "montgomery" in str(row)]
     assert "No cell of it is done, so there is no verdict." in Page(page).words
+
+
+def test_the_page_shows_licence_size_recipe_and_controls_of_every_backbone(text):
+    said = Page(text).words
+    for part in (
+        "22.1 M",
+        "3.4 M",
+        "Apache-2.0",
+        "not stated",
+        "CLS token, 8",
+        "recorded at first use",
+        "tokens pass it",
+    ):
+        assert part in said, part
+    assert "beats it by" in said
+    assert "Raw pixels" in said
+
+
+def test_a_backbone_that_pixels_match_is_flagged_in_the_map_and_on_its_card(root, render):
+    study = synthetic_study.study(root)
+    step = study.step("compare", "montgomery")
+    comparison = Comparison.load(step.folder)
+    rows = (comparison.table["backbone"] == "derived") & (comparison.table["other"] == "pixels")
+    assert rows.sum() == 1
+    comparison.table.loc[rows, ["difference", "low", "high"]] = 0.001, -0.01, 0.012
+    comparison.save(step.folder, step.spec)
+    page = render(root)
+    assert 'title="not resolvably above raw pixels"' in page
+    assert "flagged: not resolvably above it, 0.001 [-0.010, 0.012]" in Page(page).words

@@ -8,7 +8,7 @@ from radprobe.report import words
 from radprobe.report.ranking import Column, Estimate
 
 NAMES = {"x": "X", "y": "Y", "z": "Z", "random:x": "X, random", "random:y": "Y, random"}
-CONTROLS = frozenset({"random:x", "random:y", "tiny"})
+CONTROLS = frozenset({"random:x", "random:y", "tiny", "pixels"})
 
 
 def column(scores, differences, **more):
@@ -40,6 +40,7 @@ def test_the_verdict_says_what_the_intervals_support():
         "Resolvably above Z (difference 0.050 [0.040, 0.060]).",
         "Resolvably above the other control row.",
         "Beats its random twin by 0.210 [0.180, 0.240].",
+        "Raw pixels were not scored.",
         "Costs 3.0 min of CPU to embed and fit.",
     ]
 
@@ -54,8 +55,27 @@ def test_the_verdict_says_what_the_intervals_support():
     ],
 )
 def test_the_twin_is_beaten_only_when_the_interval_says_so(low, high, expected):
-    said = words.against_twin(column({"x": 0.9, "random:x": 0.8}, {("x", "random:x"): difference(0.02, low, high)}))
-    assert said.startswith(expected)
+    found = column({"x": 0.9, "random:x": 0.8}, {("x", "random:x"): difference(0.02, low, high)})
+    assert words.against_controls(found)[0].startswith(expected)
+    assert found.unbeaten("x") == (["random:x"] if expected.startswith("Flagged") else [])
+
+
+def test_both_controls_are_said_in_one_sentence_and_a_loss_to_pixels_is_flagged():
+    scores = {"x": 0.9, "random:x": 0.8, "pixels": 0.7}
+    gaps = {("x", "random:x"): difference(0.1, 0.08, 0.12), ("x", "pixels"): difference(0.2, 0.1, 0.3)}
+    said = words.against_controls(column(scores, gaps))
+    assert said == ["Beats its random twin by 0.100 [0.080, 0.120] and raw pixels by 0.200 [0.100, 0.300]."]
+    gaps["x", "pixels"] = difference(0.01, -0.1, 0.12)
+    beaten, flagged = words.against_controls(column(scores, gaps))
+    assert beaten == "Beats its random twin by 0.100 [0.080, 0.120]."
+    assert flagged.startswith("Flagged: does not beat raw pixels (difference 0.010")
+    assert column(scores, gaps).unbeaten("x") == ["pixels"]
+
+
+def test_a_study_without_controls_says_so():
+    assert words.against_controls(column({"x": 0.9, "y": 0.8}, {})) == [
+        "No control was scored: neither a random twin nor raw pixels."
+    ]
 
 
 def test_a_control_that_cannot_be_told_apart_is_named():

@@ -41,7 +41,7 @@ def render(findings: Findings, columns: Sequence[Column], figures: dict[str, str
         everything=tables.everything(findings),
         trust=trust.datasets(findings),
         missing=findings.study.missing,
-        backbones={name: findings.study.backbone(name) for name in findings.study.params.backbones},
+        backbones=trust.backbones(findings, heads),
         command=again.command(),
         versions=again.versions(),
         params=again.params_yaml(findings),

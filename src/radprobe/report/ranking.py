@@ -7,7 +7,7 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
-from radprobe.study import RANDOM
+from radprobe.study import PIXELS, RANDOM
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
@@ -75,6 +75,13 @@ class Column:
         found = self.difference(self.best, backbone) if backbone != self.best else None
         return found is not None and found.sign == 0
 
+    def unbeaten(self, backbone: str) -> list[str]:
+        """Return the control rows of a backbone, its random twin and raw pixels, that it shows no advantage over."""
+        if backbone in self.controls:
+            return []
+        found = {control: self.difference(backbone, control) for control in controls_of(backbone)}
+        return [control for control, each in found.items() if each and each.sign in (0, -1)]
+
 
 def columns(findings: Findings) -> list[Column]:
     """Return a Column for each dataset and protocol that has scores."""
@@ -102,6 +109,11 @@ def headline(of_dataset: list[Column]) -> Column:
 def twin(backbone: str) -> str:
     """Return the id of the random twin of a backbone."""
     return RANDOM + backbone
+
+
+def controls_of(backbone: str) -> tuple[str, str]:
+    """Return the control rows that a backbone has to beat: its random twin, and raw pixels."""
+    return twin(backbone), PIXELS
 
 
 def _estimate(row: dict, key: str) -> Estimate:

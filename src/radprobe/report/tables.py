@@ -8,7 +8,7 @@ import pandas as pd
 
 from radprobe.report import style, words
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import Column, Estimate
+from radprobe.report.ranking import Column, Estimate, controls_of
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "seed", "spec", "note"]
@@ -23,6 +23,7 @@ class Tile:
     anchor: str
     shade: float = 0
     mark: str = ""  # best | tied
+    flag: str = ""  # the control rows that it does not beat
 
 
 def anchor(dataset: str, backbone: str) -> str:
@@ -81,7 +82,8 @@ def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbon
         return Tile("–", score.note, place)
     mark = "best" if backbone == column.best else "tied" if column.tied(backbone) else ""
     detail = f"{words.interval(score) or score.note}, {score.patients} patients"
-    return Tile(words.number(score.value), detail, place, _shade(column, score.value), mark)
+    flag = " and ".join(words.CONTROLS[controls_of(backbone).index(each)][0] for each in column.unbeaten(backbone))
+    return Tile(words.number(score.value), detail, place, _shade(column, score.value), mark, flag)
 
 
 def _shade(column: Column, value: float) -> float:

@@ -3,9 +3,11 @@
 from typing import Any
 
 from radprobe.artifacts import PARTS
+from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
 from radprobe.report import look, words
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import Column
+from radprobe.report.ranking import Column, controls_of
+from radprobe.study import RANDOM, with_weights
 
 MOST = 20  # entries of a list that are told in full
 
@@ -64,6 +66,82 @@ def datasets(findings: Findings) -> list[dict]:
             }
         )
     return found
+
+
+def backbones(findings: Findings, heads: dict[str, Column]) -> list[dict]:
+    """Return for each backbone here, random twins apart, its card: licence, size, recipe, weights, cost, controls."""
+    names = [name for name in findings.study.backbones_here if not name.startswith(RANDOM)]
+    return [_backbone(findings, name, heads) for name in names]
+
+
+def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> dict:
+    entry, cost = findings.study.backbone(name), findings.study.cost(name)
+    weights = findings.facts("weights", None, with_weights(name))
+    embeds = {dataset: findings.facts("embed", dataset, name) for dataset in findings.datasets}
+    made = {findings.datasets[dataset].title: facts for dataset, facts in embeds.items() if facts}
+    limits = restriction(entry.licence, entry.gated)
+    against = _against_controls(findings, name, heads)
+    dim = next((facts["dim"] for facts in made.values()), cost.dim if cost else None)
+    sections = {
+        "Card": {"family": entry.family, "licence": entry.licence, "restricted": limits, "citation": entry.citation}
+        | {"notes": entry.notes, "derived": entry.derived},
+        "Weights": _weights(weights, entry.random),
+        "Recipe": {**recipe(entry, dim), "in the study": as_in_the_study(entry)},
+        "Cost": {title: _took(facts) for title, facts in made.items()},
+        "Controls": against,
+    }
+    sides = sorted({facts["size"] for facts in made.values()})
+    parameters = cost.parameters if cost else weights.get("parameters")
+    return {
+        "name": name,
+        "entry": entry,
+        "licence": entry.licence + (f" ({limits})" if limits else ""),
+        "parameters": "–" if parameters is None else f"{parameters / 1e6:,.1f} M",
+        "gflops": f"{cost.gflops_224:,.1f}" if cost else "–",
+        "sides": ", ".join(f"{side:,}" for side in sides) or "–",
+        "vector": vector(entry, dim),
+        "beats": _beaten(name, heads),
+        "sections": {key: flat(each) for key, each in sections.items()},
+    }
+
+
+def _weights(facts: dict[str, Any], random: bool) -> dict[str, Any]:
+    if random:
+        return {"weights": "none: nothing was pretrained"}
+    known = "the known one" if facts.get("sha256_known") else "recorded at first use, and compared since"
+    hashed = {"sha256": f"{facts['sha256']} ({known})"} if facts.get("sha256") else {}
+    shown = {key: facts[key] for key in ("source", "bytes", "dtype", "converted_from") if key in facts}
+    return {**shown, **hashed} or {"weights": "not verified yet"}
+
+
+def _took(facts: dict[str, Any]) -> str:
+    rate = f", {facts['images_per_second']:,.1f} images/s" if "images_per_second" in facts else ""
+    where = f"{facts['device']}, {facts['precision']}"
+    return f"{facts['size']:,} px, {words.duration(facts['seconds'])}{rate}, {facts['peak_gb']:.1f} GB; {where}"
+
+
+def _against_controls(findings: Findings, name: str, heads: dict[str, Column]) -> dict[str, str]:
+    """Return by dataset and control what the paired interval says under the verdict's protocol."""
+    found = {}
+    for dataset, column in heads.items():
+        for control, (called, *_) in zip(controls_of(name), words.CONTROLS, strict=True):
+            if name in column.controls or name not in column.scores or control not in column.scores:
+                continue
+            key = f"{findings.datasets[dataset].title}, {called}"
+            found[key] = words.against(column.difference(name, control))
+    return found
+
+
+def _beaten(name: str, heads: dict[str, Column]) -> str:
+    """Return how many of its control rows a backbone is resolvably above, over all datasets."""
+    pairs = [
+        column.difference(name, control)
+        for column in heads.values()
+        if name not in column.controls
+        for control in controls_of(name)
+    ]
+    compared = [each for each in pairs if each is not None]
+    return f"{sum(each.sign == 1 for each in compared)} of {len(compared)}" if compared else "–"
 
 
 def parts(split: dict) -> list[tuple[str, list[str]]]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from radprobe.report.ranking import Column, Estimate, twin
+from radprobe.report.ranking import Column, Estimate, controls_of
 
 TASKS = {
     "multilabel": "Multi-label classification",
@@ -66,14 +66,14 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     sentences = [first]
     if best in column.controls:
         sentences.append("Every scored backbone is a control: nothing pretrained was tested.")
-    sentences += [*against_others(column, name), against_twin(column)]
+    sentences += [*against_others(column, name), *against_controls(column)]
     return [*sentences, f"Costs {duration(column.seconds.get(best, math.nan))} of {device} to embed and fit."]
 
 
 def against_others(column: Column, name: Name) -> list[str]:
     """Return what the paired differences say of the best backbone and its rivals, then of the other control rows."""
     best = column.best
-    others = [other for other in column.order if other not in (best, twin(best))]
+    others = [other for other in column.order if other not in (best, *controls_of(best))]
     rivals = [other for other in others if other not in column.controls]
     controls = [other for other in others if other in column.controls]
     sentences = _by_outcome(column, rivals, name) if rivals else ["No other pretrained backbone was scored."]
@@ -116,20 +116,58 @@ def _against(label: str, difference: Estimate | None) -> str:
     return f"{label} (difference {text(difference)}{note})"
 
 
-def against_twin(column: Column) -> str:
-    """Return whether the best backbone beats its random-initialised twin: if not, its pretraining shows no benefit."""
+# The control rows of a backbone, in the order of `controls_of`: their name, what it means not to beat one, its absence.
+CONTROLS = (
+    ("its random twin", "no benefit of pretraining is shown", "No random twin was scored."),
+    ("raw pixels", "no benefit of a network is shown", "Raw pixels were not scored."),
+)
+
+
+def against_controls(column: Column) -> list[str]:
+    """Return whether the best backbone beats its random twin and raw pixels: if not, it is flagged."""
     best = column.best
-    if twin(best) not in column.scores:
-        return "No random twin was scored."
-    found = column.difference(best, twin(best))
+    if best in column.controls:
+        return []
+    controls = dict(zip(controls_of(best), CONTROLS, strict=True))
+    scored = {control: said for control, said in controls.items() if control in column.scores}
+    if not scored:
+        return ["No control was scored: neither a random twin nor raw pixels."]
+    beaten = [
+        f"{called} by {text(column.difference(best, control))}"
+        for control, (called, *_) in scored.items()
+        if not _doubted(column, control)
+    ]
+    others = [_unbeaten(column, control, *said[:2]) for control, said in scored.items() if _doubted(column, control)]
+    absent = [said for control, (*_, said) in controls.items() if control not in scored]
+    return [*([f"Beats {_list(beaten)}."] if beaten else []), *others, *absent]
+
+
+def against(difference: Estimate | None) -> str:
+    """Return what a paired difference from a control says, in a few words."""
+    if difference is None:
+        return "not compared"
+    outcome = {
+        1: "beats it by",
+        -1: "flagged: below it",
+        0: "flagged: not resolvably above it",
+        None: "not established",
+    }
+    return f"{outcome[difference.sign]}, {text(difference)}".replace("by,", "by")
+
+
+def _doubted(column: Column, control: str) -> bool:
+    found = column.difference(column.best, control)
+    return found is None or found.sign != 1
+
+
+def _unbeaten(column: Column, control: str, called: str, moral: str) -> str:
+    found = column.difference(column.best, control)
     if found is None:
-        return "Not compared with its random twin."
+        return f"Not compared with {called}."
     if found.sign is None:
-        return f"Against its random twin nothing is established (difference {text(found)}; {found.note})."
-    if found.sign > 0:
-        return f"Beats its random twin by {text(found)}."
+        return f"Against {called} nothing is established (difference {text(found)}; {found.note})."
     how = "scores below" if found.sign < 0 else "does not beat"
-    return f"Flagged: {how} its random twin (difference {text(found)}); no benefit of pretraining is shown."
+    return f"Flagged: {how} {called} (difference {text(found)}); {moral}."
 
 
 def finding(column: Column, name: Name) -> str:

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields
 
 from radprobe import catalog, params
 from radprobe.catalog import PAPER, Backbone, Cost
+from radprobe.catalog.describe import as_in_the_study, recipe, vector
 from radprobe.console import markdown_table, say, say_facts, show_table, size
 from radprobe.files import RadprobeError
 from radprobe.study import Study, logged_in
@@ -80,9 +81,9 @@ def facts(study: Study, name: str) -> None:
         "licence": entry.licence + (", gated: a person must accept its terms" if entry.gated else ""),
         "derived": entry.derived or "",
         **(_source(study, entry) if not entry.random else {}),
-        **_recipe(entry, cost),
+        **recipe(entry, cost.dim if cost else None),
         **(_costs_in_words(entry, cost) if cost else {"costs": f"not known: it cannot take images of {SIDES} px"}),
-        "in the study": _paper(entry),
+        "in the study": as_in_the_study(entry),
         "notes": entry.notes or "",
         "cite": entry.citation,
     }
@@ -166,46 +167,6 @@ def _page(entry: Backbone) -> str | None:
     return f"https://huggingface.co/{entry.repo}" if entry.repo else None
 
 
-def _recipe(entry: Backbone, cost: Cost | None) -> dict[str, str]:
-    network = entry.library != "none"
-    tokens, layer = network and entry.patch is not None, "block" if entry.patch else "stage"
-    options = f", {entry.options}" if entry.options else ""
-    return {
-        "architecture": f"{entry.name}, by {entry.library}{options}" if network else "none",
-        "vector": _vector(entry, cost) + (" numbers" if cost else ""),
-        "final norm": ("tokens pass it" if entry.norm else "tokens do not pass it") if tokens else "",
-        "mean and std": f"{_numbers(entry.mean)} and {_numbers(entry.std)}, of images from 0 to 1",
-        "patch": f"{entry.patch} px" if entry.patch else "none, it is a CNN",
-        "prefix tokens": str(entry.prefix_tokens) if tokens else "",
-        "native size": f"{entry.native_size:,} px",
-        "sizes": _sizes(entry),
-        "positions": _positions(entry) if tokens else "",
-        "dense map": f"of {layer} {-entry.dense_layer} from the end" if network else "",
-    }
-
-
-def _vector(entry: Backbone, cost: Cost | None) -> str:
-    by = f"pooled by {entry.library}" if entry.library != "none" else "grey values, averaged over each patch"
-    what = {"cls": "CLS token", "mean": "mean patch token", "library": by}[entry.pool]
-    return f"{what}, {cost.dim:,}" if cost else what
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
-
-
-def _sizes(entry: Backbone) -> str:
-    if not entry.sizes:
-        return "as the dataset says" + (f", a multiple of {entry.patch} px" if entry.patch else "")
-    first, *others = [f"{side:,}" for side in entry.sizes]
-    return f"{first} px, or {', '.join(others)} px where the dataset says so" if others else f"always {first} px"
-
-
-def _positions(entry: Backbone) -> str:
-    rule = "the official DINOv2" if entry.positions == "dinov2" else entry.library
-    return f"fitted to other sizes as {rule} does"
-
-
 def _costs_in_words(entry: Backbone, cost: Cost) -> dict[str, str]:
     gflops, tokens = _at_both(entry, cost)
     sides = " px" if "@" in gflops else f" at {' / '.join(str(side) for side in SIDES)} px"
@@ -215,21 +176,6 @@ def _costs_in_words(entry: Backbone, cost: Cost) -> dict[str, str]:
         "GFLOPs": gflops + sides,
         "tokens": tokens + sides,
     }
-
-
-def _paper(entry: Backbone) -> str:
-    if entry.paper is None:
-        return "not used"
-    changes = entry.paper.model_dump(exclude_none=True)
-    if not changes:
-        return "used, with features as here"
-    words = {
-        "mean": lambda value: f"mean {_numbers(value)}",
-        "std": lambda value: f"std {_numbers(value)}",
-        "norm": lambda value: f"{'after' if value else 'before'} the final norm",
-        "pool": lambda value: _vector(entry.model_copy(update={"pool": value}), None),
-    }
-    return f"used otherwise ({entry.id}{PAPER}): " + ", ".join(words[key](value) for key, value in changes.items())
 
 
 # --- docs/backbones.md ------------------------------------------------------------------------------------------------
@@ -267,5 +213,5 @@ def _cells(entry: Backbone, cost: Cost) -> list[str]:
     weights = f"[{entry.repo}]({_page(entry)})" if entry.repo else "none"
     patch = f"{entry.patch}" if entry.patch else ""
     start = [f"`{entry.id}`{mark}", entry.title, entry.library, entry.licence, "**yes**" if entry.gated else ""]
-    middle = [weights, f"{cost.parameters:,}", _vector(entry, cost), patch, f"{entry.native_size:,}"]
+    middle = [weights, f"{cost.parameters:,}", vector(entry, cost.dim), patch, f"{entry.native_size:,}"]
     return [*start, *middle, *_at_both(entry, cost), entry.citation]

@@ -7,7 +7,6 @@ each file is) and SHA256SUMS (for `sha256sum -c`).
 import glob
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from radprobe import catalog, files
 from radprobe.artifacts import Weights
 from radprobe.catalog import Backbone
+from radprobe.catalog.describe import restriction
 from radprobe.console import say, size
 from radprobe.files import RadprobeError
 from radprobe.study import Step, Study, with_weights
 
 RECORD, SUMS, LOCK = "weights.json", "SHA256SUMS", ".lock"
-NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -199,6 +198,5 @@ def _seal(folder: Path, facts: dict[str, dict]) -> None:
 
 def _say_licences(folder: Path) -> None:
     for name, fact in sorted(_record(folder).items()):
-        if fact["gated"] or NON_COMMERCIAL.search(fact["licence"]):
-            why = "gated: each user accepts its terms" if fact["gated"] else "non-commercial"
+        if why := restriction(fact["licence"], fact["gated"]):
             say(f"licence of {name} restricts use: {fact['licence']} ({why})")
