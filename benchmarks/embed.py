@@ -40,7 +40,7 @@ def bare(encoder: backbones.Encoder, n: int, where: torch.device) -> float:
     begun = time.perf_counter()
     with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16):
         for _ in range(n // BATCH):
-            encoder.model(images)
+            encoder.tower(images, encoder.layers, encoder.recipe.pool == "library")
     if where.type == "cuda":
         torch.cuda.synchronize()
     return n // BATCH * BATCH / (time.perf_counter() - begun)
@@ -58,7 +58,7 @@ def stage(encoder: backbones.Encoder, images: np.ndarray, where: torch.device) -
 
 def main(name: str = "tf_efficientnet_lite0", n: str = "1000") -> None:
     where, images = device("auto"), films(int(n))
-    encoder = backbones.build(catalog.backbones()[name], Weights(None, None, "random", {"seed": 0}), 224, 4, False)
+    encoder = backbones.build(catalog.backbones()[name], Weights(None, None, "random", {"seed": 0}), 224, 4)
     encoder.to(where)
     bare(encoder, BATCH, where)
     rates = np.array([(bare(encoder, len(images), where), stage(encoder, images, where)) for _ in range(TURNS)])

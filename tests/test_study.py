@@ -119,7 +119,13 @@ def test_a_bumped_version_reaches_what_depends_on_it(monkeypatch):
 def test_a_random_twin_follows_each_pretrained_backbone(tmp_path):
     (tmp_path / "tf_efficientnet_lite0.in1k.safetensors").touch()
     study = Study({**SMALL, "backbones": ["test_vit", "tf_efficientnet_lite0"], "paths": {"weights": str(tmp_path)}})
-    assert study.backbones == ["test_vit", "tf_efficientnet_lite0", "random:tf_efficientnet_lite0", "pixels"]
+    assert study.backbones == [
+        "test_vit",
+        "tf_efficientnet_lite0",
+        "random:tf_efficientnet_lite0",
+        "pixels",
+        "metadata",
+    ]
     assert study.backbone("random:tf_efficientnet_lite0").random
     assert study.backbones_here == study.backbones
 
@@ -173,7 +179,7 @@ def test_an_own_backbone_like_a_random_one_is_not_random():
     own = {"mine": {"like": "test_vit", "title": "Mine", "file": "m.safetensors"}}
     study = Study({**SMALL, "backbones": ["mine"], "own_backbones": own})
     assert not study.backbone("mine").random
-    assert study.backbones == ["mine", "random:mine", "pixels"]
+    assert study.backbones == ["mine", "random:mine", "pixels", "metadata"]
     assert [one.name for one in study.missing] == ["mine"]
 
 
@@ -268,3 +274,10 @@ def test_a_job_asks_for_the_memory_that_its_backbone_needs():
     study = backbones("mine", "random:vit_giant_patch14_dinov2", own_backbones={"mine": OWN_NETWORK})
     small, giant = study.memory_mb("mine"), study.memory_mb("random:vit_giant_patch14_dinov2")
     assert giant - small == pytest.approx(2 * 4 * 1136, rel=0.01)
+
+
+def test_metadata_alone_classify_where_there_are_any():
+    study = backbones("test_vit", controls=["metadata"])
+    assert {key[1] for key in study.steps if key[2] == "metadata" and key[0] != "weights"} == {"nih_chestxray14"}
+    assert study.step("embed", "nih_chestxray14", "metadata").needs == (study.step("prepare", "nih_chestxray14"),)
+    assert not study.applies("montgomery", "metadata")

@@ -456,6 +456,31 @@ class Shards:
 
 
 @dataclass
+class FewShot:
+    """What heads that saw few patients say of the test part, draw by draw.
+
+    table: one row a draw: protocol, shots (patients, or patients a class; 0 means all), draw, n_patients and n_samples
+    that were drawn, note. scores: float32 [draws, n test cases, classes], cases in the order of sample_id; NaN where a
+    class could not be learnt from a draw.
+    """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("protocol", "shots", "draw", "n_patients", "n_samples", "note")
+    table: pd.DataFrame
+    scores: np.ndarray
+
+    def write(self, folder: Path) -> list[str]:
+        """Write few_shot.parquet and few_shot.npy; return their names."""
+        write_table(folder / "few_shot.parquet", self.table)
+        write_array(folder / "few_shot.npy", self.scores)
+        return ["few_shot.parquet", "few_shot.npy"]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the table, map the scores."""
+        return cls(pd.read_parquet(folder / "few_shot.parquet"), np.load(folder / "few_shot.npy", mmap_mode="r"))
+
+
+@dataclass
 class Predictions:
     """What the heads of one job say of val and test; scores come from here and never from inside training.
 
@@ -471,6 +496,7 @@ class Predictions:
     table: pd.DataFrame | None = None
     maps: dict[str, LabelMaps] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    few_shot: FewShot | None = None
 
     def save(self, folder: Path, spec: str) -> None:
         """Write predictions.parquet (or seal maps already written by `LabelMaps.write`) and predictions.json."""
@@ -478,6 +504,8 @@ class Predictions:
         if self.table is not None:
             write_table(folder / "predictions.parquet", self.table)
             names.append("predictions.parquet")
+        if self.few_shot is not None:
+            names += self.few_shot.write(folder)
         seal(folder, self.KIND, spec, {**self.facts, "classes": self.classes, "maps": list(self.maps)}, names)
 
     @classmethod
@@ -489,7 +517,8 @@ class Predictions:
         table = None
         if "predictions.parquet" in manifest.files:
             table = pd.read_parquet(Path(folder) / "predictions.parquet")
-        return cls(facts.pop("classes"), table, maps, facts)
+        few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
+        return cls(facts.pop("classes"), table, maps, facts, few_shot)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -526,26 +555,27 @@ class Scores:
     KIND: ClassVar[str] = "scores"
     table: pd.DataFrame
     cases: pd.DataFrame | None = None  # protocol, part, case_id, patient_id, metric, class, value
+    draws: pd.DataFrame | None = None  # few-shot, on test: FewShot.COLUMNS, metric, value (macro), n_classes
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         self.table = SCORES_SCHEMA.validate(self.table)
 
     def save(self, folder: Path, spec: str) -> None:
-        """Write scores.parquet, cases.parquet and scores.json."""
-        names = ["scores.parquet"]
-        write_table(folder / "scores.parquet", self.table)
-        if self.cases is not None:
-            write_table(folder / "cases.parquet", self.cases)
-            names.append("cases.parquet")
+        """Write scores.parquet, where there are any cases.parquet and draws.parquet, and scores.json."""
+        tables = {"scores": self.table, "cases": self.cases, "draws": self.draws}
+        names = [f"{name}.parquet" for name, table in tables.items() if table is not None]
+        for name in names:
+            write_table(folder / name, tables[Path(name).stem])
         seal(folder, self.KIND, spec, self.facts, names)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         manifest = unseal(folder, cls.KIND)
-        cases = pd.read_parquet(Path(folder) / "cases.parquet") if "cases.parquet" in manifest.files else None
-        return cls(pd.read_parquet(Path(folder) / "scores.parquet"), cases, manifest.facts)
+        names = [f"{name}.parquet" for name in ("scores", "cases", "draws")]
+        tables = [pd.read_parquet(Path(folder) / name) if name in manifest.files else None for name in names]
+        return cls(*tables, manifest.facts)
 
 
 COMPARISON_SCHEMA = pa.DataFrameSchema(

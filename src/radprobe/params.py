@@ -184,8 +184,9 @@ class Params(Strict):
         min_length=1,
         description="Catalog ids, own ids, random:<id>, or <id>@paper (its features as in the study).",
     )
-    controls: list[Literal["random", "pixels"]] = Field(
-        ["random", "pixels"], description="Control rows: a random twin of each backbone, and raw pixels."
+    controls: list[Literal["random", "pixels", "metadata"]] = Field(
+        ["random", "pixels", "metadata"],
+        description="Control rows: a random twin of each backbone, raw pixels; age, sex and view without any image.",
     )
     own_backbones: dict[OwnId, OwnBackbone] = Field(
         {}, description="Your own checkpoints, by an id of your choice: letters, digits, dots and underscores."

@@ -34,7 +34,7 @@ VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 3, "probe": 3, "se
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
-RANDOM, PIXELS = "random:", "pixels"  # controls
+RANDOM, PIXELS, METADATA = "random:", "pixels", "metadata"  # controls
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,7 @@ class Study:
             names.append(name)
             if "random" in self.params.controls and not self.backbone(name).random:
                 names.append(RANDOM + name)
-        if PIXELS in self.params.controls:
-            names.append(PIXELS)
+        names += [control for control in (PIXELS, METADATA) if control in self.params.controls]
         return list(dict.fromkeys(names))
 
     def dataset(self, name: str) -> Dataset:
@@ -241,6 +240,11 @@ class Study:
         gone = {missing.name for missing in self.missing if missing.kind == "backbone"}
         return [name for name in self.backbones if name not in gone]
 
+    def applies(self, dataset: str, backbone: str) -> bool:
+        """May a backbone be applied to a dataset? Metadata alone need some, and classify."""
+        entry = self.dataset(dataset)
+        return backbone != METADATA or bool(entry.metadata and entry.task not in ("segmentation", "look"))
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -293,7 +297,8 @@ class Study:
         knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
         prepare = self._step("prepare", dataset, None, knobs, retrieve)
         yield prepare
-        embeds = {name: self._embed(dataset, name, entry, prepare, steps) for name in self.backbones_here}
+        names = [name for name in self.backbones_here if self.applies(dataset, name)]
+        embeds = {name: self._embed(dataset, name, entry, prepare, steps) for name in names}
         yield from embeds.values()
         if entry.task == "look":
             return
@@ -315,6 +320,9 @@ class Study:
         model = self.backbone(backbone)
         knobs = {"recipe": model.encodes, "size": model.side(entry.size), "precision": self.params.embed.precision}
         knobs |= {"blocks": self.params.embed.blocks, "intensity": _dump(entry.intensity)}
+        if backbone == METADATA:
+            knobs = {"columns": entry.metadata}
+            return self._step("embed", dataset, backbone, knobs, prepare)
         knobs["dense"] = [model.dense_layer] if entry.task in ("segmentation", "look") else []
         return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, with_weights(backbone)])
 
@@ -374,7 +382,7 @@ def logged_in() -> bool:
 
 def _own_dataset(name: str, folder: Folder) -> Dataset:
     size = folder.size or (448 if folder.task == "segmentation" else 224)
-    shared = folder.model_dump(include={"title", "modality", "task", "classes", "licence", "stored"})
+    shared = folder.model_dump(include={"title", "modality", "metadata", "task", "classes", "licence", "stored"})
     return Dataset(
         **shared,
         id=name,

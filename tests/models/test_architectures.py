@@ -276,7 +276,7 @@ SMALL = 400_000_000  # parameters; larger ones are built on the meta device, whi
 SIDES = (224, 448)
 
 
-@pytest.mark.parametrize("name", catalog.backbones())
+@pytest.mark.parametrize("name", catalog.encoders())
 @torch.no_grad()
 def test_every_entry_has_the_shapes_it_states(name):
     entry = catalog.backbones()[name]

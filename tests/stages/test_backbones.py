@@ -39,7 +39,7 @@ def test_every_backbone_of_the_catalog_and_own_ones_are_listed(tmp_path, capsys)
     backbones.run(study(tmp_path, own_backbones={"mine": like}))
     rows = capsys.readouterr().out.split("├")
     first = ["".join(line.split("│")[1].strip() for line in row.splitlines() if line.startswith("│")) for row in rows]
-    assert first == [*catalog.backbones(), "mine"]
+    assert first == [*catalog.encoders(), "mine"]
     assert f"{catalog.costs()['vit_giant_patch14_dinov2'].parameters:,}" in rows[-1]
 
 
@@ -57,20 +57,20 @@ def test_each_place_of_weights_has_its_status(tmp_path, monkeypatch):
     assert status("vit_small_patch16_dinov3") == status("mae_large") == "not here"
     assert status("test_vit") == status("pixels") == "needs no weights"
     monkeypatch.setattr(catalog, "package_folder", lambda package: tmp_path)
-    package = catalog.backbones()["tf_efficientnet_lite0"].package
+    package = catalog.encoders()["tf_efficientnet_lite0"].package
     assert status("tf_efficientnet_lite0") == f"here: in the Python package {package.name} {package.version}"
     for name in ("tf_efficientnet_lite0", "mae_large"):
-        file = tmp_path / "data/weights" / catalog.backbones()[name].local[0]
+        file = tmp_path / "data/weights" / catalog.encoders()[name].local[0]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(bytes(1500))
         assert status(name) == f"here: {file}"
         assert backbones.row(study(tmp_path), name).weights == "1.5 kB"
 
 
-@pytest.mark.parametrize("name", catalog.backbones())
+@pytest.mark.parametrize("name", catalog.encoders())
 def test_the_facts_of_one_name_licence_source_and_recipe(tmp_path, capsys, name):
     backbones.facts(study(tmp_path), name)
-    printed, entry = capsys.readouterr().out, catalog.backbones()[name]
+    printed, entry = capsys.readouterr().out, catalog.encoders()[name]
     words = [entry.title, entry.licence, entry.citation, entry.notes or "", f"native size: {entry.native_size:,} px"]
     words += [f"{catalog.costs()[name].parameters:,}", f"{catalog.costs()[name].dim:,} numbers"]
     if not entry.random:
@@ -137,14 +137,14 @@ def test_listing_needs_no_torch_and_no_network():
 
 
 def test_every_backbone_of_the_catalog_has_its_costs():
-    assert list(catalog.costs()) == list(catalog.backbones())
+    assert list(catalog.costs()) == list(catalog.encoders())
 
 
 @pytest.mark.parametrize("name", ["test_vit", "pixels", "tf_efficientnet_lite0", "vit_small_patch14_dinov2"])
 def test_the_committed_costs_are_those_of_the_architecture(name):
     from radprobe.models.costs import cost
 
-    assert catalog.costs()[name] == cost(catalog.backbones()[name]), "run `make backbones-table`"
+    assert catalog.costs()[name] == cost(catalog.encoders()[name]), "run `make backbones-table`"
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_all_committed_costs_are_those_of_the_architectures():
 
 
 def test_costs_are_printed_as_the_catalog_reads_them(monkeypatch):
-    small = {name: catalog.backbones()[name] for name in ("test_vit", "pixels")}
+    small = {name: catalog.encoders()[name] for name in ("test_vit", "pixels")}
     monkeypatch.setattr(catalog, "backbones", lambda: small)
     rows = list(csv.DictReader(io.StringIO(backbones.costs_csv())))
     assert {row.pop("id"): Cost.model_validate(row) for row in rows} == {name: catalog.costs()[name] for name in small}
@@ -176,4 +176,4 @@ def test_the_table_has_a_whole_row_for_each_backbone_under_its_family():
         elif line.startswith("| `"):
             found[line.split("`")[1]] = family
             assert line.replace("\\|", "").count("|") == len(backbones.COLUMNS) + 1
-    assert found == {name: entry.family.capitalize() for name, entry in catalog.backbones().items()}
+    assert found == {name: entry.family.capitalize() for name, entry in catalog.encoders().items()}

@@ -16,6 +16,7 @@ PRIMARY_METRIC = {"multilabel": "auroc", "binary": "auroc", "multiclass": "auroc
 
 
 Part = Literal["train", "val", "test"]
+Metadata = Literal["age", "sex", "view"]
 
 
 class Strict(BaseModel):
@@ -170,6 +171,7 @@ class Folder(Strict):
     mask: str = Field("mask", description="Column of the mask file (segmentation).")
     split: str | None = Field(None, description="Column of the part: train, val, test. null: we split, by patient.")
     title: str = Field("Own images", description="How the report calls it.")
+    metadata: list[Metadata] = Field([], description="Columns that the control `metadata` sees instead of images.")
     modality: str = Field("not stated", description="X-ray, CT, MRI ...")
     licence: str = Field("not stated", description="Who may use the images.")
     stored: int = Field(448, gt=0, description="Side of the stored images, pixels.")
@@ -211,6 +213,7 @@ class Dataset(Strict):
     downloads: list[Download] = Field([], description="What `retrieve` fetches; none for gated sets.")
     package: Package | None = None
     slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
+    metadata: list[Metadata] = Field([], description="What its tables say of a patient or film besides the labels.")
     folder: Folder | None = Field(None, description="Columns of an own CSV.")
     gated: bool
     licence: str
@@ -368,6 +371,11 @@ def backbones() -> dict[str, Backbone]:
     """Return the catalog of backbones, by id."""
     entries = _read("backbones.yaml").items()
     return {key: Backbone.model_validate({"id": key, **entry}) for key, entry in entries if not key.startswith(".")}
+
+
+def encoders() -> dict[str, Backbone]:
+    """Return the backbones that see images: all but the control `metadata`."""
+    return {key: entry for key, entry in backbones().items() if key != "metadata"}
 
 
 @cache

@@ -89,6 +89,15 @@ def encode(encoder: Encoder, job: Job, where: torch.device) -> tuple[dict[str, A
     return facts, names
 
 
+def write_vectors(vectors: np.ndarray, folder: Path, spec: str) -> None:
+    """Write Embeddings that no backbone made: `vectors` [n, C] in the place of the CLS token."""
+    file = "00000.cls.npy"
+    artifacts.write_array(folder / file, vectors[:, None].astype(np.float16))
+    facts = {"n": len(vectors), "dim": vectors.shape[1], "blocks": 1, "parameters": 0, "dtype": "float16"}
+    facts |= {"seconds": 0.0, "peak_gb": 0.0, "device": "cpu", "precision": "fp32", "grid": None}
+    artifacts.seal(folder, artifacts.Embeddings.KIND, spec, facts, [file])
+
+
 @torch.inference_mode()
 def forward(encoder: Encoder, job: Job, rows: slice, where: torch.device) -> Features:
     """Encode the images of some rows, under bf16 autocast or in float32."""

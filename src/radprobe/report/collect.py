@@ -104,7 +104,8 @@ class Findings:
 
     def _all_cells(self) -> Iterator[tuple[str, str | None]]:
         for name, entry in self.datasets.items():
-            yield from ((name, backbone) for backbone in self.study.backbones_here)
+            applied = (backbone for backbone in self.study.backbones_here if self.study.applies(name, backbone))
+            yield from ((name, backbone) for backbone in applied)
             if entry.task != "look":
                 yield name, None
 

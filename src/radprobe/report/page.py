@@ -68,7 +68,8 @@ def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Ga
 def _counts(findings: Findings) -> dict[str, int]:
     """Return how many cells (dataset x backbone) are done, failed and not run; absent data and weights count too."""
     states = [cell.state for cell in findings.cells if cell.backbone]
-    wanted = len(findings.study.params.datasets) * len(findings.study.backbones)
+    study = findings.study
+    wanted = sum(study.applies(dataset, name) for dataset in study.params.datasets for name in study.backbones)
     counts = {state: states.count(state) for state in ("done", "failed")}
     return {**counts, "not run": wanted - sum(counts.values())}
 

@@ -90,7 +90,7 @@ def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> dict:
         "Cost": {title: _took(facts) for title, facts in made.items()},
         "Controls": against,
     }
-    sides = sorted({facts["size"] for facts in made.values()})
+    sides = sorted({facts["size"] for facts in made.values() if "size" in facts})
     parameters = cost.parameters if cost else weights.get("parameters")
     return {
         "name": name,
@@ -115,6 +115,8 @@ def _weights(facts: dict[str, Any], random: bool) -> dict[str, Any]:
 
 
 def _took(facts: dict[str, Any]) -> str:
+    if "size" not in facts:
+        return "no image was encoded"
     rate = f", {facts['images_per_second']:,.1f} images/s" if "images_per_second" in facts else ""
     where = f"{facts['device']}, {facts['precision']}"
     return f"{facts['size']:,} px, {words.duration(facts['seconds'])}{rate}, {facts['peak_gb']:.1f} GB; {where}"

@@ -91,7 +91,7 @@ def facts(study: Study, name: str) -> None:
 
 
 def _names(study: Study) -> list[str]:
-    return list(dict.fromkeys([*catalog.backbones(), *study.params.own_backbones]))
+    return list(dict.fromkeys([*catalog.encoders(), *study.params.own_backbones]))
 
 
 def _in_the_study(study: Study, name: str) -> bool:
@@ -146,7 +146,7 @@ def costs_csv() -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *Cost.model_fields])
-    writer.writerows([name, *cost(entry).model_dump().values()] for name, entry in catalog.backbones().items())
+    writer.writerows([name, *cost(entry).model_dump().values()] for name, entry in catalog.encoders().items())
     return text.getvalue()
 
 
@@ -191,6 +191,7 @@ Beside these ids, params may name
 
 - `random:<id>`: the same architecture with seeded random weights, the control that a backbone has to beat;
 - `pixels`: the control without any network, grey values alone;
+- `metadata`: the control without any image: age, sex and view, where the benchmark's tables have them;
 - `<id>@paper`: features as the study made them (arXiv 2312.02366), where that differs: ImageNet's mean and std for all,
   tokens before the final norm, or a projection. It differs for the ids marked \\*.
 """
@@ -200,7 +201,7 @@ COLUMNS += [f"GFLOPs at {SIDES[0]} / {SIDES[1]}", f"tokens at {SIDES[0]} / {SIDE
 
 def markdown() -> str:
     """Return docs/backbones.md: a row for each backbone of the catalog, by family, from its entry and cost alone."""
-    entries = catalog.backbones().values()
+    entries = catalog.encoders().values()
     text = HEAD
     for family in dict.fromkeys(entry.family for entry in entries):
         rows = [_cells(entry, catalog.costs()[entry.id]) for entry in entries if entry.family == family]

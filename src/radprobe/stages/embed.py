@@ -3,16 +3,20 @@
 from radprobe import artifacts, console
 from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Weights
 from radprobe.imaging import intensity
-from radprobe.learning import features
+from radprobe.learning import features, metadata
 from radprobe.learning.device import device
 from radprobe.models import backbones
-from radprobe.study import Step, Study
+from radprobe.study import METADATA, Step, Study
 
 
 def run(study: Study, step: Step) -> None:
     """Read Index, Pixels and Weights; write the shards of Embeddings and, last, their manifest."""
     source, knobs, params = step.need("prepare").folder, step.knobs, study.params.embed
-    index, pixels = Index.load(source), Pixels.load(source)
+    index = Index.load(source)
+    if step.backbone == METADATA:
+        features.write_vectors(metadata.features(index.table, knobs["columns"]), step.folder, step.spec)
+        return
+    pixels = Pixels.load(source)
     weights = Weights.load(step.need("weights").folder)
     entry = study.backbone(step.backbone)
     encoder = backbones.build(entry, weights, knobs["size"], knobs["blocks"], knobs["dense"])
