@@ -26,6 +26,7 @@ PARAMS = {
         "nih_chestxray14": {"phantom": {"patients": 60}},
     },
     "backbones": ["test_vit"],
+    "controls": [],
     "embed": {"shard_rows": 32},
     "probe": {"linear": {"epochs": 5}},
     "segment": {"linear": {"epochs": 2, "learning_rates": [0.01, 0.1]}},
@@ -177,7 +178,7 @@ def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
 
 
 def test_what_is_absent_leaves_the_graph_loudly(tmp_path):
-    write(tmp_path, backbones=["test_vit", "vit_small_patch14_dinov2"], controls=[])
+    write(tmp_path, backbones=["test_vit", "vit_small_patch14_dinov2"])
     done = run(tmp_path, "--dry-run")
     assert done.returncode == 0
     assert "Not run: backbone vit_small_patch14_dinov2: no weights" in said(done)
