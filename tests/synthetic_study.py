@@ -5,6 +5,7 @@ import pandas as pd
 
 from radprobe import artifacts
 from radprobe.artifacts import (
+    FewShot,
     Index,
     LabelMaps,
     LeakCertificate,
@@ -44,7 +45,7 @@ def params(root, **changes):
             }
         },
         "hub": False,
-        "controls": ["random", "pixels"],
+        "controls": ["random", "pixels", "metadata"],
         "score": {"resamples": 200},
         "paths": {"root": str(root)},
     }
@@ -174,7 +175,7 @@ def _split(made, step, generator):
 def _embed(made, step, generator):
     n, names = len(_patients(step.dataset)), ["00000.cls.npy"]
     artifacts.write_array(step.folder / names[0], generator.normal(size=(n, 1, 8)).astype(np.float16))
-    if step.dataset != "nih_chestxray14":
+    if step.dataset != "nih_chestxray14" and step.backbone != "metadata":
         x = np.linspace(0, 1, 8)
         ramps = np.stack(np.broadcast_arrays(x[:, None], x[None], np.outer(x, x), np.outer(x, 1 - x)))
         dense = ramps[None] + generator.normal(0, 0.1, (n, 4, 8, 8))
@@ -187,25 +188,60 @@ def _embed(made, step, generator):
 EMBEDDING = {"seconds": 150.0, "peak_gb": 1.5}
 
 
-def _took(chosen):
-    return {"selected_on": "val", "chosen": chosen, "candidates": [chosen], "seconds": 30.0, "peak_gb": 1.0}
+def _took(chosen, *others):
+    candidates = [{**each, "value": 0.7} for each in (chosen, *others)]
+    return {"selected_on": "val", "chosen": chosen, "candidates": candidates, "seconds": 30.0, "peak_gb": 1.0}
 
 
 def _probe(made, step, generator):
     patients, classes = _patients(step.dataset), classes_of(step.dataset)
     labels, tables, noise = _labels(len(patients), len(classes)), [], NOISE.get(step.backbone, NOISE_OF_RANDOM)
     part = np.repeat(list(PARTS[step.dataset]), list(PARTS[step.dataset].values()))
-    for protocol, extra in (("knn", 1.0), ("mlknn", 0.5), ("linear", 0.0)):
+    for protocol, (signal, extra) in HEADS.items():
         table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": patients, "patient_id": patients})
         for column, name in enumerate(classes):
-            table[f"score:{name}"] = labels[:, column] * 2 + generator.normal(0, noise + extra, len(table))
+            table[f"score:{name}"] = labels[:, column] * signal + generator.normal(0, noise + extra, len(table))
             table[f"target:{name}"] = labels[:, column]
         tables.append(table[table["part"] != "train"])
-    protocols = {name: _took({"k": 5}) for name in ("knn", "mlknn")} | {"linear": _took({"learning_rate": 0.01})}
-    predictions = Predictions(
-        classes, pd.concat(tables, ignore_index=True), facts={"protocols": protocols, "embedding": EMBEDDING}
-    )
-    predictions.save(step.folder, step.spec)
+    facts = {
+        "protocols": dict(CHOSEN),
+        "embedding": EMBEDDING,
+        "few_shot": {"c": 0.01, "seconds": 30.0, "peak_gb": 1.0},
+    }
+    few_shot = _few_shot(labels[part == "test"], noise, generator)
+    Predictions(classes, pd.concat(tables, ignore_index=True), {}, facts, few_shot).save(step.folder, step.spec)
+
+
+CS = [{"c": c} for c in np.geomspace(1e-6, 1e5, 45).tolist()]
+CHOSEN = {
+    "knn": _took({"k": 5}),
+    "mlknn": _took({"k": 5}),
+    "linear": _took({"learning_rate": 0.01}),
+    "linear@paper": _took({"learning_rate": 0.01}, {"learning_rate": 0.05}),
+    "logistic": _took(CS[20], *CS[:20], *CS[21:]),
+    "shuffled": {"chosen": {"c": 0.01}, "selected_on": "nothing: C is fixed", "seconds": 30.0, "peak_gb": 1.0},
+}
+# What each head makes of the labels, and how much noise it adds to that of its backbone.
+HEADS = {"knn": (2, 1.0), "mlknn": (2, 0.5), "linear": (2, 0), "linear@paper": (2, 0.2)}
+HEADS |= {"logistic": (2, 0.1), "shuffled": (0, 0)}
+DRAWS = {1: 5, 2: 5, 4: 5, 8: 5, 16: 5, 32: 5, 0: 1}  # of each number of shots; 0: all
+RARE = 6  # a class of which draws of one patient a class have none
+
+
+def _few_shot(labels, noise, generator):
+    """Return draws that say more of the labels [n test, classes] the more patients they have."""
+    rows, scores = [], []
+    for protocol, draws in (("few-shot", DRAWS), ("few-shot@paper", dict.fromkeys(list(DRAWS)[:-1], 1))):
+        for shots, draw in ((shots, draw) for shots, n in draws.items() for draw in range(n)):
+            patients = min(14 * (shots or 80) - draw, 80)
+            note = "no positive of Fibrosis" if shots == 1 else ""
+            rows.append((protocol, shots, draw, patients, patients + draw % 3, note))
+            luck = generator.normal(0, 0.25) if shots else 0
+            signal = 2 * (1 - 0.9 / (shots or 99) ** 0.4) + luck
+            scores.append(labels * signal + generator.normal(0, noise, labels.shape))
+            if note:
+                scores[-1][:, RARE] = np.nan
+    return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), np.array(scores, np.float32))
 
 
 def _segment(made, step, generator):

@@ -115,12 +115,34 @@ class Linear(Strict):
     batch_size: int = Field(64, gt=0, description="Samples per step.")
 
 
+class Logistic(Strict):
+    """L2-regularised logistic regression on standardised features (last CLS), over a sweep of regularisations."""
+
+    values: int = Field(45, ge=1, description="How many values of C, evenly spaced in their logarithm; val chooses.")
+    low: float = Field(1e-6, gt=0, description="The smallest C, the strongest regularisation.")
+    high: float = Field(1e5, gt=0, description="The largest C.")
+
+
+class FewShot(Strict):
+    """Logistic regression on few patients, drawn again and again; val takes no part, C is fixed."""
+
+    shots: list[PositiveInt] = Field(
+        [1, 2, 4, 8, 16, 32], min_length=1, description="Patients drawn, for each class where labels allow; then all."
+    )
+    draws: int = Field(10, ge=1, description="Draws, the same for every backbone; those of fewer patients are nested.")
+    c: float = Field(0.01, gt=0, description="C of the logistic regression on standardised features.")
+
+
 class Probe(Strict):
     """Cheap heads on frozen features; all of them are one job per dataset and backbone. null leaves one out."""
 
     knn: Knn | None = Knn()
     mlknn: MlKnn | None = MlKnn()
     linear: Linear | None = Linear()
+    logistic: Logistic | None = Logistic()
+    few_shot: FewShot | None = FewShot()
+    paper: bool = Field(True, description="Also the study's variants: linear@paper, mlknn@paper, its few-shot draw.")
+    shuffled: bool = Field(True, description="Also a logistic regression on permuted labels: the floor.")
 
 
 class LinearDecoder(Strict):

@@ -119,3 +119,13 @@ def test_it_learns_what_can_be_learnt():
     table = grid.Table.of(tokens, mean)
     (head,) = grid.fit(table, y, [grid.Recipe(1, False, 0.05)], 30, 32, 0)
     assert ((head.logits(table) > 0) == (y == 1)).float().mean() > 0.95
+
+
+def test_a_loss_that_is_summed_over_the_batch_is_a_learning_rate_times_its_size():
+    tokens, mean, labels = data(n=48)
+    table = grid.Table.of(tokens, mean)
+    summed = [grid.Recipe(1, False, 0.001)]
+    averaged = [grid.Recipe(1, False, 0.016)]
+    one = grid.fit(table, labels, summed, 3, 16, 0, summed=True)[0]
+    two = grid.fit(table, labels, averaged, 3, 16, 0)[0]
+    assert_close(one.weight, two.weight, atol=1e-5, rtol=1e-4)

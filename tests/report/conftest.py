@@ -14,6 +14,13 @@ def finished(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def text(finished):
+    """The page of the finished study, written into its folder `pages`."""
+    report.run(synthetic_study.study(finished), finished / "pages")
+    return (finished / "pages/explorer.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def root(finished, tmp_path):
     """A copy of the finished study, to break."""

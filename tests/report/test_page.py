@@ -2,7 +2,6 @@ import json
 import re
 from html.parser import HTMLParser
 
-import pytest
 import synthetic_study
 
 from radprobe.artifacts import Comparison, Split
@@ -40,18 +39,9 @@ def everything(text):
     return json.loads(re.search(r'id="everything">(.*?)</script>', text, re.DOTALL)[1])
 
 
-@pytest.fixture(scope="module")
-def text(finished):
-    from radprobe.stages import report
-
-    study = synthetic_study.study(finished)
-    report.run(study, finished / "pages")
-    return (finished / "pages/explorer.html").read_text(encoding="utf-8")
-
-
 def test_the_page_answers_in_order(text):
     ids = [attributes["id"] for tag, attributes in Page(text).tags if tag == "section"]
-    assert ids == ["verdict", "map", "differences", "look", "figures", "table", "trust", "again"]
+    assert ids == ["verdict", "map", "differences", "few-shot", "look", "figures", "table", "trust", "again"]
 
 
 def test_verdicts_carry_scores_twins_costs_and_caveats(text):
@@ -99,20 +89,20 @@ def test_every_score_is_in_the_table_and_undefined_is_null(text):
     table = everything(text)
     at = {name: place for place, name in enumerate(table["columns"])}
     hernia = [row for row in table["rows"] if row[at["class"]] == "Hernia" and row[at["metric"]] == "auroc"]
-    assert len(hernia) == 7 * 3 * 2  # backbones x protocols x parts
+    assert len(hernia) == 8 * 6 * 2  # backbones x protocols x parts
     assert all(row[at["value"]] is None and row[at["note"]] == "undefined: no positives" for row in hernia)
 
 
 def test_weights_that_are_missing_are_told_with_the_remedy(text):
     said = Page(text).words
     assert "backbone vit_small_patch14_dinov2 no weights put vit_small_patch14_dinov2.lvd142m.safetensors in" in said
-    assert "Cells: 21 done, 0 failed, 3 not run." in said
+    assert "Cells: 22 done, 0 failed, 3 not run." in said
 
 
 def test_each_cell_has_its_command_settings_and_hash(text, finished):
     said = Page(text).words
     assert "radprobe --again segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
-    assert "learning rate 0.003, chosen on val among 1 candidates" in said
+    assert "linear-decoder: learning rate 0.003; the only candidate; 30 s" in said
     from radprobe import files
 
     assert files.sha256(finished / "data/weights/derived.safetensors") in said
@@ -138,7 +128,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
     log.parent.mkdir(parents=True)
     log.write_text("starting\nradprobe: the disk is full <b>\n  -> delete something\n")
     said = Page(text := render(root)).words
-    assert "Cells: 20 done, 1 failed, 3 not run." in said
+    assert "Cells: 21 done, 1 failed, 3 not run." in said
     assert "Stopped at segment: starting radprobe: the disk is full <b> -> delete something" in said
     assert "<b>" not in text
     assert "needs segment of tf_efficientnet_lite0" in said  # the comparison waits for it
@@ -151,13 +141,13 @@ def test_a_corrupt_score_is_a_failed_cell(root, render):
     study = synthetic_study.study(root)
     (study.steps["score", "nih_chestxray14", "derived"].folder / "scores.parquet").write_bytes(b"not parquet")
     said = Page(render(root)).words
-    assert "20 done, 1 failed" in said
+    assert "21 done, 1 failed" in said
     assert "does not match its manifest" in said
 
 
 def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
     said = Page(render(tmp_path)).words
-    assert "Cells: 0 done, 0 failed, 24 not run." in said
+    assert "Cells: 0 done, 0 failed, 25 not run." in said
     assert "No cell of it is done, so there is no verdict." in said
     assert (tmp_path / "reports/figures/nih_chestxray14.svg").is_file()
 

@@ -13,7 +13,13 @@ from radprobe.files import RadprobeError
 from radprobe.stages import probe
 
 NIH, CLASSES, N = "nih_chestxray14", ("a", "b"), 200
-SMALL = {"knn": {"k": [3, 10, 500]}, "mlknn": {"k": [5]}, "linear": {"epochs": 8, "batch_size": 16}}
+SMALL = {
+    "knn": {"k": [3, 10, 500]},
+    "mlknn": {"k": [5]},
+    "linear": {"epochs": 8, "batch_size": 16},
+    "logistic": {"values": 5, "low": 1e-3, "high": 10},
+    "few_shot": {"shots": [1, 4], "draws": 3},
+}
 
 
 def made(root, labels=None, patch=True, n=N, **sections):
@@ -40,8 +46,10 @@ def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
     probe.run(s, step)
     found = Predictions.load(step.folder)
     assert found.classes == list(CLASSES)
-    assert list(found.table["protocol"].unique()) == ["knn", "mlknn", "linear"]
+    assert list(found.table["protocol"].unique()) == list(probe.PROTOCOLS)
     for protocol, rows in found.table.groupby("protocol"):
+        if protocol == "shuffled":
+            continue
         for part in ("val", "test"):
             here = rows[rows["part"] == part]
             expected = [f"film{i:04d}" for i in range(N) if PARTS[i % 4] == part]
@@ -93,7 +101,7 @@ def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
     probe.run(s, step)
     table = Predictions.load(step.folder).table
     assert set(table["target:a"].dropna()) == {0.0, 1.0}
-    assert table["target:a"].isna().sum() == 3 * N // 8
+    assert table["target:a"].isna().sum() == len(probe.PROTOCOLS) * N // 8
     assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)
 
 
@@ -180,7 +188,11 @@ def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_p
     step.knobs["task"] = "multiclass"
     probe.run(s, step)
     found = Predictions.load(step.folder)
-    assert list(found.table["protocol"].unique()) == ["knn", "linear"]  # ML-kNN is for many labels
+    assert list(found.table["protocol"].unique()) == [
+        name
+        for name in probe.PROTOCOLS
+        if not name.startswith("mlknn")  # it is for many labels
+    ]
     linear = found.table[found.table["protocol"] == "linear"]
     scores = linear[[f"score:{name}" for name in CLASSES]].to_numpy()
     np.testing.assert_allclose(np.exp(scores).sum(1), 1)
@@ -205,3 +217,49 @@ def test_a_sample_of_a_class_that_the_split_leaves_out_is_taught_and_scored_as_n
     assert table.loc[third, ["target:a", "target:b"]].isna().all(axis=None)
     assert (table.loc[~third, "target:a"] + table.loc[~third, "target:b"] == 1).all()
     assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)
+
+
+def test_few_shot_heads_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch):
+    s, step = made(tmp_path)
+    seen, fit = [], probe.logistic.fit
+    monkeypatch.setattr(probe.logistic, "fit", lambda x, *rest: seen.append(len(x)) or fit(x, *rest))
+    probe.run(s, step)
+    found = Predictions.load(step.folder).few_shot
+    table = found.table
+    assert list(table.columns) == list(found.COLUMNS)
+    ours = table[table["protocol"] == "few-shot"]
+    assert ours["shots"].tolist() == [1, 1, 1, 4, 4, 4, 0]
+    assert ours["draw"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert (table["protocol"] == "few-shot@paper").sum() == 2
+    assert seen[-len(table) :] == table["n_samples"].tolist()  # val and the rest of train take no part
+    assert found.scores.shape == (len(table), N // 4, len(CLASSES))
+    targets = Predictions.load(step.folder).table.query("protocol == 'knn' and part == 'test'").sort_values("sample_id")
+    auc = [
+        np.mean([roc_auc_score(targets[f"target:{name}"], scores[:, column]) for column, name in enumerate(CLASSES)])
+        for scores in found.scores
+    ]
+    few, more = (np.mean([auc[row] for row in ours.index[ours["shots"] == shots]]) for shots in (1, 4))
+    assert few < more < auc[6] + 0.05
+    assert auc[6] > 0.75
+
+
+def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypatch):
+    s, step = made(tmp_path)
+    given, fit = [], probe.logistic.fit
+    monkeypatch.setattr(probe.logistic, "fit", lambda x, y, *rest: given.append((x, y)) or fit(x, y, *rest))
+    probe.run(s, step)
+    facts = Predictions.load(step.folder).facts["protocols"]
+    order = [name for name in facts if name in ("logistic", "shuffled")]
+    assert order == ["logistic", "shuffled"]
+    (train_x, train_y), _, (floor_x, floor_y) = given[:3]  # the sweep, its refit, the floor
+    assert np.array_equal(train_x, floor_x)
+    assert not np.array_equal(train_y, floor_y)
+    assert sorted(map(tuple, train_y.tolist())) == sorted(map(tuple, floor_y.tolist()))
+
+
+def test_the_studys_variants_and_the_floor_can_be_left_out(tmp_path):
+    s, step = made(tmp_path, paper=False, shuffled=False, few_shot=None)
+    probe.run(s, step)
+    found = Predictions.load(step.folder)
+    assert list(found.table["protocol"].unique()) == ["knn", "mlknn", "linear", "logistic"]
+    assert found.few_shot is None

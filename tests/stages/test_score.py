@@ -22,9 +22,12 @@ def scores(root, dataset, backbone):
 
 def test_scores_hold_every_protocol_part_metric_and_class(finished):
     table = scores(finished, "nih_chestxray14", "derived").table
-    assert set(table["protocol"]) == {"knn", "mlknn", "linear"}
+    few_shot = table["protocol"].str.startswith("few-shot")
+    protocols = {"knn", "mlknn", "linear", "linear@paper", "logistic", "shuffled"}
+    assert set(table.loc[~few_shot, "protocol"]) == protocols
     assert set(table["part"]) == {"val", "test"}
-    assert len(table) == 3 * 2 * (2 * 15 + 1)  # auroc and auprc by class and macro, and auroc_study
+    assert len(table[~few_shot]) == len(protocols) * 2 * (2 * 15 + 1)  # by class and macro, and auroc_study
+    assert set(table.loc[few_shot, "part"]) == {"test"}
     chosen = table[(table["part"] == "test") & (table["class"] == "macro") & (table["protocol"] == "linear")]
     chosen = chosen.set_index("metric")
     assert chosen.loc["auroc", "n_classes"] == 13
@@ -139,3 +142,29 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
     assert table.loc["dsc_without_near", "value"] == pytest.approx(cases.drop(last).mean())
     assert table.loc["dsc_without_near", "n_patients"] == table.loc["dsc", "n_patients"] - 1
     assert not (scores(folder, "nih_chestxray14", "derived").table["metric"] == "auroc_without_near").any()
+
+
+def test_few_shot_rows_are_means_and_percentiles_over_the_draws(finished):
+    from sklearn.metrics import roc_auc_score
+
+    found = scores(finished, "nih_chestxray14", "derived")
+    step = synthetic_study.study(finished).steps["probe", "nih_chestxray14", "derived"]
+    predictions = Predictions.load(step.folder)
+    tests = predictions.table.query("protocol == 'knn' and part == 'test'").sort_values("sample_id")
+    for row, scored in zip(found.draws.itertuples(), predictions.few_shot.scores, strict=True):
+        areas = [
+            roc_auc_score(tests[f"target:{name}"], scored[:, column])
+            for column, name in enumerate(predictions.classes)
+            if tests[f"target:{name}"].nunique() == 2 and np.isfinite(scored[:, column]).all()
+        ]
+        assert row.value == pytest.approx(np.mean(areas), abs=1e-9)
+        assert row.n_classes == len(areas)
+    ours = found.draws[found.draws["protocol"] == "few-shot"]
+    for shots, each in ours.groupby("shots"):
+        (row,) = found.table[found.table["protocol"] == f"few-shot {shots or 'all'}"].itertuples()
+        assert row.value == pytest.approx(each["value"].mean())
+        if len(each) > 1:
+            assert (row.low, row.high) == pytest.approx(tuple(np.percentile(each["value"], [2.5, 97.5])))
+            assert f"over {len(each)} draws, not over patients" in row.note
+        else:
+            assert np.isnan(row.low)

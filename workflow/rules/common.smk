@@ -42,6 +42,7 @@ SNAKEMAKE_REPORT = shlex.join(
 WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
+FEW_SHOT = sorted({dataset for verb, dataset, _ in STEPS if verb == "probe" and STUDY.params.probe.few_shot})
 FIGURES = sorted({dataset for verb, dataset, _ in STEPS if verb == "compare"})
 
 for gone in STUDY.missing:

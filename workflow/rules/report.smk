@@ -11,7 +11,8 @@ rule report:
             category="Answer",
         ),
         report(
-            [f"{REPORTS}/figures/{name}.svg" for name in FIGURES],
+            [f"{REPORTS}/figures/{name}.svg" for name in FIGURES]
+            + [f"{REPORTS}/figures/{name}_few_shot.svg" for name in FEW_SHOT],
             caption="../report/figure.rst",
             category="Scores by benchmark",
         ),

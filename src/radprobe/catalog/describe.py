@@ -17,17 +17,18 @@ def restriction(licence: str, gated: bool) -> str:
 def recipe(entry: Backbone, dim: int | None) -> dict[str, str]:
     """Say how images become features, fact by fact; what does not concern a backbone is empty."""
     network = entry.library != "none"
+    images = network or entry.patch is not None
     tokens, layer = network and entry.patch is not None, "block" if entry.patch else "stage"
     options = f", {entry.options}" if entry.options else ""
     return {
         "architecture": f"{entry.name}, by {entry.library}{options}" if network else "none",
         "vector": vector(entry, dim) + (" numbers" if dim else ""),
         "final norm": ("tokens pass it" if entry.norm else "tokens do not pass it") if tokens else "",
-        "mean and std": f"{_numbers(entry.mean)} and {_numbers(entry.std)}, of images from 0 to 1",
-        "patch": f"{entry.patch} px" if entry.patch else "none, it is a CNN",
+        "mean and std": f"{_numbers(entry.mean)} and {_numbers(entry.std)}, of images from 0 to 1" if images else "",
+        "patch": f"{entry.patch} px" if entry.patch else "none, it is a CNN" if images else "",
         "prefix tokens": str(entry.prefix_tokens) if tokens else "",
-        "native size": f"{entry.native_size:,} px",
-        "sizes": _sizes(entry),
+        "native size": f"{entry.native_size:,} px" if images else "",
+        "sizes": _sizes(entry) if images else "",
         "positions": _positions(entry) if tokens else "",
         "dense map": f"of {layer} {-entry.dense_layer} from the end" if network else "",
     }
@@ -35,7 +36,8 @@ def recipe(entry: Backbone, dim: int | None) -> dict[str, str]:
 
 def vector(entry: Backbone, dim: int | None = None) -> str:
     """Say what the vector is, and how long."""
-    by = f"pooled by {entry.library}" if entry.library != "none" else "grey values, averaged over each patch"
+    without = "grey values, averaged over each patch" if entry.patch else "what the tables say of a patient"
+    by = f"pooled by {entry.library}" if entry.library != "none" else without
     what = {"cls": "CLS token", "mean": "mean patch token", "library": by}[entry.pool]
     return f"{what}, {dim:,}" if dim else what
 

@@ -96,8 +96,11 @@ def fit(
     batch_size: int,
     seed: int,
     exclusive: bool = False,
+    summed: bool = False,
 ) -> list[Head]:
     """Train `heads` on labels [n, classes] (1, 0, NaN); return them in the order given.
+
+    With `summed` the loss is summed over the batch, as in the study (D17), else averaged.
 
     Shuffles and initial weights depend on `seed` only, so a head is the same whatever others are trained beside it.
     One torch thread: these products are too small for more, and the result then holds for any number of cores.
@@ -116,7 +119,7 @@ def fit(
                 x, y, mask = table.x[batch].float(), target[batch], known[batch]
                 scale = 0.5 * (1 + math.cos(math.pi * step / steps))
                 for group in groups:
-                    group.step(x, y, mask, scale)
+                    group.step(x, y, mask, scale, 1 if summed else len(x))
                 step += 1
     trained = {head.recipe: head for group in groups for head in group.heads()}
     return [trained[head] for head in heads]
@@ -135,11 +138,11 @@ class _Group:
         self.weight_speed, self.bias_speed = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
         self.rate = torch.tensor([r.learning_rate for r in recipes_]).repeat_interleave(classes)
 
-    def step(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, scale: float) -> None:
+    def step(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, scale: float, over: int) -> None:
         x = x[:, self.columns]
         logits = torch.addmm(self.bias, x, self.weight.T).view(len(x), len(self.recipes), self.classes)
         likely = logits.softmax(2) if self.exclusive else logits.sigmoid_()
-        slope = ((likely - y[:, None]) * mask[:, None]).div_(len(x)).flatten(1)
+        slope = ((likely - y[:, None]) * mask[:, None]).div_(over).flatten(1)
         self.weight_speed.mul_(MOMENTUM).addmm_(slope.T, x)
         self.bias_speed.mul_(MOMENTUM).add_(slope.sum(0))
         rate = self.rate * scale

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 CHUNK_ELEMENTS = 2**25  # similarities held at once
+PAPER_K, PAPER_SMOOTHING = 5, 1.0  # of the study's ML-kNN (arXiv 2312.02366, authors' code)
 
 
 def neighbours(

@@ -12,10 +12,11 @@ import yaml
 from radprobe import __version__
 from radprobe.report import tables, trust, words
 from radprobe.report.collect import Cell, Findings
-from radprobe.study import PREDICTING, Step
+from radprobe.study import PREDICTING, Step, with_weights
 
 PACKAGES = ["torch", "torchvision", "timm", "monai", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib"]
 PACKAGES += ["nibabel", "pillow", "snakemake", "dvc"]
+FEW = 8  # candidate values that are told one by one
 
 
 def command() -> str:
@@ -93,7 +94,7 @@ def _cell(findings: Findings, cell: Cell) -> dict:
         "protocols": [],
     }
     if cell.backbone:
-        weights = findings.facts("weights", None, cell.backbone)
+        weights = findings.facts("weights", None, with_weights(cell.backbone))
         shown = {key: weights[key] for key in ("source", "sha256", "seed", "parameters", "derived") if key in weights}
         features = findings.facts("embed", cell.dataset, cell.backbone)
         wanted = ("size", "precision", "device", "dim", "grid", "images_per_second", "seconds", "peak_gb")
@@ -104,14 +105,41 @@ def _cell(findings: Findings, cell: Cell) -> dict:
 
 
 def _protocols(facts: dict) -> list[dict]:
-    """Return each protocol's chosen settings, the part that chose them, and how long it took."""
-    return [
-        {
-            "name": name,
-            "chosen": trust.flat(each.get("chosen", {})),
-            "from": each.get("selected_on", "not stated"),
-            "seconds": words.duration(each["seconds"]),
-            "candidates": len(each.get("candidates", [])),
-        }
-        for name, each in facts.get("protocols", {}).items()
-    ]
+    """Return each protocol's chosen settings, the part that chose them, among what, and how long it took."""
+    found = [{"name": name, "told": _chosen(each), **_took(each)} for name, each in facts.get("protocols", {}).items()]
+    if few_shot := facts.get("few_shot"):
+        fixed = {key: few_shot[key] for key in ("c", "shots", "draws") if key in few_shot}
+        found.append({"name": "few-shot", "told": _settings(fixed) + "; fixed beforehand", **_took(few_shot)})
+    return found
+
+
+def _took(facts: dict) -> dict[str, str]:
+    return {"seconds": words.duration(facts["seconds"])}
+
+
+def _settings(values: dict) -> str:
+    return ", ".join(f"{name} {text}" for name, text in trust.flat(values))
+
+
+def _chosen(facts: dict) -> str:
+    """Say what was chosen, from which part, among how many candidates, and which of them diverged."""
+    chosen, candidates = facts.get("chosen", {}), facts.get("candidates", [])
+    diverged = sum(each.get("value", 0) is None for each in candidates)
+    again = len(facts.get("diverged_when_refitted", []))
+    said = [_settings(chosen), _selection(chosen, candidates, facts.get("selected_on", "a part not stated"))]
+    said += [f"{diverged} of them diverged"] if diverged else []
+    said += [f"{again} better on val diverged when fitted again on train + val"] if again else []
+    return "; ".join(said)
+
+
+def _selection(chosen: dict, candidates: list[dict], part: str) -> str:
+    if len(candidates) < 2:
+        return "the only candidate" if candidates else "fixed beforehand"
+    return f"chosen on {part} among {len(candidates)} candidates ({'; '.join(_span(n, candidates) for n in chosen)})"
+
+
+def _span(name: str, candidates: list[dict]) -> str:
+    """Return the candidate values of a setting: all of a few, else the least and the most."""
+    values = sorted({each[name] for each in candidates})
+    told = trust.inline(values) if len(values) <= FEW else " to ".join(map(trust.inline, (values[0], values[-1])))
+    return f"{name.replace('_', ' ')} {told}"

@@ -79,6 +79,15 @@ class Findings:
         empty = pd.DataFrame(columns=list(COMPARISON_SCHEMA.columns))
         return pd.concat(tables, ignore_index=True) if tables else empty
 
+    def draws(self, dataset: str) -> pd.DataFrame:
+        """Return the few-shot draws of all backbones of a dataset: Scores.draws and the column backbone."""
+        tables = [
+            scores.draws.assign(backbone=backbone)
+            for (name, backbone), scores in self._scores.items()
+            if name == dataset and scores.draws is not None
+        ]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["backbone"])
+
     def cases(self, dataset: str, backbone: str) -> pd.DataFrame | None:
         """Return the per-case values of a cell, or None."""
         found = self._scores.get((dataset, backbone))

@@ -1,6 +1,7 @@
-"""One figure per dataset: every backbone's score with its interval, a marker for each protocol."""
+"""One figure per dataset: every backbone's score with its interval, a marker for each protocol of ours."""
 
 import io
+import itertools
 import textwrap
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radprobe import files
+from radprobe.catalog import PAPER
 from radprobe.report import style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, headline
@@ -22,15 +24,25 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
     """Return the figure of a dataset as SVG: backbones on y grouped by family, controls last, scores on x."""
     entry = findings.datasets[dataset]
     with matplotlib.rc_context(style.RC):
-        if not columns:
-            return _empty(f"{entry.title}: no scores yet")
         main = headline(columns)
+        if main is None:
+            return empty(f"{entry.title}: no scores yet")
+        columns = [column for column in columns if not column.is_floor and not column.protocol.endswith(PAPER)]
         rows = _rows(findings, columns)
-        figure = Figure(figsize=(7.2, 1.5 + 0.2 * len(rows) * max(len(columns), 2)), layout="constrained")
+        labels = [textwrap.fill(findings.title(name), 26) for name in rows]
+        lines = max(label.count("\n") + 1 for label in labels)
+        height = max(0.2 * len(columns), 0.2 * lines, 0.4)  # inches of a row
+        figure = Figure(figsize=(7.2, 1.5 + height * len(rows)), layout="constrained")
         axes = figure.subplots()
         for index, column in enumerate(columns):
-            _draw_column(axes, findings, column, rows, (index - (len(columns) - 1) / 2) * STEP, style.MARKERS[index])
-        labels = [textwrap.fill(findings.title(name), 26) for name in rows]
+            _draw_column(
+                axes,
+                findings,
+                column,
+                rows,
+                (index - (len(columns) - 1) / 2) * STEP,
+                style.MARKERS[index % len(style.MARKERS)],
+            )
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_axisbelow(True)
@@ -43,8 +55,8 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
             ha="left",
             fontsize=11,
         )
-        figure.legend(handles=_legend(findings, columns, rows), loc="outside lower left", ncols=4, frameon=False)
-        return _svg(figure)
+        figure.legend(handles=_legend(findings, columns, rows), loc="outside lower left", ncols=3, frameon=False)
+        return svg(figure)
 
 
 def _rows(findings: Findings, columns: list[Column]) -> list[str]:
@@ -71,22 +83,24 @@ def _draw_column(axes, findings: Findings, column: Column, rows: list[str], shif
 def _legend(findings: Findings, columns: list[Column], rows: list[str]) -> list[Line2D]:
     families = dict.fromkeys(findings.family(name) for name in rows)
     lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=_family(name)) for name in families]
-    marks = zip(columns, style.MARKERS, strict=False)
+    marks = zip(columns, itertools.cycle(style.MARKERS), strict=False)
     kind = {"linestyle": "none", "color": style.INK}
-    return lines + [Line2D([], [], marker=mark, label=column.protocol, **kind) for column, mark in marks]
+    return lines + [Line2D([], [], marker=mark, label=words.label(column.protocol), **kind) for column, mark in marks]
 
 
 def _family(name: str) -> str:
     return "control (hollow)" if name == "control" else name
 
 
-def _empty(text: str) -> str:
+def empty(text: str) -> str:
+    """Return a line of text in the place of a figure."""
     figure = Figure(figsize=(7.2, 1.2))
     figure.text(0.02, 0.5, text)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG; the same figure gives the same bytes."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata=METADATA)
     return buffer.getvalue()

@@ -7,23 +7,30 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from radprobe.report import again, look, style, tables, trust, words
+from radprobe.report import again, few_shot, look, style, tables, trust, words
 from radprobe.report.collect import Findings
+from radprobe.report.few_shot import Curves
 from radprobe.report.figures import inline
 from radprobe.report.ranking import Column, headline
 
 TEMPLATES = resources.files(__package__).joinpath("templates")
 
 
-def render(findings: Findings, columns: Sequence[Column], figures: dict[str, str]) -> str:
-    """Return explorer.html. `figures` are SVGs by dataset. Every name and label is escaped."""
+def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curves], figures: dict[str, str]) -> str:
+    """Return explorer.html. `figures` are SVGs by file name. Every name and label is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"words": words, "title": findings.title, "style": style, "family": findings.family}
+    environment.globals |= {
+        "words": words,
+        "few_shot": few_shot,
+        "title": findings.title,
+        "style": style,
+        "family": findings.family,
+    }
     by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
-    heads = {name: headline(each) for name, each in by_dataset.items() if each}
+    heads = {name: head for name, each in by_dataset.items() if (head := headline(each))}
     return environment.get_template("page.html").render(
         study=findings.study,
         datasets=findings.datasets,
@@ -35,9 +42,10 @@ def render(findings: Findings, columns: Sequence[Column], figures: dict[str, str
         cards=[_card(findings, name, heads.get(name)) for name, e in findings.datasets.items() if e.task != "look"],
         maps=tables.maps(findings, columns, heads),
         heads=heads,
-        forests=[found for column in columns if (found := tables.forest(findings, column))],
+        forests=[found for column in columns if not column.is_floor and (found := tables.forest(findings, column))],
+        few_shots=[_few_shot(findings, each, figures) for each in curves],
         galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
-        figures={name: Markup(inline(svg)) for name, svg in figures.items()},
+        figures={name: Markup(inline(figures[name])) for name in findings.datasets if name in figures},
         everything=tables.everything(findings),
         trust=trust.datasets(findings),
         missing=findings.study.missing,
@@ -63,6 +71,14 @@ def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Ga
     if column is None and findings.datasets[dataset].task != "look":
         return look.Gallery(dataset, findings.datasets[dataset].title, why=["Nothing was scored, so nothing is shown."])
     return look.gallery(findings, dataset, column)
+
+
+def _few_shot(findings: Findings, found: Curves, figures: dict[str, str]) -> dict:
+    """Return what the few-shot section shows of a dataset: the chart, its numbers, and what the draws say."""
+    study, file = findings.study, few_shot.file(found.dataset)
+    absent = [name for name in study.backbones if study.applies(found.dataset, name) and name not in found.means]
+    shown = {"curves": found, "file": file, "svg": Markup(inline(figures[file]))}
+    return {**shown, "absent": absent, "notes": few_shot.notes(found)}
 
 
 def _counts(findings: Findings) -> dict[str, int]:

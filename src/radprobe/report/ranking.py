@@ -11,6 +11,8 @@ from radprobe.study import PIXELS, RANDOM
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
+FLOOR = "shuffled"  # train labels permuted: what a score is worth that learnt nothing
+FEW_SHOT = "few-shot"  # how the protocols begin that have curves of their own
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Column:
     differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
 
     @property
+    def is_floor(self) -> bool:
+        """Was nothing to be learnt, so that no order of backbones means anything?"""
+        return self.protocol == FLOOR
+
+    @property
     def order(self) -> list[str]:
         """The backbones with a defined score, best first."""
         known = [name for name, score in self.scores.items() if score.defined]
@@ -84,7 +91,7 @@ class Column:
 
 
 def columns(findings: Findings) -> list[Column]:
-    """Return a Column for each dataset and protocol that has scores."""
+    """Return a Column for each dataset and protocol that has scores; few-shot curves are apart."""
     table, compared = findings.scores, findings.comparison
     controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
     found = []
@@ -92,18 +99,20 @@ def columns(findings: Findings) -> list[Column]:
         metric = PRIMARY_METRIC.get(entry.task)
         rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
         rows = rows[(rows["class"] == "macro") & (rows["part"] == "test")]
+        rows = rows[~rows["protocol"].str.startswith(FEW_SHOT)]
         for protocol, each in rows.groupby("protocol", sort=False):
             pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
-            scores = {row["backbone"]: _estimate(row, "value") for row in each.to_dict("records")}
+            scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
-            differences = {(r["backbone"], r["other"]): _estimate(r, "difference") for r in pairs.to_dict("records")}
+            differences = {(r["backbone"], r["other"]): estimate(r, "difference") for r in pairs.to_dict("records")}
             found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences))
     return found
 
 
-def headline(of_dataset: list[Column]) -> Column:
-    """Return the column that the verdict speaks of: the linear protocol, else the first."""
-    return next((column for column in of_dataset if column.protocol in PREFERRED), of_dataset[0])
+def headline(of_dataset: list[Column]) -> Column | None:
+    """Return the column that the verdict speaks of: the linear protocol, else the first; never the floor."""
+    learnt = [column for column in of_dataset if not column.is_floor]
+    return next((column for column in learnt if column.protocol in PREFERRED), learnt[0] if learnt else None)
 
 
 def twin(backbone: str) -> str:
@@ -116,6 +125,7 @@ def controls_of(backbone: str) -> tuple[str, str]:
     return twin(backbone), PIXELS
 
 
-def _estimate(row: dict, key: str) -> Estimate:
+def estimate(row: dict, key: str) -> Estimate:
+    """Return a row of scores or of differences, whose value stands under `key`, as an Estimate."""
     numbers = [math.nan if pd.isna(row[name]) else float(row[name]) for name in (key, "low", "high")]
     return Estimate(*numbers, int(row["n_patients"]), row["note"])

@@ -8,10 +8,12 @@ import pandas as pd
 
 from radprobe.report import style, words
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import Column, Estimate, controls_of
+from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "seed", "spec", "note"]
+
+NO_METADATA = "no metadata in this benchmark"
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,18 @@ def anchor(dataset: str, backbone: str) -> str:
     return f"cell-{dataset}-{backbone}".replace(":", "-")
 
 
-MAIN = "linear"  # the first view of the map: each dataset under the protocol that its verdict speaks of
+# The first view of the map: each dataset under the protocol that its verdict speaks of.
+MAIN = "linear probe or decoder"
 
 
 def maps(findings: Findings, columns: list[Column], heads: dict[str, Column]) -> dict[str, dict]:
-    """Return the views of the map by name: the main one, then one for every other protocol."""
+    """Return the views of the map by label: the main one, one for every other protocol, the floor last."""
     if not columns:
         return {}
     others = dict.fromkeys(column.protocol for column in columns if column not in heads.values())
     views = {name: {each.dataset: each for each in columns if each.protocol == name} for name in others}
-    return {MAIN: _map(findings, heads)} | {name: _map(findings, here) for name, here in views.items()}
+    ordered = sorted(views, key=lambda name: name == FLOOR)
+    return {MAIN: _map(findings, heads)} | {words.label(name): _map(findings, views[name]) for name in ordered}
 
 
 def _map(findings: Findings, here: dict[str, Column]) -> dict:
@@ -58,7 +62,8 @@ def _map(findings: Findings, here: dict[str, Column]) -> dict:
     for backbone in findings.study.backbones:
         families[findings.family(backbone)].append((backbone, row(backbone)))
     heads = {name: _heading(findings, name, here.get(name)) for name in datasets}
-    return {"heads": heads, "families": {name: rows for name, rows in families.items() if rows}}
+    is_floor = any(column.is_floor for column in here.values())
+    return {"heads": heads, "families": {name: rows for name, rows in families.items() if rows}, "is_floor": is_floor}
 
 
 def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
@@ -71,8 +76,7 @@ def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
 def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbone: str) -> Tile:
     place = anchor(dataset, backbone)
     if cell is None:
-        gone = [missing for missing in findings.study.missing if missing.name == backbone]
-        return Tile("–", f"not run: {gone[0].why}" if gone else "not run", "not-run")
+        return Tile("–", _not_run(findings, dataset, backbone), "not-run")
     if cell.state != "done":
         return Tile("–", f"{cell.state}: {cell.step.verb}, {cell.why}", place)
     if column is None or backbone not in column.scores:
@@ -80,10 +84,22 @@ def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbon
     score = column.scores[backbone]
     if not score.defined:
         return Tile("–", score.note, place)
+    if column.is_floor:
+        return Tile(words.number(score.value), _detail(score), place)
     mark = "best" if backbone == column.best else "tied" if column.tied(backbone) else ""
-    detail = f"{words.interval(score) or score.note}, {score.patients} patients"
     flag = " and ".join(words.CONTROLS[controls_of(backbone).index(each)][0] for each in column.unbeaten(backbone))
-    return Tile(words.number(score.value), detail, place, _shade(column, score.value), mark, flag)
+    return Tile(words.number(score.value), _detail(score), place, _shade(column, score.value), mark, flag)
+
+
+def _not_run(findings: Findings, dataset: str, backbone: str) -> str:
+    if not findings.study.applies(dataset, backbone):
+        return "metadata alone segment nothing" if findings.datasets[dataset].metadata else NO_METADATA
+    gone = [missing for missing in findings.study.missing if missing.name == backbone]
+    return f"not run: {gone[0].why}" if gone else "not run"
+
+
+def _detail(score: Estimate) -> str:
+    return f"{words.interval(score) or score.note}, {score.patients} patients"
 
 
 def _shade(column: Column, value: float) -> float:

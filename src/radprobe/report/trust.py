@@ -18,17 +18,18 @@ def flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for key, value in facts.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, dict) and value:
-            lines += flat(value, f"{key}: ") if not prefix else [(name, _inline(value))]
+            lines += flat(value, f"{key}: ") if not prefix else [(name, inline(value))]
         elif value not in (None, [], {}, ""):
-            lines.append((name, _inline(value)))
+            lines.append((name, inline(value)))
     return lines
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """Return a fact as text: floats to four digits, long lists cut with the number of what is left out."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_inline(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {inline(each)}" for key, each in value.items())
     if isinstance(value, list):
-        shown = ", ".join(_inline(each) for each in value[:MOST])
+        shown = ", ".join(inline(each) for each in value[:MOST])
         return shown + (f" and {len(value) - MOST} more" if len(value) > MOST else "")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -16,8 +16,12 @@ METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "dsc": "DSC", "iou": "IoU"}
 WITHOUT_NEAR = "_without_near"  # a metric without the test cases that have a near-duplicate in another part
 PROTOCOLS = {
     "linear": "a linear probe",
+    "linear@paper": "a linear probe as in the study",
+    "logistic": "logistic regression",
     "knn": "k nearest neighbours",
     "mlknn": "ML-kNN",
+    "mlknn@paper": "ML-kNN as in the study",
+    "shuffled": "shuffled labels (floor)",
     "linear-decoder": "a linear decoder",
 }
 Name = Callable[[str], str]
@@ -51,6 +55,11 @@ def duration(seconds: float) -> str:
 def protocol(name: str) -> str:
     """Return a protocol in words."""
     return PROTOCOLS.get(name, name)
+
+
+def label(name: str) -> str:
+    """Return a protocol as a label."""
+    return protocol(name).removeprefix("a ")
 
 
 def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:

@@ -9,9 +9,11 @@ import torch
 
 from radprobe import console
 from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split
+from radprobe.artifacts import FewShot as FewShotScores
 from radprobe.files import RadprobeError
-from radprobe.learning import grid, knn, selection
+from radprobe.learning import draws, grid, knn, logistic, selection
 from radprobe.learning.device import measured
+from radprobe.params import FewShot
 from radprobe.study import Step, Study
 
 CPU = torch.device("cpu")
@@ -80,7 +82,7 @@ Result = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]  # scores of val, sco
 
 
 def run(study: Study, step: Step) -> None:
-    """Read Index, Split, its LeakCertificate and Embeddings; write Predictions of kNN, ML-kNN and the linear grid."""
+    """Read Index, Split, its LeakCertificate and Embeddings; write Predictions of every head that params ask for."""
     source = step.need("split").folder
     LeakCertificate.load(source)
     index, split = Index.load(step.need("prepare").folder), Split.load(source)
@@ -88,11 +90,12 @@ def run(study: Study, step: Step) -> None:
     task, knobs, tables, facts = step.knobs["task"], step.knobs, [], {}
     samples = Samples(index, split, embeddings, task == "multiclass")
     for name, protocol in PROTOCOLS.items():
-        if knobs[name] is None or (name == "mlknn" and task != "multilabel"):
+        wanted = _wanted(name, task, knobs)
+        if wanted is None:
             continue
         took: dict[str, Any] = {}
         with measured(took, CPU):
-            val, test, found = protocol(samples, knobs[name], knobs["seed"])
+            val, test, found = protocol(samples, wanted, knobs["seed"])
         facts[name] = {"selected_on": "val", **found, **took}
         facts[name] |= {f"n_{part}": len(samples.rows[part]) for part in ("train", "val", "test")}
         softmax = found.get("softmax", False)
@@ -102,7 +105,25 @@ def run(study: Study, step: Step) -> None:
     if not tables:
         raise RadprobeError("params: probe", "every protocol is null", "leave at least one of knn, mlknn, linear")
     facts = {"protocols": facts, "embedding": embeddings.costs}
-    Predictions(split.classes, pd.concat(tables, ignore_index=True), facts=facts).save(step.folder, step.spec)
+    few_shot = None
+    if knobs["few_shot"]:
+        took = {}
+        with measured(took, CPU):
+            few_shot = _few_shot(samples, index, split, task, knobs)
+        facts["few_shot"] = {**knobs["few_shot"], **took}
+        console.say(f"{step.dataset} {step.backbone} few-shot: {len(few_shot.table)} draws")
+    table = pd.concat(tables, ignore_index=True)
+    Predictions(split.classes, table, facts=facts, few_shot=few_shot).save(step.folder, step.spec)
+
+
+def _wanted(name: str, task: str, knobs: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the options of a protocol, None where params leave it out or the task has no use for it."""
+    kind, _, variant = name.partition("@")
+    if (variant and not knobs["paper"]) or (kind == "mlknn" and task != "multilabel"):
+        return None
+    if kind == "shuffled":
+        return knobs["few_shot"] or FewShot().model_dump() if knobs["shuffled"] else None
+    return knobs[kind]
 
 
 def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor, softmax: bool) -> pd.DataFrame:
@@ -155,8 +176,12 @@ def _of_k(samples: Samples, ks: list[int], asked: list[int], scores: Callable) -
     return val[best], test[0], facts
 
 
-def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
-    table, how = samples.table, (knobs["epochs"], knobs["batch_size"], seed, samples.exclusive)
+def _mlknn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
+    return _mlknn(samples, {"k": [knn.PAPER_K], "smoothing": knn.PAPER_SMOOTHING}, seed)
+
+
+def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = False) -> Result:
+    table, how = samples.table, (knobs["epochs"], knobs["batch_size"], seed, samples.exclusive, summed)
     recipes, impossible = grid.recipes(table, knobs["learning_rates"], knobs["blocks"], knobs["patch_mean"])
     if not recipes:
         raise RadprobeError("params: probe.linear", "no head suits this backbone", "allow blocks: 1 without patch_mean")
@@ -164,20 +189,69 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     parts = {part: table.rows(samples.rows[part]) for part in ("val", "test", "train+val")}
     logits = [head.logits(parts["val"]) for head in heads]
     values = [samples.value(_ranking(each, samples.exclusive)) for each in logits]
-    best = selection.best(values, "linear heads")
-    (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how)
-    test = refitted.logits(parts["test"])
-    if not test.isfinite().all():
-        reason = f"the chosen head {vars(recipes[best])} diverged when fitted again on train + val"
-        raise RadprobeError("linear", reason, "leave out its learning rate")
+    diverged = [vars(recipe) for recipe, value in zip(recipes, values, strict=True) if np.isnan(value)]
+    again = []  # chosen, and then diverged on train + val
+    while True:
+        best = selection.best(values, "linear heads")
+        (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how)
+        test = refitted.logits(parts["test"])
+        if test.isfinite().all():
+            break
+        again.append(vars(recipes[best]))
+        values[best] = float("nan")
     candidates = [
         {**vars(recipe), "value": None if np.isnan(value) else value}
         for recipe, value in zip(recipes, values, strict=True)
     ]
-    diverged = sum(candidate["value"] is None for candidate in candidates)
-    counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": diverged}
-    counts["softmax"] = samples.exclusive
+    counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": len(diverged)}
+    counts |= {"diverged_when_refitted": again, "softmax": samples.exclusive}
     return logits[best], test, {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
+
+
+def _linear_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
+    return _linear(samples, knobs, seed, summed=True)
+
+
+def _logistic(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
+    cs = np.geomspace(knobs["low"], knobs["high"], knobs["values"]).tolist()
+    x, y = samples.cls, samples.y
+    sweep = logistic.fit(x[samples.rows["train"]], y("train"), cs, samples.exclusive)
+    val = sweep.logits(x[samples.rows["val"]])
+    values = [samples.value(_ranking(each, samples.exclusive)) for each in val]
+    best = selection.best(values, "values of C")
+    refitted = logistic.fit(x[samples.rows["train+val"]], y("train+val"), [cs[best]], samples.exclusive)
+    test = refitted.logits(x[samples.rows["test"]])[0]
+    candidates = [{"c": c, "value": None if np.isnan(value) else value} for c, value in zip(cs, values, strict=True)]
+    facts = {"chosen": {"c": cs[best]}, "candidates": candidates, "softmax": samples.exclusive}
+    return val[best], test, {**facts, "not_converged": sweep.not_converged}
+
+
+def _shuffled(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
+    """Fit on labels that are permuted among the cases of train: nothing is to be learnt."""
+    labels = samples.y("train")
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    fitted = logistic.fit(samples.cls[samples.rows["train"]], labels, [knobs["c"]], samples.exclusive)
+    val, test = (fitted.logits(samples.cls[samples.rows[part]])[0] for part in ("val", "test"))
+    return val, test, {"chosen": {"c": knobs["c"]}, "selected_on": "nothing: C is fixed", "softmax": samples.exclusive}
+
+
+def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: dict[str, Any]) -> FewShotScores:
+    """Fit one head a draw, C fixed, on the drawn cases alone; score the test part, its cases sorted by id."""
+    wanted, tests = knobs["few_shot"], samples.rows["test"]
+    tests = tests[np.argsort(samples.cases.ids[tests])]
+    every = [
+        ("few-shot", draw) for draw in draws.draws(index, split, task, wanted["shots"], wanted["draws"], knobs["seed"])
+    ]
+    if knobs["paper"]:
+        every += [("few-shot@paper", draw) for draw in draws.paper_draws(index, split, task, wanted["shots"])]
+    rows, scores = [], np.empty((len(every), len(tests), len(samples.classes)), np.float32)
+    for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
+        train = samples.cases.of(draw.split.rows(index, "train"))
+        fitted = logistic.fit(samples.cls[train], samples.labels[train], [wanted["c"]], samples.exclusive)
+        scores[number] = _ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
+        facts = {"n_patients": draw.patients, "n_samples": draw.samples, "note": draw.note}
+        rows.append({"protocol": protocol, "shots": draw.shots or 0, "draw": draw.number, **facts})
+    return FewShotScores(pd.DataFrame(rows, columns=FewShotScores.COLUMNS), scores)
 
 
 def _ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
@@ -185,4 +259,12 @@ def _ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
     return scores.double().log_softmax(1) if softmax else scores
 
 
-PROTOCOLS = {"knn": _knn, "mlknn": _mlknn, "linear": _linear}
+PROTOCOLS = {
+    "knn": _knn,
+    "mlknn": _mlknn,
+    "mlknn@paper": _mlknn_paper,
+    "linear": _linear,
+    "linear@paper": _linear_paper,
+    "logistic": _logistic,
+    "shuffled": _shuffled,
+}

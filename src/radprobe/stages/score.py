@@ -28,11 +28,8 @@ def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
     source = next(need for need in step.needs if need.backbone)
     predictions, how = Predictions.load(source.folder), Bootstrap(**step.knobs)
-    truth, near, metric = (
-        _truth(study, step),
-        _near_cases(step),
-        catalog.PRIMARY_METRIC[study.dataset(step.dataset).task],
-    )
+    truth, near = _truth(study, step), _near_cases(step)
+    metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     tables, cases = [], []
     for protocol in _protocols(predictions):
         costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
@@ -44,9 +41,14 @@ def run(study: Study, step: Step) -> None:
             if part == "test" and near & set(scored.samples["id"]):
                 rows += _without(near, predictions, protocol, truth, metric, how)
             tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
+    draws = None
+    if predictions.few_shot:
+        draws = _draws(predictions, metric)
+        costs = _costs(predictions.facts["embedding"], predictions.facts["few_shot"])
+        tables.append(_over_draws(draws, predictions).assign(part="test", **costs))
     shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
-    Scores(table, pd.concat(cases, ignore_index=True) if cases else None).save(step.folder, step.spec)
+    Scores(table, pd.concat(cases, ignore_index=True) if cases else None, draws).save(step.folder, step.spec)
     _say(table, metric)
 
 
@@ -66,6 +68,35 @@ def compare(study: Study, step: Step) -> None:
     table = table.astype(dict.fromkeys(("protocol", "backbone", "other", "note"), "str"))  # also when it is empty
     Comparison(table).save(step.folder, step.spec)
     console.say(f"{step.dataset}: {len(table)} paired differences")
+
+
+def _draws(predictions: Predictions, metric: str) -> pd.DataFrame:
+    """Return the macro score on test of every few-shot draw, over the classes that the draw could learn."""
+    tests = _scored(predictions, _protocols(predictions)[0], "test", None)
+    patients, found = tests.table["patient_id"], []
+    for scores in predictions.few_shot.scores:
+        learnt = ~np.isnan(scores).all(axis=0)
+        ranked = classification.Classifier(scores[:, learnt], tests.targets[:, learnt], patients)
+        value = float(ranked.auroc(np.ones((ranked.patients, 1)))[0]) if learnt.any() else np.nan
+        found.append({"metric": metric, "value": value, "n_classes": int(ranked.defined.sum()) if learnt.any() else 0})
+    return pd.concat([predictions.few_shot.table.reset_index(drop=True), pd.DataFrame(found)], axis=1)
+
+
+def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
+    """Return a row for each number of shots: the mean over draws, and between which values 95 % of them lie."""
+    tests = _scored(predictions, _protocols(predictions)[0], "test", None).samples
+    sizes = {"n_patients": tests["patient_id"].nunique(), "n_samples": len(tests), "class": classification.MACRO}
+    rows = []
+    for (protocol, shots), each in draws.groupby(["protocol", "shots"], sort=False):
+        values, n = each["value"].dropna().to_numpy(), len(each)
+        low, high = np.percentile(values, [2.5, 97.5]) if len(values) > 1 else (np.nan, np.nan)
+        note = f"over {n} draws, not over patients" if n > 1 else "one draw: no interval"
+        kind, _, variant = protocol.partition("@")
+        name = "@".join(filter(None, (f"{kind} {shots or 'all'}", variant)))
+        mean = values.mean() if len(values) else np.nan
+        rows.append({"protocol": name, "metric": each["metric"].iloc[0], "value": mean, "low": low, "high": high})
+        rows[-1] |= {**sizes, "n_classes": int(each["n_classes"].max()), "note": note}
+    return pd.DataFrame(rows)
 
 
 def _near_cases(step: Step) -> set[str]:

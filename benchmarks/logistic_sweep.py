@@ -1,0 +1,102 @@
+"""The logistic sweep against a loop of scikit-learn's LogisticRegression, cold and with its defaults.
+
+    python benchmarks/logistic_sweep.py [values] [classes]
+
+Features: 1,000 NIH films embedded by the DINOv2-derived ViT-S/14 (RADPROBE_REAL_DATA, RADPROBE_REAL_WEIGHTS), else
+generated ones whose covariance falls off like theirs; labels: the findings of those films with at least 20 positives,
+else noisy directions. Both fit the same classes on the same 700 standardised rows, with one thread, one after the other
+in one process. The rest of the rows is for the AUROC, which is compared value by value and class by class.
+"""
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from radprobe.learning import logistic
+from radprobe.learning.device import threads
+
+FILMS, TRAIN, LOW, HIGH = 1000, 700, 1e-6, 1e5
+
+
+def real() -> tuple[np.ndarray, np.ndarray] | None:
+    """Return features [n, D] and labels [n, classes] of real films, None where they are not at hand."""
+    raw, weights = (os.environ.get(name) for name in ("RADPROBE_REAL_DATA", "RADPROBE_REAL_WEIGHTS"))
+    if not raw or not weights:
+        return None
+    from PIL import Image
+
+    from radprobe import catalog, datasets
+    from radprobe.artifacts import Weights
+    from radprobe.models import backbones
+
+    entry = catalog.datasets()["nih_chestxray14"]
+    layout = datasets.locate(entry, Path(raw) / "nih_chestxray14")
+    index = datasets.loader(entry).samples(layout, entry, allow_missing=True)
+    films = [layout.root / image for image in index.table["image"][:FILMS]]
+    images = np.stack([np.asarray(Image.open(film).convert("L").resize((224, 224))) for film in films])
+    file = Path(weights) / "vit_small_patch14_dinov2.derived_fp16.safetensors"
+    encoder = backbones.build(catalog.backbones()["vit_small_patch14_dinov2"], Weights(file, None, "local"), 224)
+    with torch.inference_mode():
+        found = [encoder(torch.from_numpy(batch)).cls[:, 0] for batch in np.array_split(images, 40)]
+    return torch.cat(found).numpy(), index.labels()[: len(films)]
+
+
+def generated() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(FILMS, 384)) * np.arange(1, 385) ** -0.7
+    x = (x @ np.linalg.qr(generator.normal(size=(384, 384)))[0]).astype(np.float32)
+    logits = StandardScaler().fit_transform(x) @ generator.normal(size=(384, 8)) / 20
+    return x, (logits + generator.logistic(size=logits.shape) > 1).astype(float)
+
+
+def ours(x: np.ndarray, y: np.ndarray, query: np.ndarray, values: np.ndarray) -> np.ndarray:
+    sweep = logistic.fit(torch.from_numpy(x), torch.from_numpy(y), values.tolist(), False)
+    return sweep.logits(torch.from_numpy(query)).numpy()
+
+
+def theirs(x: np.ndarray, y: np.ndarray, query: np.ndarray, values: np.ndarray) -> np.ndarray:
+    scaler = StandardScaler().fit(x)
+    x, query = scaler.transform(x), scaler.transform(query)
+    heads = [[LogisticRegression(C=c).fit(x, target).decision_function(query) for target in y.T] for c in values]
+    return np.array(heads).transpose(0, 2, 1)
+
+
+def aurocs(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.array(
+        [[roc_auc_score(target, each) for target, each in zip(y.T, rows.T, strict=True)] for rows in scores]
+    )
+
+
+def main(values: str = "45", classes: str = "14") -> None:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    found = real()
+    order = np.random.default_rng(0).permutation(FILMS)
+    x, y = (each[order] for each in found or generated())
+    enough = ((y[:TRAIN] == 1).sum(0) >= 20) & ((y[TRAIN:] == 1).sum(0) >= 5)
+    y, cs = y[:, enough][:, : int(classes)], np.geomspace(LOW, HIGH, int(values))
+    seconds, scores = {}, {}
+    with threads(1):
+        for name, fit in (("ours", ours), ("scikit-learn", theirs)):
+            begun = time.perf_counter()
+            scores[name] = fit(x[:TRAIN], y[:TRAIN], x[TRAIN:], cs)
+            seconds[name] = time.perf_counter() - begun
+            print(f"{name}: {seconds[name]:.1f} s")
+    gap = np.abs(aurocs(scores["ours"], y[TRAIN:]) - aurocs(scores["scikit-learn"], y[TRAIN:]))
+    best = [aurocs(each, y[TRAIN:]).mean(1).max() for each in scores.values()]
+    kind = "real" if found else "generated"
+    print(f"{kind} features {x[:TRAIN].shape}, {y.shape[1]} classes, {len(cs)} values of C, defaults of scikit-learn")
+    print(f"AUROC: largest difference {gap.max():.4f}, best mean {best[0]:.4f} and {best[1]:.4f}")
+    print(f"ratio logistic_sweep {seconds['scikit-learn'] / seconds['ours']:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

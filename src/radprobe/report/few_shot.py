@@ -1,0 +1,145 @@
+"""Few-shot curves as plain data: the score of each backbone by the number of training patients, over draws of them."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from radprobe.catalog import PAPER
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
+
+SINGLE = FEW_SHOT + PAPER  # the study's single draw
+ALL = 0  # every training patient
+NOTES = 8  # that are told in full
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The few-shot scores (macro, test) of a dataset.
+
+    `means` and `single` map a backbone to its Estimate by shots, ALL last: the mean over draws, between whose bounds
+    95 % of the draws lie, and the study's single draw. `draws` has a row a draw and backbone, as Scores.draws.
+    """
+
+    dataset: str
+    metric: str
+    shots: list[int]
+    means: dict[str, dict[int, Estimate]]
+    single: dict[str, dict[int, Estimate]]
+    draws: pd.DataFrame
+    controls: frozenset[str]
+    c: float | None  # of the logistic regression, fixed for all draws
+
+    @property
+    def ours(self) -> pd.DataFrame:
+        """The draws without the study's."""
+        return self.draws[self.draws["protocol"] == FEW_SHOT]
+
+    @property
+    def n_draws(self) -> int:
+        """How many draws a mean is over, at most: all patients can be drawn in one way only."""
+        return int(self.ours.groupby(["backbone", "shots"])["draw"].nunique().max())
+
+    @property
+    def has_single(self) -> bool:
+        """Was the study's draw scored too?"""
+        return any(self.single.values())
+
+    @property
+    def varying(self) -> bool:
+        """Do draws differ in the number of classes that their macro score is over?"""
+        return self.ours["n_classes"].nunique() > 1
+
+    def drawn(self, shots: int, column: str) -> str:
+        """Return the least and the most of a column (n_patients, n_samples, n_classes) over our draws, as "3–5"."""
+        values = sorted(set(self.ours.loc[self.ours["shots"] == shots, column]))
+        return "–".join(f"{int(each):,}" for each in dict.fromkeys((values[0], values[-1])))
+
+
+def asked(findings: Findings) -> list[str]:
+    """Return the datasets of which the study wants few-shot curves."""
+    if findings.study.params.probe.few_shot is None:
+        return []
+    return list(dict.fromkeys(step.dataset for step in findings.study.steps.values() if step.verb == "probe"))
+
+
+def file(dataset: str) -> str:
+    """Return the name of the file of a dataset's chart, without its ending."""
+    return f"{dataset}_few_shot"
+
+
+def curves(findings: Findings, dataset: str) -> Curves | None:
+    """Return the curves of a dataset, None where no draw was scored."""
+    draws = findings.draws(dataset)
+    if draws.empty or FEW_SHOT not in set(draws["protocol"]):
+        return None
+    ours = draws[draws["protocol"] == FEW_SHOT]
+    shots = sorted({int(each) for each in ours["shots"]}, key=lambda each: (each == ALL, each))
+    order = [name for name in findings.study.backbones if name in set(draws["backbone"])]
+    facts = [findings.facts("probe", dataset, name).get("few_shot", {}) for name in order]
+    return Curves(
+        dataset=dataset,
+        metric=draws["metric"].iloc[0],
+        shots=shots,
+        means=_estimates(findings, dataset, order, shots, ""),
+        single=_estimates(findings, dataset, order, shots, PAPER),
+        draws=draws,
+        controls=frozenset(name for name in order if findings.family(name) == "control"),
+        c=next((each["c"] for each in facts if "c" in each), None),
+    )
+
+
+def _estimates(findings: Findings, dataset: str, order: list[str], shots: list[int], variant: str) -> dict:
+    """Return by backbone and shots what the rows `few-shot <shots><variant>` of the scores say."""
+    names = {f"{FEW_SHOT} {text(each)}{variant}": each for each in shots}
+    table = findings.scores
+    rows = table[(table["dataset"] == dataset) & table["protocol"].isin(names)].to_dict("records")
+    found: dict[str, dict[int, Estimate]] = {name: {} for name in order}
+    for row in rows:
+        found[row["backbone"]][names[row["protocol"]]] = estimate(row, "value")
+    return {name: {each: by[each] for each in shots if each in by} for name, by in found.items()}
+
+
+def text(shots: int) -> str:
+    """Return a number of shots as it stands on an axis."""
+    return "all" if shots == ALL else str(shots)
+
+
+def leader(found: Curves) -> tuple[str, bool] | None:
+    """Return the backbone with the highest mean at every number of shots, and whether every single draw agrees.
+
+    Every backbone sees the same draws, so they are compared draw by draw. None where there is no such backbone, where
+    nothing else but controls was drawn, or where a control is above it.
+    """
+    values = found.ours.pivot(index=["shots", "draw"], columns="backbone", values="value")
+    pretrained = [name for name in values if name not in found.controls]
+    if len(pretrained) < 2 or values.isna().any(axis=None):
+        return None
+    means = values.groupby(level="shots").mean()
+    first = means.columns[means.to_numpy().argmax(axis=1)[0]]
+    if first in found.controls or not _above_all(means, first):
+        return None
+    return str(first), _above_all(values, first)
+
+
+def _above_all(values: pd.DataFrame, first: str) -> bool:
+    return bool(values.drop(columns=first).lt(values[first], axis=0).all(axis=None))
+
+
+def notes(found: Curves) -> list[str]:
+    """Return what the draws say of themselves, each once with how many draws say it, and the scores left undefined."""
+    noted = found.draws[found.draws["note"] != ""].drop_duplicates(["protocol", "shots", "draw", "note"])
+    counts = noted.groupby(["protocol", "shots", "note"], sort=False).size()
+    lines = [f"{_place(*key[:2])}: {key[2]}{_times(count)}" for key, count in counts.items()]
+    left = [f"and {len(lines) - NOTES} more such notes"] if len(lines) > NOTES else []
+    undefined = found.draws[found.draws["value"].isna()].groupby(["protocol", "shots"], sort=False).size()
+    gone = [f"{_place(*key)}: {count} undefined scores are left out" for key, count in undefined.items()]
+    return lines[:NOTES] + left + gone
+
+
+def _place(protocol: str, shots: int) -> str:
+    return f"Shots {text(shots)}" + (", the study's draw" if protocol == SINGLE else "")
+
+
+def _times(count: int) -> str:
+    return f" ({count} draws)" if count > 1 else ""
