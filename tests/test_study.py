@@ -281,3 +281,30 @@ def test_metadata_alone_classify_where_there_are_any():
     assert {key[1] for key in study.steps if key[2] == "metadata" and key[0] != "weights"} == {"nih_chestxray14"}
     assert study.step("embed", "nih_chestxray14", "metadata").needs == (study.step("prepare", "nih_chestxray14"),)
     assert not study.applies("montgomery", "metadata")
+
+
+def test_an_own_recipe_is_checked_with_its_entry():
+    own = {"title": "t", "file": "f", "like": "rad_dino"}
+    recipe = {"patch": 14, "native_size": 518, "mean": [0.5] * 3, "std": [0.5] * 3, "positions": "dinov2"}
+    with pytest.raises(RadprobeError, match="positions: dinov2 is for networks of timm"):
+        backbones("mine", own_backbones={"mine": {**own, "recipe": recipe}})
+
+
+def test_a_random_twin_of_what_has_no_weights_is_refused():
+    for name in ("random:pixels", "random:test_vit", "random:random:mae_large"):
+        with pytest.raises(RadprobeError, match="has no weights"):
+            backbones(name)
+
+
+def test_own_weights_are_not_those_of_the_study():
+    own = {"title": "t", "file": "f", "like": "mae_large"}
+    with pytest.raises(RadprobeError, match="did not use these weights"):
+        backbones("mine@paper", own_backbones={"mine": own})
+
+
+def test_two_checkpoints_of_one_name_are_two():
+    specs_ = [
+        backbones("mine", own_backbones={"mine": {"title": "t", "like": "test_vit", "file": f"{folder}/best.pth"}})
+        for folder in ("a", "b")
+    ]
+    assert specs_[0]._weights("mine").spec != specs_[1]._weights("mine").spec

@@ -4,6 +4,7 @@ A step is one verb applied to one dataset and backbone. Its spec hashes what its
 catalog entry, the verb's VERSION and the specs of the steps that it needs. It is known before anything has run.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from radprobe import catalog, files, params
 from radprobe.catalog import (
@@ -30,7 +33,7 @@ from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 3, "probe": 3, "segment": 2, "score": 3, "compare": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 4, "probe": 3, "segment": 2, "score": 3, "compare": 1}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
@@ -101,10 +104,11 @@ class Study:
             entry = self.dataset(name)
             if entry.splits:
                 _known(choice.split, entry.splits, f"datasets.{name}.split")
-        for name in self.backbones:
-            entry = self.backbone(name)
+        entries = [self.backbone(name) for name in self.backbones]
+        patches = math.lcm(*(entry.patch for entry in entries if entry.patch and not entry.sizes))  # suits them all
+        for entry in entries:
             for dataset in self.params.datasets:
-                _check_size(entry, self.dataset(dataset))
+                _check_size(entry, self.dataset(dataset), patches)
 
     # --- where things are ---------------------------------------------------------------------------------------------
 
@@ -167,6 +171,8 @@ class Study:
             return _as_the_study(self.backbone(name.removesuffix(PAPER)), name)
         if name.startswith(RANDOM):
             entry = self.backbone(name.removeprefix(RANDOM))
+            if entry.random:
+                raise RadprobeError(f"params: backbones: {name}", f"{entry.id} has no weights", f"name {entry.id}")
             update = {"title": f"{entry.title}, random", "family": "control", "random": True, "derived": None}
             nowhere = {"sha256": None, "local": [], "package": None, "repo": None, "gated": False}
             return entry.model_copy(update={"id": name, **update, **nowhere})
@@ -178,18 +184,25 @@ class Study:
         """Return what a backbone costs; None for an architecture that is not in the catalog."""
         kind = with_weights(name).removeprefix(RANDOM)
         own = self.params.own_backbones.get(kind)
-        return catalog.costs().get(own.like if own else kind)
+        if own:
+            return catalog.costs().get(own.like) if own.recipe is None else None
+        return catalog.costs().get(kind)
 
     def _own_backbone(self, name: str) -> Backbone:
         own = self.params.own_backbones[name]
         source = {"id": name, "title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
         source |= {"local": [own.file], "sha256": own.sha256, "citation": "own weights"}
-        if own.architecture:
-            return Backbone(**own.architecture.model_dump(), **own.recipe.model_dump(), **source)
-        entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like")
-        source |= {"citation": entry.citation, "package": None, "repo": None, "revision": None, "bytes": None}
-        source |= {"random": False, "gated": False, "notes": None, **(own.recipe.model_dump() if own.recipe else {})}
-        return entry.model_copy(update=source)
+        if own.like:
+            entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like").model_dump()
+            nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "gated": False, "random": False}
+            source = {**entry, **nowhere, "notes": None, "paper": None, **source, "citation": entry["citation"]}
+        else:
+            source |= own.architecture.model_dump()
+        try:
+            return Backbone.model_validate({**source, **(own.recipe.model_dump() if own.recipe else {})})
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise RadprobeError(f"params: own_backbones.{name}", reason, "see params.schema.json") from None
 
     @cached_property
     def missing(self) -> list[Missing]:
@@ -226,7 +239,8 @@ class Study:
     @property
     def may_fetch(self) -> bool:
         """May weights be fetched from the hub."""
-        return self.params.hub and os.environ.get("HF_HUB_OFFLINE") != "1"
+        offline = (os.environ.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+        return self.params.hub and not {"1", "ON", "YES", "TRUE"} & set(offline)  # as the hub's own library reads them
 
     @cached_property
     def datasets_here(self) -> list[str]:
@@ -282,7 +296,6 @@ class Study:
         entry = self.backbone(backbone)
         where = {"repo", "revision", "filename", "random", "sha256", "local"}
         knobs = entry.model_dump(include={*Architecture.model_fields, *where})
-        knobs["local"] = [Path(name).name for name in entry.local]  # wherever they lie
         knobs |= {"seed": self.params.seed} if entry.random else {}
         return self._step("weights", None, backbone, knobs)
 
@@ -360,13 +373,13 @@ def _as_the_study(entry: Backbone, name: str) -> Backbone:
     if not changes:
         reason = "the study made its features as we do"
         raise RadprobeError(where, reason, f"name {name.removesuffix(PAPER)}, which is the same")
-    return entry.model_copy(update={"id": name, "title": f"{entry.title}, as in the study", **changes})
+    return entry.model_copy(update={"id": name, "title": f"{entry.title}, as in the study", "paper": None, **changes})
 
 
-def _check_size(entry: Backbone, dataset: Dataset) -> None:
+def _check_size(entry: Backbone, dataset: Dataset, patches: int) -> None:
     side = entry.side(dataset.size)
     if not entry.fits(side):
-        near = max(round(side / entry.patch), 1) * entry.patch
+        near = max(round(side / patches), 1) * patches
         reason = f"gives images of {side} px, which the patch of {entry.id}, {entry.patch} px, does not divide"
         raise RadprobeError(f"params: datasets.{dataset.id}.size", reason, f"say size: {near}")
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from radprobe import catalog
 from radprobe.files import RadprobeError
 from radprobe.models import architectures, backbones
+from radprobe.study import Study
 
 TOKENS = pytest.mark.parametrize("entry", tiny.TOKENS.values(), ids=tiny.TOKENS)
 NORMED = {name: entry for name, entry in tiny.TOKENS.items() if entry.norm}
@@ -63,6 +64,8 @@ def test_an_earlier_block_is_what_the_network_gives_when_the_later_ones_are_cut_
     encoder = tiny.encoder(entry, 224)
     found, _ = encoder.tower(encoder.normalise(tiny.pixels()), [-2], False)
     images = encoder.normalise(tiny.pixels())
+    both, _ = encoder.tower(images, [-2, -1], False)
+    assert (both[0].map - both[1].map).abs().max() > 0.01  # so that the wrong block would be noticed
     blocks(encoder.tower.model)[-1] = Passing()
     tokens = library_tokens(encoder.tower.model, entry, images)
     assert_close(found[0].map.flatten(2).transpose(1, 2), tokens[:, entry.prefix_tokens :], atol=1e-5, rtol=1e-5)
@@ -216,6 +219,69 @@ def test_a_final_norm_that_follows_pooling_is_refused_for_tokens():
         assert_close(pooled(tiny.pixels()).cls[:, 0], expected, atol=1e-5, rtol=1e-5)
 
 
+@TOKENS
+@torch.no_grad()
+def test_a_random_twin_sees_its_image(entry):
+    """A control whose vector is a constant would be beaten by anything."""
+    images = torch.stack([(tiny.pixels(1, seed=seed)[0].float() * (0.2 + 0.1 * seed)).byte() for seed in range(6)])
+    images[:, :80] = torch.arange(6, dtype=torch.uint8)[:, None, None] * 40
+    encoder = tiny.encoder(entry, 224)
+    exact = encoder(images).cls[:, -1]
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = encoder(images).cls[:, -1].half().float()
+    spread = (exact - exact.mean(0)).norm(dim=1).mean()
+    assert spread > 3 * (coarse - exact).norm(dim=1).mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"patch": 32}, "is not that of patches of 32 px"),
+        ({"prefix_tokens": 5}, "it has 1 tokens before the patches, not 5"),
+        ({"dense_layer": -9}, "fewer than dense_layer asks for"),
+        ({"name": "swin_tiny_patch4_window7_224", "patch": None, "pool": "library", "native_size": 224}, "square grid"),
+        ({"name": "swin_tiny_patch4_window7_224", "patch": 4, "pool": "mean", "native_size": 224}, "does not run"),
+    ],
+)
+def test_a_recipe_that_the_network_does_not_keep_is_refused_before_any_weights(changes, reason):
+    with pytest.raises(RadprobeError, match=reason):
+        architectures.check(tiny.like("test_vit", **changes))
+
+
+def test_the_catalogs_recipes_are_kept():
+    for name in ("vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3", "rad_dino", "resnet152", "sam_large"):
+        architectures.check(catalog.backbones()[name])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": {"name": "test_vit", "options": {"checkpoint_path": "x.pth"}}},
+        {"architecture": {"name": "hf-hub:someone/model"}},
+        {
+            "architecture": {
+                "library": "open_clip",
+                "name": "x",
+                "options": {"vision_cfg": {"timm_model_pretrained": True}},
+            }
+        },
+        {"recipe": {"patch": None}},
+        {"recipe": {"prefix_tokens": 0}},
+    ],
+)
+def test_options_that_bring_weights_and_vectors_that_are_not_there_are_refused(changes):
+    own = {
+        "title": "t",
+        "file": "f.safetensors",
+        "architecture": {"name": "test_vit"},
+        "recipe": {"patch": 16, "native_size": 160, "mean": [0.5] * 3, "std": [0.5] * 3, **changes.pop("recipe", {})},
+        **changes,
+    }
+    content = {"study": "s", "datasets": {"montgomery": {}}, "backbones": ["mine"], "own_backbones": {"mine": own}}
+    with pytest.raises(RadprobeError, match=r"own_backbones\.mine"):
+        Study(content)
+
+
 # --- positions --------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +307,7 @@ def official(grid, side):
 @settings(max_examples=40, deadline=None)
 def test_positions_are_resized_as_the_official_dinov2_does(side, n, prefix, seed):
     positions = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, prefix + n * n, 3)))
-    found = architectures.dinov2_positions(positions, prefix, side)
+    found = architectures.dinov2_positions(positions, side)
     assert torch.equal(found[:, :prefix], positions[:, :prefix])
     expected = official(positions[0, prefix:].unflatten(0, (n, n)).numpy(), side)
     assert_close(found[0, prefix:].unflatten(0, (side, side)), torch.from_numpy(expected), atol=1e-9, rtol=0)
@@ -264,7 +330,7 @@ def test_the_rule_is_the_entrys_and_changes_the_features():
     assert_close(timms(tiny.pixels()).cls[:, -1], plain.forward_features(images)[:, 0], atol=1e-5, rtol=1e-5)
     plain.pos_embed.copy_(native["pos_embed"])
     whole = {name: tensor for name, tensor in native.items() if name != "pos_embed"}
-    whole["pos_embed"] = architectures.dinov2_positions(native["pos_embed"], 1, 16)
+    whole["pos_embed"] = architectures.dinov2_positions(native["pos_embed"], 16)
     at_size = timm.create_model(entry.name, num_classes=0, img_size=224, **entry.options).eval()
     at_size.load_state_dict(whole)
     assert_close(ours(tiny.pixels()).cls[:, -1], at_size.forward_features(images)[:, 0], atol=1e-5, rtol=1e-5)

@@ -215,6 +215,20 @@ def test_a_checkpoint_of_transformers_may_have_older_names(tmp_path, name):
             obtain(tmp_path, entry, path)
 
 
+def test_a_tensor_that_is_there_under_two_names_is_refused(tmp_path):
+    entry = tiny.TOKENS["biomedclip"]
+    ours = architectures.build(entry).model.state_dict()
+    path = tmp_path / "two.safetensors"
+    save_file({**{f"visual.{name}": each for name, each in ours.items()}, "head.proj.weight": torch.ones(48, 64)}, path)
+    with pytest.raises(RadprobeError, match=r"unknown tensor head\.proj\.weight"):
+        obtain(tmp_path, entry, path)
+    entry = tiny.TOKENS["msn"]
+    ours = architectures.build(entry).model.state_dict()
+    save_file({**older(ours), **{name: each.clone() for name, each in ours.items()}}, path)
+    with pytest.raises(RadprobeError, match="two names"):
+        obtain(tmp_path, entry, path)
+
+
 # --- the hub ----------------------------------------------------------------------------------------------------------
 
 
@@ -266,3 +280,16 @@ def test_offline_says_at_once_what_to_put_where(tmp_path, monkeypatch):
             obtain(tmp_path, entry, hub=hub_allowed)
         for word in ("tiny.safetensors", "some/repo", str(tmp_path / "weights")):
             assert word in str(error.value)
+
+
+def test_a_pickle_of_the_hub_is_converted_and_a_wrong_one_stays_until_it_is_verified(tmp_path, hub, monkeypatch):
+    content, _ = hub
+    torch.save(load_file(tmp_path / "tiny.safetensors"), tmp_path / "tiny.pth")
+    entry = TINY.model_copy(update={"repo": "some/repo", "sha256": "00"})
+    with pytest.raises(RadprobeError, match="not the known 00"):
+        obtain(tmp_path, entry, hub=True)
+    kept = tmp_path / "step/download/model.safetensors"
+    assert kept.read_bytes() == content  # a second call need not fetch it again
+    found = obtain(tmp_path, entry.model_copy(update={"sha256": files.sha256(kept)}), hub=True)
+    assert found.facts["sha256_known"]
+    assert not kept.parent.exists()

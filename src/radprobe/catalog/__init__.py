@@ -255,6 +255,14 @@ class Architecture(Strict):
     prefix: str = Field("", description="What the names of its tensors start with in the file.")
     ignored: list[str] = Field([], description="What the names of other tensors of the file start with.")
 
+    @model_validator(mode="after")
+    def _brings_no_weights(self) -> Self:
+        given = {**self.options, **(self.options.get("vision_cfg") or {})}
+        loading = [key for key, value in given.items() if value and ("pretrained" in key or "checkpoint" in key)]
+        if loading or ":" in self.name:
+            raise ValueError(f"{(loading or [self.name])[0]} would load weights past every check: they come as a file")
+        return self
+
 
 class Recipe(Strict):
     """How an image becomes features. Whatever differs between backbones is said here."""
@@ -275,6 +283,16 @@ class Recipe(Strict):
         "library", description="Who resizes position embeddings: the library, or the rule of the official DINOv2."
     )
     dense_layer: int = Field(-1, lt=0, description="Block or stage of the dense map, counted from the last one, -1.")
+
+    @model_validator(mode="after")
+    def _has_its_vector(self) -> Self:
+        if self.pool == "cls" and not (self.patch and self.prefix_tokens):
+            raise ValueError(
+                "pool: cls wants a CLS token: a patch and prefix_tokens of 1 or more (CNNs: pool: library)"
+            )
+        if self.pool == "mean" and not self.patch:
+            raise ValueError("pool: mean wants patch tokens, and so a patch (CNNs: pool: library)")
+        return self
 
     def fits(self, size: int) -> bool:
         """May images of this side be given to it?"""
@@ -314,6 +332,12 @@ class Backbone(Architecture, Recipe):
     citation: str
     paper: PaperRecipe | None = Field(None, description="What the study did otherwise; null: it did not use it.")
     notes: str | None = Field(None, description="What a reader should know of its recipe.")
+
+    @model_validator(mode="after")
+    def _positions_of_its_library(self) -> Self:
+        if self.positions == "dinov2" and self.library != "timm":
+            raise ValueError(f"positions: dinov2 is for networks of timm; {self.library} has its own rule")
+        return self
 
     @property
     def encodes(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from radprobe import artifacts, console, files
 from radprobe.files import RadprobeError
 from radprobe.learning.device import GB, peak_gb
 from radprobe.models.backbones import Encoder, Features
+
+USUAL_TOKENS = 1024  # of 448 px in patches of 14
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def encode(encoder: Encoder, job: Job, where: torch.device) -> tuple[dict[str, A
     infinite or beyond float16, naming the sample.
     """
     encoder.to(where)
+    job = replace(job, batch_size=_batch(encoder, job.batch_size))
     shapes = _shapes(encoder, job, where)
     _check_budget(shapes, job)
     kept = {name for name, rows in job.shards() if _is_whole(job.folder, name, job.key(rows))}
@@ -105,6 +108,12 @@ def forward(encoder: Encoder, job: Job, rows: slice, where: torch.device) -> Fea
     ranges = None if job.ranges is None else torch.from_numpy(job.ranges[rows]).to(where)
     with torch.autocast(where.type, torch.bfloat16, enabled=job.precision == "bf16"):
         return encoder(pixels, ranges)
+
+
+def _batch(encoder: Encoder, wanted: int) -> int:
+    """Return how many images to take at once: fewer where there are more tokens than usual, as SAM has at 1,024 px."""
+    tokens = (encoder.size // (encoder.recipe.patch or encoder.size)) ** 2
+    return max(1, min(wanted, wanted * USUAL_TOKENS**2 // tokens**2))  # attention grows with their square
 
 
 def _shapes(encoder: Encoder, job: Job, where: torch.device) -> dict[str, tuple[int, ...]]:

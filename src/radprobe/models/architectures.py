@@ -6,6 +6,7 @@ taken off by their number, which the catalog states, so that none is ever in the
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from radprobe.files import RadprobeError
 from radprobe.models import torchvision_ops  # noqa: F401 - before timm and open_clip
 
 OFFSET = 0.1  # of the official DINOv2: github.com/facebookresearch/dinov2, `interpolate_offset`
+LAYER_SCALES = ("gamma", "gamma_1", "gamma_2", "lambda1")  # of timm and transformers
+EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "position_embeddings", "positional_embedding", "register_tokens")
 NORMS = ("layernorm", "norm")  # how models of transformers call their final norm
 
 
@@ -69,10 +72,8 @@ class TimmTokens(Tower):
         if not hasattr(self.model, "set_input_size"):
             return  # SAM resizes as it runs
         self.model.set_input_size(img_size=size)
-        if self.entry.positions == "dinov2" and size != self.entry.native_size:
-            tokens = self.model.num_prefix_tokens
-            side = size // self.entry.patch
-            self.model.pos_embed = torch.nn.Parameter(dinov2_positions(positions.detach(), tokens, side))
+        if self.entry.positions == "dinov2" and positions.shape != self.model.pos_embed.shape:
+            self.model.pos_embed = torch.nn.Parameter(dinov2_positions(positions.detach(), size // self.entry.patch))
 
     @override
     def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
@@ -213,14 +214,16 @@ def build(entry: Backbone) -> Tower:
 def _timm(entry: Backbone) -> Tower:
     import timm
 
-    model = timm.create_model(entry.name, pretrained=False, num_classes=0, **entry.options)
+    side = {"img_size": entry.native_size} if entry.patch else {}
+    model = timm.create_model(entry.name, pretrained=False, num_classes=0, **{**side, **entry.options})
     return (TimmStages if entry.patch is None else TimmTokens)(model, entry)
 
 
 def _transformers(entry: Backbone) -> Tower:
     from transformers import AutoConfig, AutoModel
 
-    return TransformersTokens(AutoModel.from_config(AutoConfig.for_model(entry.name, **entry.options)), entry)
+    options = {"image_size": entry.native_size, "patch_size": entry.patch, **entry.options}
+    return TransformersTokens(AutoModel.from_config(AutoConfig.for_model(entry.name, **options)), entry)
 
 
 def _open_clip(entry: Backbone) -> Tower:
@@ -230,8 +233,52 @@ def _open_clip(entry: Backbone) -> Tower:
     if config is None:
         raise KeyError("no model of that name")
     text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # thrown away
-    how = {key: value for key, value in config.items() if key != "text_cfg"}
+    how = {key: config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in config}
     return OpenClipTokens(open_clip.CLIP(**how, text_cfg=text).visual, entry)
+
+
+def check(entry: Backbone) -> None:
+    """Try a recipe without weights or memory: does what comes out have the tokens and the grid that it states?
+
+    Raises RadprobeError that names what differs.
+    """
+    with torch.device("meta"), torch.no_grad():
+        tower = build(entry).eval()
+        side = entry.side(entry.native_size)
+        try:
+            tower.resize(side)
+            (layer,), _ = tower(torch.zeros(1, 3, side, side), [entry.dense_layer], entry.pool == "library")
+            depth = tower.depth
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
+            reason = f"{entry.name} does not run as a backbone ({type(error).__name__}: {error})"
+            raise RadprobeError(
+                f"recipe of {entry.title}", reason, "mend patch, pool and sizes, or use another"
+            ) from None
+    prefix, grid = 0 if layer.prefix is None else layer.prefix.shape[1], list(layer.map.shape[2:])
+    wrong = []
+    if entry.patch and grid != [side // entry.patch] * 2:
+        wrong.append(f"its grid is {grid}, which is not that of patches of {entry.patch} px in {side} px")
+    if len(grid) != 2 or grid[0] != grid[1]:
+        wrong.append(f"its map is {list(layer.map.shape)}, not channels and then a square grid")
+    if entry.patch and prefix != entry.prefix_tokens:
+        wrong.append(f"it has {prefix} tokens before the patches, not {entry.prefix_tokens}")
+    if wrong or -entry.dense_layer > depth:
+        reason = "; ".join(wrong) or f"it has {depth} layers, fewer than dense_layer asks for"
+        raise RadprobeError(f"recipe of {entry.title}", reason, "mend patch, prefix_tokens or dense_layer")
+
+
+def awaken(model: torch.nn.Module) -> None:
+    """Make a random network one whose output depends on its input: LayerScale of 1, positions that differ.
+
+    Libraries start LayerScale at 1e-5 and some positions at 0: the CLS token of such a network is a constant, and as
+    a control it would be beaten by anything.
+    """
+    for name, parameter in model.named_parameters():
+        last = name.rpartition(".")[2]
+        if last in LAYER_SCALES:
+            torch.nn.init.ones_(parameter)
+        elif last in EMBEDDINGS and not parameter.any():
+            torch.nn.init.trunc_normal_(parameter, std=0.02)
 
 
 BUILDERS = {"timm": _timm, "transformers": _transformers, "open_clip": _open_clip, "none": Pixels}
@@ -251,13 +298,14 @@ def classifier(entry: Backbone) -> tuple[str, ...]:
 # --- tokens and positions ---------------------------------------------------------------------------------------------
 
 
-def dinov2_positions(positions: torch.Tensor, prefix: int, side: int) -> torch.Tensor:
+def dinov2_positions(positions: torch.Tensor, side: int) -> torch.Tensor:
     """Resize position embeddings [1, prefix + n * n, C] to a grid of `side` as the official DINOv2 does.
 
     Bicubic, not antialiased, by the factor (side + 0.1) / n, which moves every place a little; the features differ from
     those of timm's rule (github.com/facebookresearch/dinov2, `interpolate_pos_encoding`).
     """
-    n = round((positions.shape[1] - prefix) ** 0.5)
+    n = math.isqrt(positions.shape[1])
+    prefix = positions.shape[1] - n * n
     grid = positions[:, prefix:].unflatten(1, (n, n)).permute(0, 3, 1, 2)
     factor = (side + OFFSET) / n
     grid = interpolate(grid, scale_factor=(factor, factor), mode="bicubic")

@@ -16,7 +16,7 @@ from radprobe import catalog
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError
 from radprobe.models import weights as checkpoints
-from radprobe.models.architectures import Layer, Tower
+from radprobe.models.architectures import Layer, Tower, awaken
 from radprobe.models.architectures import build as architecture
 
 FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 everywhere rather than noise (D11)
@@ -114,6 +114,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.facts.get("seed", 0))
         tower = architecture(entry)
+        if not weights.file:
+            awaken(tower.model)
     deepest = -min(-1 if entry.pool == "library" else -blocks, *dense, -1)
     if deepest > tower.depth:
         reason = f"asks for {deepest} blocks, but {entry.name} has {tower.depth}"

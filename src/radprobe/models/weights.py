@@ -7,6 +7,7 @@ of theirs and converted. Only the tensors that the entry ignores, and the checkp
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ def obtain(
     `local` is a file that is here already; `folder` takes a converted or downloaded one; `weights_folder` is where the
     user would put one. Raises RadprobeError that names the file and what to do.
     """
+    if entry.library != "none":
+        architectures.check(entry)
     if entry.random:
         return Weights(None, None, "random", {"seed": seed})
     if local:
@@ -45,11 +48,7 @@ def obtain(
         source = f"package:{entry.package.name}=={entry.package.version}"
         return _verified(package / entry.package.file, entry, folder, source, entry.package.sha256)
     if entry.repo and hub:
-        file, revision = _download(name, entry, folder, weights_folder)
-        found = _verified(file, entry, folder, f"hub:{entry.repo}@{revision}", entry.sha256)
-        if found.file != file:
-            file.unlink()  # a pickle, which was converted
-        return found
+        return _from_the_hub(name, entry, folder, weights_folder)
     raise RadprobeError(f"weights of {name}", "are not here", catalog.how_to_get_weights(entry, weights_folder))
 
 
@@ -58,7 +57,7 @@ def read(file: Path, entry: catalog.Backbone) -> dict[str, torch.Tensor]:
     unwanted = _unwanted(entry)
     with safe_open(file, "pt") as tensors:
         names = [name for name in tensors.keys() if not name.startswith(unwanted)]  # noqa: SIM118 - no mapping
-        state = {name.removeprefix(entry.prefix): tensors.get_tensor(name) for name in names}
+        state = {_bare(name, entry): tensors.get_tensor(name) for name in names}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
@@ -76,6 +75,9 @@ def fill(tower: Tower, state: dict[str, torch.Tensor], file: Path) -> None:
 
 def _verified(source_file: Path, entry: catalog.Backbone, folder: Path, source: str, known: str | None) -> Weights:
     original = files.sha256(source_file)
+    if entry.bytes and known == entry.sha256 and source_file.stat().st_size != entry.bytes:
+        reason = f"has {source_file.stat().st_size:,} bytes, not the known {entry.bytes:,}"
+        raise RadprobeError(source_file, reason, "get it again, or mend the entry")
     if known and original != known:
         reason = f"sha256 is {original}, not the known {known}"
         raise RadprobeError(source_file, reason, "get it again, or mend the entry")
@@ -87,7 +89,7 @@ def _verified(source_file: Path, entry: catalog.Backbone, folder: Path, source: 
     else:
         with torch.device("meta"):
             tower = architectures.build(entry)
-        kept = {k.removeprefix(entry.prefix): v for k, v in shapes.items() if not k.startswith(unwanted)}
+        kept = {_bare(k, entry): v for k, v in shapes.items() if not k.startswith(unwanted)}
         _compare(source_file, kept, tower)
     parameters = 0
     with safe_open(file, "pt") as tensors:
@@ -155,6 +157,15 @@ def _fill_transformers(tower: Tower, state: dict[str, torch.Tensor], file: Path)
     missing = sorted(name for name in info["missing_keys"] if not unused or not name.startswith(unused))
     wrong = [f"{name} is {list(has)}, not {list(wants)}" for name, has, wants in sorted(info["mismatched_keys"])]
     _refuse(file, tower.entry, missing, sorted(info["unexpected_keys"]), wrong)
+    wanted = len(tower.model.state_dict()) - len(info["missing_keys"])
+    if len(state) != wanted:
+        reason = f"has {len(state)} tensors for the {wanted} of {tower.entry.name}: some are there under two names"
+        raise RadprobeError(file, reason, "give the state dict of exactly this architecture")
+
+
+def _bare(name: str, entry: catalog.Backbone) -> str:
+    """Return a tensor's name in the architecture; one without the prefix of the others stays unknown."""
+    return name.removeprefix(entry.prefix) if name.startswith(entry.prefix) else f"{name} (without {entry.prefix})"
 
 
 def _unwanted(entry: catalog.Backbone) -> tuple[str, ...]:
@@ -203,20 +214,28 @@ def _by_position(state: dict[str, torch.Tensor], entry: catalog.Backbone, source
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _download(name: str, entry: catalog.Backbone, folder: Path, weights_folder: Path) -> tuple[Path, str]:
+def _from_the_hub(name: str, entry: catalog.Backbone, folder: Path, weights_folder: Path) -> Weights:
+    """Fetch and verify; what was fetched is kept until it is verified, so that a kill loses none of it."""
+    parts, target = folder / "download", folder / "weights.safetensors"
+    file, revision = _download(name, entry, parts, weights_folder)
+    found = _verified(file, entry, folder, f"hub:{entry.repo}@{revision}", entry.sha256)
+    if found.file == file:
+        file.replace(target)
+    shutil.rmtree(parts)
+    return replace(found, file=target)
+
+
+def _download(name: str, entry: catalog.Backbone, parts: Path, weights_folder: Path) -> tuple[Path, str]:
     """Fetch from the hub at the pinned revision (or the one that is current now, which is returned)."""
     import huggingface_hub as hf
 
-    parts, target = folder / "download", folder / f"weights{Path(entry.filename).suffix}"
     try:
         url = hf.hf_hub_url(entry.repo, entry.filename, revision=entry.revision)
         found = hf.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
         console.say(f"{name}: fetching {entry.filename} of {entry.repo}, {console.size(found.size)}")
         options = {"revision": found.commit_hash, "local_dir": parts, "etag_timeout": HUB_TIMEOUT_S}
-        hf.hf_hub_download(entry.repo, entry.filename, **options)
-        (parts / entry.filename).replace(target)
+        file = Path(hf.hf_hub_download(entry.repo, entry.filename, **options))
     except Exception as error:  # network, gate, disk: the remedy is the same
         reason = f"{entry.filename} of {entry.repo} could not be fetched ({type(error).__name__}: {error})"
         raise RadprobeError(f"weights of {name}", reason, catalog.how_to_get_weights(entry, weights_folder)) from None
-    shutil.rmtree(parts)
-    return target, found.commit_hash
+    return file, found.commit_hash

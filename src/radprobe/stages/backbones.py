@@ -111,7 +111,7 @@ def _size(study: Study, name: str) -> str:
 
 def _cost(study: Study, name: str) -> Cost | None:
     """Return what a backbone costs: as the catalog has it, else computed; None where no such image fits it."""
-    if known := catalog.costs().get(_same_network(study, name)):
+    if known := study.cost(name):
         return known
     entry = study.backbone(name)
     if not all(entry.fits(entry.side(side)) for side in SIDES):
@@ -119,14 +119,6 @@ def _cost(study: Study, name: str) -> Cost | None:
     from radprobe.models.costs import cost  # it needs torch
 
     return cost(entry)
-
-
-def _same_network(study: Study, name: str) -> str | None:
-    """Return the catalog id that costs what a backbone costs: itself, or what an own one is like."""
-    own = study.params.own_backbones.get(name)
-    if own is None:
-        return name
-    return own.like if own.recipe is None else None
 
 
 def _at_both(entry: Backbone, cost: Cost) -> tuple[str, str]:
