@@ -7,11 +7,11 @@ Lists are separated by commas; by default DINOv2 S, B, L and g on a GPU, S and B
 size, the default on a CPU, where compiling takes most of a minute) or none.
 
 The weights are random, which cost the same, and the images are normalised already. Each backbone and size has a process
-of its own, in which the largest matrix product, eager and compiled take turns, so that they meet the same other load;
-ratios are the median over the turns. The peak of a turn is the best of several large products of bf16 matrices with as
-many threads. FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as two. Memory on a
-GPU is what tensors take at most, weights included; on a CPU it is how much the process grows from before the model is
-built, so that of compiled includes the compiler.
+of its own, in which matrix products, eager and compiled take turns, so that they meet the same other load; ratios are
+the median over the turns. The peak of a turn is no data sheet's, but the best of several large products of bf16
+matrices with as many threads. FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as
+two. Memory on a GPU is what tensors take at most, weights included; on a CPU it is how much the process grows from
+before the model is built, so that of compiled includes the compiler.
 """
 
 import sys
@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from radprobe import catalog
 from radprobe.artifacts import Weights
 from radprobe.learning.device import device, peak_gb
-from radprobe.models import backbones
+from radprobe.models import architectures, backbones
 
 DINOV2 = [f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large", "giant")]
 BY_DEFAULT = {"cuda": (DINOV2, "all"), "cpu": (DINOV2[:2], "first")}
@@ -93,12 +93,12 @@ def forward(tower: Callable, encoder: backbones.Encoder, images: torch.Tensor) -
 
 
 def asked(encoder: backbones.Encoder) -> tuple[tuple[int, ...], bool]:
-    """The layers, and whether the library pools."""
+    """Return the layers, and whether the library pools: what a tower is asked for beside images."""
     return encoder.layers, encoder.recipe.pool == "library"
 
 
 def peak(where: torch.device) -> float:
-    """FLOP/s of the fastest product of two large bf16 matrices."""
+    """Return the FLOP/s of the fastest product of two large bf16 matrices."""
     best = 0.0
     for side in SIDES[where.type]:
         one, two = (torch.randn((side, side), device=where, dtype=torch.bfloat16) for _ in range(2))
@@ -118,7 +118,7 @@ def seconds(call: Callable[[], object], where: torch.device, n: int = 1) -> floa
 
 
 def memory_of(call: Callable[[], None], where: torch.device) -> float:
-    """The most GB that are taken while it runs; on a CPU, that were ever taken."""
+    """Return the most GB that are taken while it runs; on a CPU, that were ever taken."""
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
     call()
@@ -132,9 +132,10 @@ def finish(where: torch.device) -> None:
 
 
 def gflops(entry: catalog.Backbone, size: int) -> float:
-    """GFLOPs of one image, counted without computing it."""
+    """Count the GFLOPs of one image, without computing it."""
     with torch.device("meta"), torch.no_grad():
-        encoder = backbones.build(entry, Weights(None, None, "random", {"seed": 0}), size)
+        encoder = backbones.Encoder(architectures.build(entry), size, 1, (), frozen=True)
+        encoder.tower.resize(size)
         images = torch.zeros((1, 3, size, size))
         with FlopCounterMode(display=False) as counter:
             encoder.tower(images, *asked(encoder))
@@ -178,8 +179,12 @@ def main(names: str = "", sizes: str = SIZES, compiled: str = "") -> None:
     print(f"{'backbone':28} {'px':>4} {'how':8} batch images    img/s  TFLOP/s of peak      GB")
     lines, peaks, eager_only = [], [], []
     for name, size, wanted in combinations:
-        with ProcessPoolExecutor(1, get_context("spawn")) as own:
-            found = own.submit(measure, name, size, wanted).result()
+        try:
+            with ProcessPoolExecutor(1, get_context("spawn")) as own:
+                found = own.submit(measure, name, size, wanted).result()
+        except torch.OutOfMemoryError as error:
+            print(f"left out: {name} at {size} px does not fit on the GPU ({str(error).splitlines()[0]})")
+            continue
         show(name, size, found)
         peaks.extend(found.peaks)
         lines += ratios(name, size, found)
@@ -187,6 +192,8 @@ def main(names: str = "", sizes: str = SIZES, compiled: str = "") -> None:
             print(f"eager alone: {name} at {size} px cannot be compiled here ({found.failure})")
         elif not wanted:
             eager_only.append(f"{name} at {size} px")
+    if not lines:
+        return
     print(f"peak: {min(peaks) / 1e12:.3f} to {max(peaks) / 1e12:.3f} TFLOP/s over the turns, bf16 matrix products")
     if eager_only:
         print(f"not compiled, as not asked for (it takes about 40 s each on a CPU): {', '.join(eager_only)}")

@@ -236,3 +236,9 @@ def test_a_backbone_that_pixels_match_is_flagged_in_the_map_and_on_its_card(root
     page = render(root)
     assert 'title="not resolvably above raw pixels"' in page
     assert "flagged: not resolvably above it, 0.001 [-0.010, 0.012]" in Page(page).words
+
+
+def test_the_control_without_images_is_not_asked_for_pictures(root, render):
+    said = Page(render(root, controls=["random", "pixels", "metadata"])).words
+    assert "Metadata alone" in said
+    assert "MNI152" in said

@@ -1,9 +1,9 @@
 """Few-shot draws: each is a Split whose train part holds a few patients only; val and test stay as they are.
 
-`shots` counts patients: for each class so many with a positive image of it (multi-label), so many of each class
-(multi-class) or of each of the two values (binary), and so many in all where the labels are masks. Draws depend on the
-patients, their labels and a seed, and on nothing else: every backbone gets the same. The draws of one number are
-nested: who is drawn for 1 is drawn for 2, 4 and so on.
+`shots` counts patients, and all images of a drawn patient come along: for each class so many with a positive image of
+it (multi-label), so many of each class (multi-class), so many with a positive image and so many without (binary), and
+so many in all where the labels are masks. Draws depend on the patients, their labels and a seed, and on nothing else:
+every backbone gets the same. The draws of one number are nested: who is drawn for 1 is drawn for 2, 4 and so on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from radprobe import console
 from radprobe.artifacts import Index, Split
 from radprobe.files import RadprobeError
 
@@ -25,80 +26,95 @@ class Draw:
     split: Split
     patients: int
     samples: int
+    positives: dict[str, int]  # by class, the drawn patients with a positive image of it; empty for masks
     note: str = ""
 
 
 def draws(index: Index, split: Split, task: str, shots: Sequence[int], repeats: int, seed: int) -> Iterator[Draw]:
-    """Yield `repeats` draws of each of `shots`, then one of all patients of train."""
-    patients, groups = _groups(index, split, task)
+    """Yield `repeats` draws of each of `shots`, then one of all patients of train.
+
+    A class with fewer patients than asked for gives all it has. Images whose label is unknown (NaN) count for nothing.
+    """
+    train = _Train(index, split)
+    groups = _groups(train, task)
     orders = [
-        {name: np.random.default_rng([seed, number, place]).permutation(members) for place, (name, members) in groups}
+        [np.random.default_rng([seed, number, place]).permutation(group) for place, group in enumerate(groups.values())]
         for number in range(repeats)
     ]
     for wanted in sorted(set(shots)):
-        short = [name for _, (name, members) in groups if len(members) < wanted]
+        note = _note("patients", wanted, groups)
         for number, order in enumerate(orders):
-            drawn = np.unique(np.concatenate([members[:wanted] for members in order.values()]))
-            yield _draw(split, wanted, number, patients[drawn], short)
-    yield _draw(split, None, 0, patients, [])
+            yield from train.draw(wanted, number, np.concatenate([group[:wanted] for group in order]), note)
+    yield from train.draw(None, 0, train.patients, "")
 
 
 def paper_draws(index: Index, split: Split, task: str, shots: Sequence[int]) -> Iterator[Draw]:
     """Yield the study's single draw of each of `shots` (arXiv 2312.02366, authors' code, D15).
 
-    Multi-label: for each class the first patients by id whose every image has the label. Others: evenly spaced images,
-    `arange(0, n, n / shots).round()` over the sorted images of train; there `shots` counts images.
+    Multi-label: for each class the first patients by id whose every image has the label. Others: evenly spaced cases,
+    `arange(0, n, n / shots).round()` over the sorted cases of train; there `shots` counts cases: films, or volumes.
     """
-    table = _train(index, split)
+    train = _Train(index, split)
     for wanted in sorted(set(shots)):
         if task == "multilabel":
-            every = table.groupby("patient_id")[split.classes].min()
-            firsts = {name: every.index[every[name] == 1][:wanted] for name in split.classes}
-            drawn = np.unique(np.concatenate(list(firsts.values())))
-            short = [name for name, members in firsts.items() if len(members) < wanted]
-            if len(drawn):
-                yield _draw(split, wanted, 0, drawn, short)
-            continue
-        places = np.arange(0, len(table), len(table) / min(wanted, len(table))).round().astype(int)
-        samples = table["sample_id"].to_numpy()[np.unique(places[places < len(table)])]
-        yield _of_samples(split, wanted, 0, samples, "")
+            groups = train.who(train.every)
+            firsts = np.concatenate([group[:wanted] for group in groups.values()])
+            yield from train.draw(wanted, 0, firsts, _note("patients", wanted, groups))
+        else:
+            cases = np.unique(train.table["volume_id"].to_numpy(str))
+            note = _note("cases", wanted, {"train": cases})
+            yield from train.draw(wanted, 0, _evenly(cases, wanted), note, "volume_id")
 
 
-def _train(index: Index, split: Split) -> pd.DataFrame:
-    """Return sample_id, patient_id and a column of labels for each class of the train part, by sample_id."""
-    rows = split.rows(index, "train")
-    if not len(rows):
-        raise RadprobeError("few-shot", "train has no sample", "choose another split of this dataset")
-    table = index.table.iloc[rows][["sample_id", "patient_id"]].reset_index(drop=True)
-    labels = index.labels()
-    if labels.shape[1]:
-        chosen = labels[rows][:, [index.classes.index(name) for name in split.classes]]
-        table = pd.concat([table, pd.DataFrame(chosen, columns=split.classes)], axis=1)
-    return table.sort_values("sample_id", ignore_index=True)
+class _Train:
+    """The train part of a split: its samples, its patients by id, and who of them has which label."""
+
+    def __init__(self, index: Index, split: Split):
+        rows = split.rows(index, "train")
+        if not len(rows):
+            raise RadprobeError("few-shot", "train has no sample", "choose another split of this dataset")
+        self.split, self.table = split, index.table.iloc[rows]
+        patients, classes = self.table["patient_id"].to_numpy(str), [c for c in split.classes if c in index.classes]
+        labels = index.labels()[rows][:, [index.classes.index(name) for name in classes]]
+        of_patient = pd.DataFrame(labels, columns=classes).groupby(patients)
+        self.patients = np.unique(patients)  # as groupby sorts them
+        self.any = of_patient.max() == 1  # [patients, classes]: has a positive image
+        self.none = of_patient.max() == 0  # has negative images, and no positive one
+        self.every = pd.DataFrame(labels == 1, columns=classes).groupby(patients).all()
+
+    def who(self, has: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Return for each column of booleans [patients, classes] the ids of the patients where it is true, sorted."""
+        return {name: self.patients[column] for name, column in has.items()}
+
+    def draw(
+        self, shots: int | None, number: int, chosen: np.ndarray, note: str, by: str = "patient_id"
+    ) -> Iterator[Draw]:
+        """Yield the draw of the samples whose `by` is chosen; where none is, say so: nothing can be fitted to it."""
+        table, drawn = self.split.table, self.table[self.table[by].isin(chosen)]
+        if drawn.empty:
+            console.say(f"few-shot {shots}: no draw, no patient of train qualifies ({note})")
+            return
+        patients = np.isin(self.patients, drawn["patient_id"].to_numpy(str))
+        positives = {name: int(count) for name, count in self.any[patients].sum().items()}
+        kept = table[(table["part"] != "train") | table["sample_id"].isin(drawn["sample_id"])]
+        few = Split(kept, self.split.classes)
+        yield Draw(shots, number, few, int(patients.sum()), len(drawn), positives, note)
 
 
-def _groups(index: Index, split: Split, task: str) -> tuple[np.ndarray, list[tuple[int, tuple[str, np.ndarray]]]]:
-    """Return the patients of train, sorted, and the groups that are drawn from: (place, (name, positions))."""
-    table = _train(index, split)
-    patients = np.array(sorted(table["patient_id"].unique()))
+def _groups(train: _Train, task: str) -> dict[str, np.ndarray]:
+    """Return the groups of patients, sorted by id, that are drawn from, by name."""
     if task == "segmentation":
-        return patients, [(0, ("patients", np.arange(len(patients))))]
-    most = table.groupby("patient_id")[split.classes].max().loc[patients]
-    groups = [(name, np.flatnonzero(most[name] == 1)) for name in split.classes]
-    if task == "binary":
-        (name,) = split.classes
-        groups.append((f"no {name}", np.flatnonzero(most[name] == 0)))
-    return patients, list(enumerate(groups))
+        return {"train": train.patients}
+    without = train.who(train.none.add_prefix("no ")) if task == "binary" else {}
+    return train.who(train.any) | without
 
 
-def _draw(split: Split, shots: int | None, number: int, patients: np.ndarray, short: list[str]) -> Draw:
-    train = split.table[(split.table["part"] == "train") & split.table["patient_id"].isin(patients)]
-    note = f"fewer patients than {shots}: {', '.join(short)}" if short else ""
-    return _of_samples(split, shots, number, train["sample_id"], note)
+def _note(what: str, wanted: int, groups: dict[str, np.ndarray]) -> str:
+    short = [f"{name} {len(group)}" for name, group in groups.items() if len(group) < wanted]
+    return f"fewer {what} than {wanted}: {', '.join(short)}" if short else ""
 
 
-def _of_samples(split: Split, shots: int | None, number: int, samples: Sequence[str], note: str) -> Draw:
-    drawn = (split.table["part"] != "train") | split.table["sample_id"].isin(samples)
-    table = split.table[drawn]
-    train = table[table["part"] == "train"]
-    return Draw(shots, number, Split(table, split.classes), train["patient_id"].nunique(), len(train), note)
+def _evenly(items: np.ndarray, wanted: int) -> np.ndarray:
+    """Return `arange(0, n, n / wanted).round()` of n items, all of them where there are no more."""
+    n = len(items)
+    return items if wanted >= n else items[np.arange(0, n, n / wanted).round().astype(int)[:wanted]]

@@ -83,7 +83,7 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
     ]
     if column:
         truth = Truth.load(folder)
-        for backbone in _backbones(findings, column):
+        for backbone in _backbones(findings, found.dataset, column):
             found.overlays[backbone] = _overlays(findings, column, backbone, truth, index, pixels, rows, sizes)
     for backbone in _backbones(findings, column):
         step = findings.study.steps["embed", found.dataset, backbone]
@@ -121,9 +121,10 @@ def _fullest(rows: np.ndarray, masks: np.ndarray) -> int:
     return int(rows[np.argmax([np.count_nonzero(masks[row]) for row in rows])]) if len(rows) > 1 else int(rows[0])
 
 
-def _backbones(findings: Findings, column: Column | None) -> list[str]:
+def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[str]:
     if column is None:
-        return findings.study.backbones_here[:BACKBONES]
+        study = findings.study
+        return [name for name in study.backbones_here if study.applies(dataset, name)][:BACKBONES]
     rivals = [name for name in column.order if name not in column.controls]
     twins = [name for name in (twin(column.best),) if name in column.order]
     return list(dict.fromkeys([column.best, *twins, *rivals, *column.order]))[:BACKBONES]
