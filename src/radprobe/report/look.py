@@ -85,7 +85,7 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
         truth = Truth.load(folder)
         for backbone in _backbones(findings, found.dataset, column):
             found.overlays[backbone] = _overlays(findings, column, backbone, truth, index, pixels, rows, sizes)
-    for backbone in _backbones(findings, column):
+    for backbone in _backbones(findings, found.dataset, column):
         step = findings.study.steps["embed", found.dataset, backbone]
         if not step.outputs[0].is_file():
             found.why.append(f"{findings.title(backbone)} has no features yet.")
