@@ -265,8 +265,9 @@ class Study:
     def steps(self) -> dict[tuple[str, str | None, str | None], Step]:
         """Every step of the study, by (verb, dataset, backbone), in pipeline order."""
         steps: dict[tuple[str, str | None, str | None], Step] = {}
-        for backbone in self.backbones_here:
-            steps["weights", None, with_weights(backbone)] = self._weights(with_weights(backbone))
+        for backbone in map(with_weights, self.backbones_here):
+            if backbone != METADATA:
+                steps["weights", None, backbone] = self._weights(backbone)
         for dataset in self.datasets_here:
             for step in self._of_dataset(dataset, steps):
                 steps[step.verb, step.dataset, step.backbone] = step
