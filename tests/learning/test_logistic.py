@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from radprobe.learning import logistic
+from radprobe.learning.device import threads
 
 
 def features(n, d, seed, condition=1.0):
@@ -26,9 +27,9 @@ def labels(x, classes, seed, exclusive=False, share=1.0):
     return y
 
 
-def sklearn_logits(x, y, c, exclusive, query):
+def sklearn_logits(x, y, c, exclusive, query, solver="lbfgs"):
     """scikit-learn's, converged, on features standardised by the rows that it is fitted on."""
-    how = {"C": c, "tol": 1e-10, "max_iter": 20000}
+    how = {"C": c, "tol": 1e-10, "max_iter": 20000, "solver": solver}
     if exclusive:
         scaler = StandardScaler().fit(x)
         model = LogisticRegression(**how).fit(scaler.transform(x).astype(float), y.argmax(1))
@@ -98,3 +99,40 @@ def test_nothing_to_learn_is_no_error_and_constant_features_are_left_out():
     assert found.logits(x).isfinite().all()
     y = torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 5)
     assert logistic.fit(x, y, [1.0], False).logits(x).std() < 1e-6
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("shape", [(60, 90), (300, 20)])
+def test_the_whole_range_of_c_is_scikit_learns_warm_or_cold(exclusive, shape):
+    """Separable or not: the loss of weak regularisation is next to nothing, and still has one minimum."""
+    x = features(*shape, 6, 30.0)
+    y, cs = labels(x, 3, 7, exclusive), np.geomspace(1e-6, 1e5, 45).tolist()
+    data = torch.from_numpy(x), torch.from_numpy(y)
+    sweep = logistic.fit(*data, cs, exclusive)
+    for index in (0, 11, 22, 33, 44):
+        expected = sklearn_logits(x, y, cs[index], exclusive, x, "newton-cholesky")
+        cold = logistic.fit(*data, [cs[index]], exclusive)
+        for ours in (sweep.logits(data[0])[index].numpy(), cold.logits(data[0])[0].numpy()):
+            if exclusive:
+                ours, expected = (each - each.mean(1, keepdims=True) for each in (ours, expected))
+            np.testing.assert_allclose(ours, expected, atol=1e-2 * max(1e-2, np.abs(expected).max()))
+
+
+def test_a_fit_that_runs_out_of_steps_is_reported(monkeypatch):
+    x = torch.from_numpy(features(200, 20, 8, 30.0))
+    y = torch.from_numpy(labels(x.numpy(), 2, 9))
+    assert logistic.fit(x, y, [1e-2, 10.0], False).not_converged == []
+    monkeypatch.setattr(logistic, "STEPS", 2)
+    assert 10.0 in logistic.fit(x, y, [1e-2, 10.0], False).not_converged
+
+
+@pytest.mark.parametrize("shape", [(90, 12), (30, 60)])
+def test_chunks_and_threads_change_nothing(monkeypatch, shape):
+    x = torch.from_numpy(features(*shape, 10)).half()
+    y = torch.from_numpy(labels(x.float().numpy(), 2, 11))
+    one = logistic.fit(x, y, [1e-3, 1.0], False)
+    with threads(2):
+        two = logistic.fit(x, y, [1e-3, 1.0], False)
+    assert torch.equal(one.weight, two.weight)
+    monkeypatch.setattr(logistic, "CHUNK", 7)
+    torch.testing.assert_close(logistic.fit(x, y, [1e-3, 1.0], False).logits(x), one.logits(x), atol=1e-3, rtol=1e-3)

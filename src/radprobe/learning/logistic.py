@@ -2,27 +2,33 @@
 
 For each class (or, where exactly one class is true, for all classes by softmax) it minimises
 0.5 ||w||^2 + C * sum of losses on standardised features, the intercept not penalised, unlabelled entries (NaN) without
-a loss. Features are turned once into the eigenbasis of their covariance, and scaled there by the curvature of the loss
-at the start: L-BFGS (scipy) then sees a nearly round bowl. All classes are one batched problem, and each value of C
-starts from the solution of the one before, strongest regularisation first.
+a loss. Features are turned once into the eigenbasis of their covariance (only as many axes as there are samples), and
+scaled there by the curvature of the loss at the start: L-BFGS (scipy) then sees a nearly round bowl. All classes are
+one batched problem. The strongest regularisation comes first; each next value of C starts from the solution before
+it, or from the line through the last two where that is better. Separable classes drive the loss towards 0 as C grows,
+so all tolerances are relative to the loss. Products with the features are float32, everything else is float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import softplus
 
 from radprobe.learning.device import threads
 
-STEPS = 200  # of L-BFGS, at most
-TOLERANCE = 5e-5  # slope of the mean loss in the round bowl that counts as none
-DECREASE = 1e-11  # of the mean loss in a step, below which single precision only sees noise
+STEPS, MEMORY = 500, 12  # of L-BFGS, at most
+TOLERANCE = 5e-5  # slope in the round bowl that counts as none; the bowl is scaled by the loss at the start
+DECREASE = 1e-11  # of the loss in a step, relative, below which single precision only sees noise
 STD_FLOOR = 1e-6  # a feature that never changes is left at 0
-LEAST = 1e-4  # curvature of a sample: none counts as flat, which steps would overshoot
+LEAST = 1e-2  # curvature of a sample as a share of the mean: none counts as flat, which steps would overshoot
+FLAT = 1e-12  # curvature of a bias of which every sample is certain
+SETTLED = 0.9  # of the loss at the start: where it fell further, the bowl was another one, and is drawn again
+RANK = 1e-10  # of the largest variance: axes with less are rounding errors
 HALF = 0.5  # added to both counts of a class that has only one label: its logit is constant
+CHUNK = 4096  # rows held in higher precision at a time
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Sweep:
     values: tuple[float, ...]
     weight: torch.Tensor  # [values, classes, D]
     bias: torch.Tensor  # [values, classes]
-    not_converged: list[float]  # the values of C whose iterations ran out
+    not_converged: list[float]  # the values of C for which L-BFGS ran out of steps or gave up
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits [values, m, classes] of features [m, D]."""
@@ -50,9 +56,11 @@ def fit(x: torch.Tensor, y: torch.Tensor, values: Sequence[float], exclusive: bo
     with threads(1), torch.inference_mode():
         problem = _Problem(x, y, exclusive)
         order = sorted(range(len(values)), key=lambda index: values[index])
-        solution, found, late = problem.start(), {}, []
+        before = solution = problem.start()
+        found, late = {}, []
         for index in order:
-            solution, converged = problem.solve(values[index], solution)
+            start = problem.better(values[index], solution, 2 * solution - before)
+            before, (solution, converged) = solution, problem.solve(values[index], start)
             found[index] = problem.raw(solution)
             if not converged:
                 late.append(values[index])
@@ -68,15 +76,27 @@ class _Problem:
         known = ~y.isnan()
         positives, total = (y == 1).sum(0), known.sum(0)
         self.learnt = (positives > 0) & (positives < total)
-        self.constant = ((positives + HALF) / (total - positives + HALF)).log().float()
-        self.y, self.known = y[:, self.learnt].nan_to_num(0.0).float(), known[:, self.learnt].float()
-        wide = x.float()
-        mean, std = wide.double().mean(0), wide.double().std(0, correction=0).clamp_min(STD_FLOOR)
-        self.mean, self.std = mean.float(), std.float()
-        wide = (wide - self.mean) / self.std
-        self.basis = torch.linalg.eigh((wide.T @ wide).double() / self.n).eigenvectors
-        self.z = wide @ self.basis.float()
-        self.squares = self.z**2
+        self.constant = ((positives + HALF) / (total - positives + HALF)).log().double()
+        self.y, self.known = y[:, self.learnt].nan_to_num(0.0).double(), known[:, self.learnt].double()
+        self.mean = sum(rows.double().sum(0) for rows in x.split(CHUNK)) / self.n
+        variance = sum(((rows.double() - self.mean) ** 2).sum(0) for rows in x.split(CHUNK)) / self.n
+        self.std = variance.sqrt().clamp_min(STD_FLOOR)
+        self.basis = self._basis(x)
+        self.z = torch.cat([rows @ self.basis.float() for rows in self._standardised(x)])
+
+    def _standardised(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        for rows in x.split(CHUNK):
+            yield ((rows.double() - self.mean) / self.std).float()
+
+    def _basis(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the axes [D, at most n] of the covariance: the optimum lies in the span of the samples."""
+        if self.n >= x.shape[1]:
+            covariance = sum((rows.T @ rows).double() for rows in self._standardised(x)) / self.n
+            return torch.linalg.eigh(covariance).eigenvectors
+        rows = torch.cat(list(self._standardised(x))).double()
+        variance, axes = torch.linalg.eigh(rows @ rows.T)
+        kept = variance > RANK * variance[-1].clamp_min(RANK)
+        return rows.T @ (axes[:, kept] / variance[kept].sqrt())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,54 +108,69 @@ class _Problem:
         solution[:, -1] = self.constant[self.learnt].numpy()
         return solution
 
+    def better(self, c: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return that of two points where the objective is lower."""
+        ridge = 1 / (c * self.n)
+        return other if self._loss(other, ridge)[0] < self._loss(one, ridge)[0] else one
+
     def solve(self, c: float, start: np.ndarray) -> tuple[np.ndarray, bool]:
         """Return the weights and biases in the eigenbasis for one C, from those of another, and if it converged."""
         if not self.shape[0]:
             return start, True
-        ridge = 1 / (c * self.n)
-        scale = self._bowl(start, ridge).rsqrt().numpy()
+        ridge, left = 1 / (c * self.n), STEPS
+        whole = self._loss(start, ridge)[0]
+        while left > 0:
+            start, steps, at_rest = self._descend(start, ridge, whole, left)
+            before, whole, left = whole, self._loss(start, ridge)[0], left - max(steps, 1)
+            if at_rest and whole > SETTLED * before:
+                return start, True
+            if not at_rest and not steps:  # in single precision no step leads down, from here with any memory
+                break
+        return start, False
+
+    def _descend(self, start: np.ndarray, ridge: float, whole: float, steps: int) -> tuple[np.ndarray, int, bool]:
+        """Return where L-BFGS comes to from `start` (of loss `whole`), in how many steps, and if it came to rest."""
+        scale = (whole / self._bowl(start, ridge)).sqrt().numpy()
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            at = flat.reshape(self.shape) * scale
-            value, slope = self._loss(at, ridge)
-            return value, (slope * scale).ravel()
+            value, slope = self._loss(flat.reshape(self.shape) * scale, ridge)
+            return value / whole, (slope * scale / whole).ravel()
 
-        options = {"maxiter": STEPS, "maxfun": 2 * STEPS, "gtol": TOLERANCE, "ftol": DECREASE, "maxcor": 6}
+        options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": TOLERANCE, "ftol": DECREASE, "maxcor": MEMORY}
         done = minimize(loss, (start / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
-        return done.x.reshape(self.shape) * scale, done.nit < STEPS
+        return done.x.reshape(self.shape) * scale, done.nit, done.status == 0
 
     def _bowl(self, at: np.ndarray, ridge: float) -> torch.Tensor:
         """Return the curvature of the objective along each axis, its Hessian's diagonal, float64 [classes, D + 1]."""
-        likely = self._likely(torch.from_numpy(at).float())
-        weight = (likely * (1 - likely) * self.known).clamp_min(LEAST) / self.n
-        along = (weight.T @ self.squares).double() + ridge
-        return torch.cat([along, weight.sum(0, dtype=torch.float64)[:, None]], 1)
+        logits = self._logits(at)
+        likely = logits.softmax(1) if self.exclusive else logits.sigmoid()
+        weight = likely * (1 - likely) * self.known / self.n
+        weight = torch.maximum(weight, LEAST * weight.mean(0))
+        chunks = zip(weight.float().split(CHUNK), self.z.split(CHUNK), strict=True)
+        along = sum((each.T @ rows**2).double() for each, rows in chunks)
+        return torch.cat([along + ridge, weight.sum(0).clamp_min(FLAT)[:, None]], 1)
 
-    def _likely(self, at: torch.Tensor) -> torch.Tensor:
-        logits = torch.addmm(at[:, -1], self.z, at[:, :-1].T)
-        return logits.softmax(1) if self.exclusive else logits.sigmoid()
+    def _logits(self, at: np.ndarray) -> torch.Tensor:
+        weight, bias = torch.from_numpy(at[:, :-1]), torch.from_numpy(at[:, -1])
+        return (self.z @ weight.float().T).double() + bias
 
     def _loss(self, at: np.ndarray, ridge: float) -> tuple[float, np.ndarray]:
-        weight, bias = torch.from_numpy(at[:, :-1]), torch.from_numpy(at[:, -1])
-        logits = torch.addmm(bias.float(), self.z, weight.float().T)
+        logits, weight = self._logits(at), torch.from_numpy(at[:, :-1])
         if self.exclusive:
-            likely = logits.softmax(1)
-            fit_ = -(logits.log_softmax(1) * self.y).sum(dtype=torch.float64)
+            log_likely = logits.log_softmax(1)
+            losses, residual = -log_likely * self.y, log_likely.exp() - self.y
         else:
-            likely = logits.sigmoid()
-            fit_ = binary_cross_entropy_with_logits(logits, self.y, self.known, reduction="none").sum(
-                dtype=torch.float64
-            )
-        residual = (likely - self.y) * self.known / self.n
-        value = float(fit_ / self.n + 0.5 * ridge * (weight**2).sum())
-        slope = (residual.T @ self.z).double() + ridge * weight
-        return value, torch.cat([slope, residual.sum(0, dtype=torch.float64)[:, None]], 1).numpy()
+            sign = 1 - 2 * self.y  # so that a small residual is no difference of two large numbers
+            losses, residual = softplus(sign * logits) * self.known, sign * (sign * logits).sigmoid()
+        residual = residual * self.known / self.n
+        value = float(losses.sum() / self.n + 0.5 * ridge * (weight**2).sum())
+        slope = (residual.float().T @ self.z).double() + ridge * weight
+        return value, torch.cat([slope, residual.sum(0)[:, None]], 1).numpy()
 
     def raw(self, solution: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weight [classes, D] and bias [classes] on raw features."""
-        weight = torch.zeros((len(self.learnt), self.z.shape[1]))
-        bias = self.constant.clone()
+        weight, bias = torch.zeros((len(self.learnt), len(self.std))), self.constant.float()
         found = torch.from_numpy(solution[:, :-1]) @ self.basis.T / self.std
         weight[self.learnt] = found.float()
-        bias[self.learnt] = (torch.from_numpy(solution[:, -1]) - found @ self.mean.double()).float()
+        bias[self.learnt] = (torch.from_numpy(solution[:, -1]) - found @ self.mean).float()
         return weight, bias
