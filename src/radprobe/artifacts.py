@@ -408,20 +408,22 @@ class LeakCertificate:
 class Embeddings:
     """Frozen features, rows as in the Index.
 
-    cls: float16 [n, blocks, C], the last entry from the last block (a CNN: its pooled output, blocks = 1).
-    patch_mean: float16 [n, C], mean patch token of the last block, or None (CNNs).
-    dense: float16 [n, C, h, w] maps, memory-mapped shard by shard, or None.
+    Arrays hold the n images and then, view by view, their augmented copies.
+    tokens: float16 [n (1 + views), blocks, C], the last entry from the last block (a CNN: its pooled output, 1 block).
+    patch_means: float16 [n (1 + views), C], mean patch token of the last block, or None (CNNs).
+    dense: float16 [n (1 + views), C, h, w] maps by layer (the last one is -1), memory-mapped shard by shard; none where
+    they are not wanted or not stored. facts["decoders"] says which layers each decoder reads.
     """
 
     KIND: ClassVar[str] = "embeddings"
-    cls: np.ndarray
-    patch_mean: np.ndarray | None
-    dense: "Shards | None"
-    facts: dict[str, Any]  # n, shard_rows, size, dtype, seconds, peak_gb, images_per_second, device, grid
+    tokens: np.ndarray
+    patch_means: np.ndarray | None
+    dense: dict[int, "Shards"]
+    facts: dict[str, Any]  # n, shard_rows, size, dtype, seconds, peak_gb, images_per_second, device, dense: shapes ...
 
     @classmethod
-    def load(cls, folder: Path, dense: bool = False) -> Self:
-        """Read the vectors into memory; map the dense maps when asked for."""
+    def load(cls, folder: Path) -> Self:
+        """Read the vectors into memory, map the dense maps."""
         manifest = unseal(folder, cls.KIND)
         shards = sorted({name.split(".")[0] for name in manifest.files})
 
@@ -429,8 +431,28 @@ class Embeddings:
             names = [f"{shard}.{kind}.npy" for shard in shards if f"{shard}.{kind}.npy" in manifest.files]
             return np.concatenate([np.load(Path(folder) / name) for name in names]) if names else None
 
-        maps = [np.load(Path(folder) / f"{shard}.dense.npy", mmap_mode="r") for shard in shards] if dense else None
-        return cls(vectors("cls"), vectors("patch_mean"), Shards(maps) if maps else None, manifest.facts)
+        kinds = {name.split(".")[1] for name in manifest.files}
+        dense = {-int(kind.removeprefix("dense")): kind for kind in kinds if kind.startswith("dense")}
+        maps = {
+            layer: Shards([np.load(Path(folder) / f"{shard}.{kind}.npy", mmap_mode="r") for shard in shards])
+            for layer, kind in dense.items()
+        }
+        return cls(vectors("cls"), vectors("patch_mean"), maps, manifest.facts)
+
+    @property
+    def n(self) -> int:
+        """Images, their augmented copies not counted."""
+        return len(self.tokens) // (1 + self.facts.get("views", 0))
+
+    @property
+    def cls(self) -> np.ndarray:
+        """Tokens [n, blocks, C] of the images as they are."""
+        return self.tokens[: self.n]
+
+    @property
+    def patch_mean(self) -> np.ndarray | None:
+        """Mean patch tokens [n, C] of the images as they are."""
+        return None if self.patch_means is None else self.patch_means[: self.n]
 
     @property
     def costs(self) -> dict[str, float]:
@@ -460,8 +482,9 @@ class FewShot:
     """What heads that saw few patients say of the test part, draw by draw.
 
     table: one row a draw: protocol, shots (patients, or patients a class; 0 means all), draw, n_patients and n_samples
-    that were drawn, note. scores: float32 [draws, n test cases, classes], cases in the order of sample_id; NaN where a
-    class could not be learnt from a draw.
+    that were drawn, note. scores: of classification float32 [draws, n test cases, classes], cases in the order of
+    sample_id, NaN where a class could not be learnt from a draw; of segmentation pixels at the stored size by true
+    (row) and predicted (column) label, int64 [draws, n test cases, K, K], cases sorted.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = ("protocol", "shots", "draw", "n_patients", "n_samples", "note")
@@ -497,6 +520,7 @@ class Predictions:
     maps: dict[str, LabelMaps] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     few_shot: FewShot | None = None
+    training: pd.DataFrame | None = None  # curves: protocol, phase, head, epoch, loss, value, learning_rate, seconds
 
     def save(self, folder: Path, spec: str) -> None:
         """Write predictions.parquet (or seal maps already written by `LabelMaps.write`) and predictions.json."""
@@ -506,6 +530,9 @@ class Predictions:
             names.append("predictions.parquet")
         if self.few_shot is not None:
             names += self.few_shot.write(folder)
+        if self.training is not None:
+            write_table(folder / "training.parquet", self.training)
+            names.append("training.parquet")
         seal(folder, self.KIND, spec, {**self.facts, "classes": self.classes, "maps": list(self.maps)}, names)
 
     @classmethod
@@ -514,11 +541,12 @@ class Predictions:
         manifest = unseal(folder, cls.KIND)
         facts = dict(manifest.facts)
         maps = {name: LabelMaps.read(folder, name) for name in facts.pop("maps")}
-        table = None
-        if "predictions.parquet" in manifest.files:
-            table = pd.read_parquet(Path(folder) / "predictions.parquet")
+        table, training = (
+            pd.read_parquet(Path(folder) / name) if name in manifest.files else None
+            for name in ("predictions.parquet", "training.parquet")
+        )
         few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
-        return cls(facts.pop("classes"), table, maps, facts, few_shot)
+        return cls(facts.pop("classes"), table, maps, facts, few_shot, training)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

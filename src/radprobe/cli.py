@@ -90,7 +90,7 @@ def probe(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path("p
 
 @app.command()
 def segment(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path("params.yaml")) -> None:
-    """Fit decoders on frozen dense maps."""
+    """Fit decoders on frozen dense maps, or a network from scratch."""
     _make(params, "segment", dataset, backbone)
 
 
@@ -111,6 +111,19 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
     _limit_threads(study.params.threads)
     _stage("report").run(study)
     say(f"open {study.path('reports') / 'explorer.html'}")
+
+
+@app.command()
+def export(
+    dataset: DatasetId,
+    backbone: BackboneId,
+    folder: Annotated[Path, typer.Argument(help="Where to put them.")],
+    protocol: Annotated[str | None, typer.Option(help="Only these: linear-decoder, unet-decoder ...")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Write the predicted label maps of a cell as NIfTI (volumes) or PNG (films), for a viewer."""
+    study = Study(params)
+    _stage("export").run(study, study.step("segment", dataset, backbone), folder, protocol)
 
 
 @app.command()

@@ -86,7 +86,14 @@ class Embed(Strict):
     shard_rows: int = Field(256, gt=0, description="Images per shard; at most one shard is lost in a kill.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the forward pass.")
     blocks: int = Field(4, gt=0, description="CLS tokens of the last so many blocks (ViTs).")
-    max_dense_cache_gb: float = Field(20, gt=0, description="Largest cache of dense maps per dataset and backbone.")
+    views: int = Field(
+        0, ge=0, description="Augmented copies of each image, for heads that are trained by epochs: crops, or turns."
+    )
+    max_dense_cache_gb: float = Field(
+        20,
+        gt=0,
+        description="Largest cache of dense maps per dataset and backbone; larger ones are made as they are read.",
+    )
 
 
 class Knn(Strict):
@@ -145,20 +152,63 @@ class Probe(Strict):
     shuffled: bool = Field(True, description="Also a logistic regression on permuted labels: the floor.")
 
 
+Loss = Literal["dice", "dice_ce"]
+
+
 class LinearDecoder(Strict):
-    """1x1 convolution on the dense map, logits upsampled bilinearly, Dice loss; one decoder per learning rate."""
+    """1x1 convolution on one dense map, logits upsampled bilinearly; one decoder per learning rate."""
 
     learning_rates: list[PositiveFloat] = Field(
         [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1], min_length=1, description="Adam learning rates; val chooses."
     )
-    epochs: int = Field(20, gt=0, description="Passes over train.")
+    epochs: int = Field(20, gt=0, description="Passes over train, at most; val chooses the epoch.")
+    patience: PositiveInt | None = Field(None, description="Stop when val has not improved for so many epochs.")
     batch_size: int = Field(8, gt=0, description="Images per step.")
+    loss: Loss = Field("dice", description="Dice as in the study, or Dice plus cross-entropy.")
+
+
+class UNetDecoder(LinearDecoder):
+    """U-Net over several layers of the backbone, its own and (paper) the study's; one decoder per learning rate."""
+
+    learning_rates: list[PositiveFloat] = Field(
+        [0.0003, 0.001, 0.003], min_length=1, description="Adam learning rates; val chooses."
+    )
+    widths: list[PositiveInt] = Field(
+        [256, 128, 64, 32],
+        min_length=2,
+        description="Channels from the backbone's grid upwards, each on twice the grid.",
+    )
+
+
+class Scratch(LinearDecoder):
+    """U-Net and TransUnet trained from nothing, where `backbones` names them: unet, transunet."""
+
+    learning_rates: list[PositiveFloat] = Field(
+        [0.0001, 0.001], min_length=1, description="Adam learning rates; val chooses."
+    )
+    epochs: int = Field(50, gt=0, description="Passes over train while val chooses.")
+    refit_epochs: int = Field(100, gt=0, description="Passes over train and val of the network that is tested.")
+    width: int = Field(64, gt=0, description="Channels of the first stage: 64 as in the study, less on a CPU.")
+    augment: bool = Field(True, description="Flips and rotations of image and mask, new in each epoch.")
+
+
+class FewShotDecoder(Strict):
+    """Linear decoder on few patients, drawn again and again; val takes no part, learning rate and steps are fixed."""
+
+    shots: list[PositiveInt] = Field([1, 2, 4, 8, 16], min_length=1, description="Patients drawn; then all.")
+    draws: int = Field(10, ge=1, description="Draws, the same for every backbone; those of fewer patients are nested.")
+    learning_rate: float = Field(0.01, gt=0, description="Adam learning rate.")
+    steps: int = Field(100, gt=0, description="Steps of training, about: whole passes over what was drawn.")
 
 
 class Segment(Strict):
-    """Decoders on frozen dense maps. null leaves one out."""
+    """Decoders on frozen dense maps, and networks from scratch. null leaves one out."""
 
     linear: LinearDecoder | None = LinearDecoder()
+    unet: UNetDecoder | None = UNetDecoder()
+    scratch: Scratch | None = Scratch()
+    few_shot: FewShotDecoder | None = FewShotDecoder()
+    paper: bool = Field(True, description="Also the study's variants: unet-decoder@paper, its few-shot draw.")
 
 
 class Score(Strict):
@@ -206,9 +256,10 @@ class Params(Strict):
         min_length=1,
         description="Catalog ids, own ids, random:<id>, or <id>@paper (its features as in the study).",
     )
-    controls: list[Literal["random", "pixels", "metadata"]] = Field(
-        ["random", "pixels", "metadata"],
-        description="Control rows: a random twin of each backbone, raw pixels; age, sex and view without any image.",
+    controls: list[Literal["random", "pixels", "metadata", "ceiling"]] = Field(
+        ["random", "pixels", "metadata", "ceiling"],
+        description="Control rows: a random twin of each backbone, raw pixels; age, sex and view without any image; "
+        "the truth at the stored size and back, which no model can exceed.",
     )
     own_backbones: dict[OwnId, OwnBackbone] = Field(
         {}, description="Your own checkpoints, by an id of your choice: letters, digits, dots and underscores."

@@ -25,6 +25,7 @@ from radprobe.catalog import (
     OfficialLists,
     SplitRecipe,
     Stratified,
+    Tolerance,
     Window,
     package_folder,
 )
@@ -33,11 +34,14 @@ from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 4, "probe": 5, "segment": 2, "score": 3, "compare": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 5, "segment": 3, "score": 4, "compare": 1}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
-RANDOM, PIXELS, METADATA = "random:", "pixels", "metadata"  # controls
+RANDOM, PIXELS, METADATA, CEILING = "random:", "pixels", "metadata", "ceiling"  # controls
+SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to segment
+FROM_SCRATCH = "from-scratch"  # their protocol
+WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Study:
             names.append(name)
             if "random" in self.params.controls and not self.backbone(name).random:
                 names.append(RANDOM + name)
-        names += [control for control in (PIXELS, METADATA) if control in self.params.controls]
+        names += [control for control in (PIXELS, METADATA, CEILING) if control in self.params.controls]
         return list(dict.fromkeys(names))
 
     def dataset(self, name: str) -> Dataset:
@@ -255,9 +259,13 @@ class Study:
         return [name for name in self.backbones if name not in gone]
 
     def applies(self, dataset: str, backbone: str) -> bool:
-        """May a backbone be applied to a dataset? Metadata alone need some, and classify."""
+        """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment."""
         entry = self.dataset(dataset)
-        return backbone != METADATA or bool(entry.metadata and entry.task not in ("segmentation", "look"))
+        if backbone == METADATA:
+            return bool(entry.metadata and entry.task not in ("segmentation", "look"))
+        if backbone in SCRATCH:
+            return entry.task == "segmentation" and self.params.segment.scratch is not None
+        return backbone != CEILING or entry.task == "segmentation"
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -266,7 +274,7 @@ class Study:
         """Every step of the study, by (verb, dataset, backbone), in pipeline order."""
         steps: dict[tuple[str, str | None, str | None], Step] = {}
         for backbone in map(with_weights, self.backbones_here):
-            if backbone != METADATA:
+            if backbone not in WITHOUT_WEIGHTS:
                 steps["weights", None, backbone] = self._weights(backbone)
         for dataset in self.datasets_here:
             for step in self._of_dataset(dataset, steps):
@@ -312,7 +320,9 @@ class Study:
         prepare = self._step("prepare", dataset, None, knobs, retrieve)
         yield prepare
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
-        embeds = {name: self._embed(dataset, name, entry, prepare, steps) for name in names}
+        embeds = {
+            name: self._embed(dataset, name, entry, prepare, steps) for name in names if name not in (CEILING, *SCRATCH)
+        }
         yield from embeds.values()
         if entry.task == "look":
             return
@@ -321,24 +331,54 @@ class Study:
         knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
         split = self._step("split", dataset, None, knobs, prepare)
         yield split
-        verb = PREDICTING[entry.task]
-        predictions = []
-        for name, embed in embeds.items():
-            knobs = {**_dump(getattr(p, verb)), "seed": p.seed, "threads": p.threads, "task": entry.task}
-            predictions.append(self._step(verb, dataset, name, knobs, prepare, split, embed))
-            yield predictions[-1]
-            yield self._step("score", dataset, name, _dump(p.score), prepare, split, predictions[-1])
-        yield self._step("compare", dataset, None, _dump(p.score), prepare, *predictions)
+        predictions = {}
+        for name in names:
+            needs = [prepare, split, *([embeds[name]] if name in embeds else [])]
+            if ("weights", None, with_weights(name)) in steps and entry.task == "segmentation":
+                needs.append(steps["weights", None, with_weights(name)])  # maps that are not stored are made again
+            predictions[name] = self._predictions(dataset, name, entry, needs)
+            yield predictions[name]
+            yield self._step("score", dataset, name, self._scoring(entry), prepare, split, predictions[name])
+        compared = [step for name, step in predictions.items() if name != CEILING]
+        yield self._step("compare", dataset, None, _dump(p.score), prepare, *compared)
+
+    def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
+        verb, p = PREDICTING[entry.task], self.params
+        knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
+        if backbone == CEILING:
+            knobs = {}
+        elif backbone in SCRATCH:
+            side = self.backbone(backbone).side(entry.size)
+            knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
+        else:
+            knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
+        return self._step(verb, dataset, backbone, knobs, *needs)
+
+    def _scoring(self, entry: Dataset) -> dict[str, Any]:
+        """Return what scores depend on besides predictions."""
+        tolerance = {"tolerance": entry.tolerance.value} if entry.task == "segmentation" else {}
+        return {**_dump(self.params.score), **tolerance}
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
         model = self.backbone(backbone)
         knobs = {"recipe": model.encodes, "size": model.side(entry.size), "precision": self.params.embed.precision}
         knobs |= {"blocks": self.params.embed.blocks, "intensity": _dump(entry.intensity)}
+        knobs |= {"views": self.params.embed.views, "seed": self.params.seed if self.params.embed.views else 0}
         if backbone == METADATA:
             knobs = {"columns": entry.metadata}
             return self._step("embed", dataset, backbone, knobs, prepare)
-        knobs["dense"] = [model.dense_layer] if entry.task in ("segmentation", "look") else []
+        knobs["decoders"] = self._decoders(entry)
         return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, with_weights(backbone)])
+
+    def _decoders(self, entry: Dataset) -> list[str]:
+        """Return the decoders whose layers are wanted of a backbone; the report looks at the linear one's."""
+        if entry.task == "look":
+            return ["linear"]
+        if entry.task != "segmentation":
+            return []
+        segment = self.params.segment
+        unet = ["unet", *(["unet" + PAPER] if segment.paper else [])]
+        return [*(["linear"] if segment.linear else []), *(unet if segment.unet else [])]
 
     # --- resources ----------------------------------------------------------------------------------------------------
 
@@ -403,6 +443,7 @@ def _own_dataset(name: str, folder: Folder) -> Dataset:
         loader="folder",
         folder=folder,
         size=size,
+        tolerance=Tolerance(value=folder.tolerance, source="your own"),
         intensity=folder.intensity,
         splits={"study": _own_split(folder)},
         gated=True,  # its pictures stay out of reports, unless params say otherwise
@@ -414,7 +455,7 @@ def _own_dataset(name: str, folder: Folder) -> Dataset:
 
 def _own_files(choice: DatasetChoice) -> dict[str, Any] | None:
     """Return what of an own folder's description says which files and labels it has."""
-    shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity"}
+    shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity", "tolerance"}
     return {**choice.folder.model_dump(exclude=shown_or_later), "raw": choice.raw} if choice.folder else None
 
 

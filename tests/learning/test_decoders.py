@@ -8,12 +8,26 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
-from radprobe.artifacts import Shards
 from radprobe.files import RadprobeError
-from radprobe.learning import decoders
+from radprobe.learning import decoders, loop
+from radprobe.learning.augment import Views
+from radprobe.learning.maps import Maps
+from radprobe.models.decoders import Linear, UNet
 
 CPU = torch.device("cpu")
 RATES = [0.001, 0.01, 0.1]
+
+
+class Stored:
+    """Maps of one layer in memory, as `features.Cached` gives them."""
+
+    def __init__(self, dense):
+        self.dense, self.shapes = torch.from_numpy(dense), {-1: dense.shape[1:]}
+        self.views, self.taken = Views("turn", len(dense), 0, 0), []
+
+    def take(self, rows, layers, view=0):
+        self.taken.append(rows)
+        return [self.dense[rows] for _ in layers]
 
 
 def maps(n=12, channels=6, grid=8, size=30, seed=0, scale=1.0):
@@ -26,7 +40,14 @@ def maps(n=12, channels=6, grid=8, size=30, seed=0, scale=1.0):
     for label in range(3):
         dense[:, label] += 3 * (coarse == label)
     dense = (dense * scale).astype(np.float16)
-    return decoders.Maps(Shards([dense[:5], dense[5:]]), masks, np.arange(n), np.arange(n), CPU)
+    return Maps(Stored(dense), (-1,), masks, np.arange(n), np.arange(n), CPU)
+
+
+def fit(data, rates, epochs, batch_size, seed=0, loss="dice", kind=Linear, **more):
+    """Fit one kind of decoder, without a schedule of the rate, as the plain loops below do."""
+    how = decoders.Recipe(batch_size, loss, loop.Schedule(epochs=epochs, seed=seed, decay="constant"))
+    statistics = data.statistics()
+    return decoders.fit(lambda: kind(statistics, 3), data, 3, rates, how, **more)
 
 
 @given(n=st.integers(2, 9), m=st.integers(2, 9), height=st.integers(2, 40), width=st.integers(2, 40))
@@ -40,60 +61,82 @@ def test_upsampling_is_torchs_bilinear_and_its_transpose_the_adjoint(n, m, heigh
     assert_close((up(z) * full).sum(), (z * up.transpose(full)).sum(), atol=1e-3, rtol=1e-4)
 
 
-def test_dice_and_its_gradient_are_monais():
-    from monai.losses import DiceLoss
+@pytest.mark.parametrize("cross_entropy", [False, True])
+@pytest.mark.parametrize("grid", [(6, 7), (24, 31)])
+def test_the_loss_and_its_gradient_are_monais(cross_entropy, grid):
+    from monai.losses import DiceCELoss, DiceLoss
 
     g = torch.Generator().manual_seed(0)
     heads, classes, n = 2, 3, 4
-    z = torch.randn((n, heads * classes, 6, 7), generator=g)
+    z = torch.randn((n, heads * classes, *grid), generator=g)
     labels = torch.randint(0, classes, (n, 24, 31), generator=g)
     labels[0] = 0  # classes that are absent, too
-    up = decoders.Upsampling((6, 7), (24, 31), CPU)
-    losses, slope = decoders.dice_slope(z, labels, heads, up)
-    leaf, monai = z.clone().requires_grad_(), DiceLoss(softmax=True, to_onehot_y=True)
+    leaf = z.clone().requires_grad_()
+    loss = decoders.Loss(decoders.Upsampling(grid, (24, 31), CPU), cross_entropy)
+    losses = loss(leaf, labels, heads)
+    (slope,) = torch.autograd.grad((losses * torch.tensor([1.0, 3.0])).sum(), leaf)
+    leaf = z.clone().requires_grad_()
+    monai = (DiceCELoss if cross_entropy else DiceLoss)(softmax=True, to_onehot_y=True)
     full = interpolate(leaf, (24, 31), mode="bilinear", align_corners=False).chunk(heads, 1)
     expected = torch.stack([monai(each, labels[:, None]) for each in full])
-    expected.sum().backward()
-    assert_close(losses, expected.detach(), atol=1e-6, rtol=1e-5)
+    (expected * torch.tensor([1.0, 3.0])).sum().backward()
+    assert_close(losses.detach(), expected.detach(), atol=1e-6, rtol=1e-5)
     assert_close(slope, leaf.grad, atol=1e-8, rtol=1e-4)
 
 
 def alone(data, rate, epochs, batch_size, seed):
-    """One 1x1 convolution trained by torch.optim.Adam, autograd and MONAI's loss."""
+    """One 1x1 convolution trained by torch.optim.Adam, autograd and MONAI's loss, from the same weights."""
     from monai.losses import DiceLoss
 
-    every = np.arange(len(data))
-    x = data.features(every)
+    every, statistics = np.arange(len(data)), data.statistics()
+    data.dense.taken.clear()
+    fit(data, [rate], epochs, batch_size, seed)
+    orders = data.dense.taken[-(-len(data) // 8) :]  # after the pass for the statistics
+    x = data.features(every)[0]
     x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), correction=0, keepdim=True)
-    g = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    start = Linear(statistics, 3)
     layer, loss = torch.nn.Conv2d(x.shape[1], 3, 1), DiceLoss(softmax=True, to_onehot_y=True)
     with torch.no_grad():
-        layer.weight.copy_((torch.randn((3, x.shape[1]), generator=g) * 0.01)[:, :, None, None])
+        layer.weight.copy_(start.weight[:, :, None, None])
         layer.bias.zero_()
     adam = torch.optim.Adam(layer.parameters(), lr=rate)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(data), generator=g).split(batch_size):
-            adam.zero_grad()
-            logits = interpolate(layer(x[batch]), data.masks.shape[1:], mode="bilinear", align_corners=False)
-            loss(logits, data.labels(batch.numpy())[:, None]).backward()
-            adam.step()
+    for batch in orders:
+        adam.zero_grad()
+        logits = interpolate(layer(x[batch]), data.masks.shape[1:], mode="bilinear", align_corners=False)
+        loss(logits, data.labels(batch)[:, None]).backward()
+        adam.step()
+    assert sorted(np.concatenate(orders)) == sorted([*range(len(data))] * epochs)
     return layer
 
 
 def test_decoders_trained_together_are_decoders_trained_alone():
     data = maps()
-    for found in decoders.fit(data, 3, RATES, 3, 5, seed=2):
-        layer = alone(data, found.learning_rate, 3, 5, seed=2)
-        assert_close(found.weight, layer.weight.detach()[:, :, 0, 0], atol=1e-5, rtol=1e-4)
-        assert_close(found.bias, layer.bias.detach(), atol=1e-5, rtol=1e-4)
+    for rate, found in zip(RATES, fit(data, RATES, 3, 5, seed=2).decoders, strict=True):
+        layer = alone(data, rate, 3, 5, seed=2)
+        assert_close(found.weight.detach(), layer.weight.detach()[:, :, 0, 0], atol=1e-5, rtol=1e-4)
+        assert_close(found.bias.detach(), layer.bias.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_the_number_of_threads_changes_no_bit():
+def unet(statistics, classes):
+    return UNet(statistics, classes, [12, 8])
+
+
+def test_unets_trained_together_are_unets_trained_alone():
+    data = maps(n=6)
+    together = fit(data, [0.001, 0.01], 2, 4, kind=unet).decoders
+    for rate, found in zip([0.001, 0.01], together, strict=True):
+        (single,) = fit(data, [rate], 2, 4, kind=unet).decoders
+        for one, two in zip(found.parameters(), single.parameters(), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_the_number_of_threads_changes_no_bit_of_the_linear_decoder():
     found, before = [], torch.get_num_threads()
     try:
         for n in (1, 2, 2):
             torch.set_num_threads(n)
-            found.append(decoders.fit(maps(), 3, RATES, 2, 5, 0))
+            found.append(fit(maps(), RATES, 2, 5).decoders)
     finally:
         torch.set_num_threads(before)
     for others in found[1:]:
@@ -101,34 +144,46 @@ def test_the_number_of_threads_changes_no_bit():
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
-def test_it_learns_whatever_the_scale_of_the_features(scale):
+@pytest.mark.parametrize("kind", [Linear, unet])
+@pytest.mark.parametrize("loss", ["dice", "dice_ce"])
+def test_it_learns_whatever_the_scale_of_the_features(scale, kind, loss):
     data = maps(n=16, scale=scale)
-    (decoder,) = decoders.fit(data, 3, [0.1], 15, 4, 0)
-    assert decoders.mean_dsc(decoder, data, 3) > 0.75  # a third is chance; the noise leaves no more than about 0.82
+    rate = 0.1 if kind is Linear else 0.01
+    found = fit(data, [rate], 15, 4, loss=loss, kind=kind).decoders
+    assert decoders.mean_dsc(found, data, 3)[0] > 0.75  # a third is chance; linearly, the noise leaves about 0.82
+
+
+def test_val_chooses_the_epoch_and_its_weights_come_back():
+    data = maps(n=16)
+    found = fit(data, [0.01, 0.1], 8, 4, val=data)
+    curve = found.history.pivot(index="epoch", columns="head", values="value")
+    assert found.values == pytest.approx(list(curve.max()))
+    assert found.epochs == list(curve.idxmax())
+    assert decoders.mean_dsc(found.decoders, data, 3) == pytest.approx(found.values)
 
 
 def test_mean_dsc_is_the_plain_definition():
     data = maps(n=4)
     data.masks[0] = 0  # nothing there: undefined where nothing is found
     data.masks[1] = 2
-    (decoder,) = decoders.fit(data, 3, [0.1], 5, 4, 0)
+    (decoder,) = fit(data, [0.1], 5, 4).decoders
     by_class = []
     for label in (1, 2):
         cases = []
         for i in range(4):
-            found = decoder.logits(data.features([i]), (30, 30))[0].argmax(0).numpy() == label
+            found = decoder(data.features([i]), (30, 30))[0].argmax(0).numpy() == label
             truth = data.masks[i] == label
             if found.any() or truth.any():
                 cases.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
         by_class.append(np.mean(cases))
-    np.testing.assert_allclose(decoders.mean_dsc(decoder, data, 3), np.mean(by_class))
+    np.testing.assert_allclose(decoders.mean_dsc([decoder], data, 3)[0], np.mean(by_class))
 
 
 def test_the_slices_of_a_volume_are_one_case():
     data = maps(n=6)
     volumes = dataclasses.replace(data, cases=np.array(["a", "a", "a", "b", "b", "c"]))
-    (decoder,) = decoders.fit(data, 3, [0.1], 5, 4, 0)
-    found = np.stack([decoder.logits(data.features([i]), (30, 30))[0].argmax(0).numpy() for i in range(6)])
+    (decoder,) = fit(data, [0.1], 5, 4).decoders
+    found = np.stack([decoder(data.features([i]), (30, 30))[0].argmax(0).numpy() for i in range(6)])
     values = [
         [
             2
@@ -138,9 +193,25 @@ def test_the_slices_of_a_volume_are_one_case():
         ]
         for label in (1, 2)
     ]
-    np.testing.assert_allclose(decoders.mean_dsc(decoder, volumes, 3), np.nanmean(np.nanmean(values, axis=1)))
+    np.testing.assert_allclose(decoders.mean_dsc([decoder], volumes, 3)[0], np.nanmean(np.nanmean(values, axis=1)))
 
 
-def test_logits_that_are_not_finite_stop_it_with_the_step_named():
-    with pytest.raises(RadprobeError, match=r"epoch 1, step 3, learning rate 3e\+37"):
-        decoders.fit(maps(), 3, [0.001, 3e37], 2, 5, 0)
+def test_a_rate_that_diverges_leaves_the_others_and_alone_stops_it_with_the_step_named():
+    found = fit(maps(), [0.01, 3e37], 2, 5)
+    assert found.diverged == ["learning rate 3e+37"]
+    assert torch.equal(found.decoders[0].weight, fit(maps(), [0.01], 2, 5).decoders[0].weight)
+    with pytest.raises(RadprobeError, match=r"learning rate 3e\+37.*epoch 1, step \d"):
+        fit(maps(), [3e37], 2, 5)
+
+
+def test_the_studys_unet_has_its_channels_and_no_logit_below_0():
+    from radprobe.models.decoders import StudyUNet
+
+    g = torch.Generator().manual_seed(0)
+    layers = [torch.randn((2, 48, 4, 4), generator=g) for _ in range(5)]
+    statistics = [(each.mean((0, 2, 3)), each.std((0, 2, 3))) for each in layers]
+    decoder = StudyUNet(statistics, 3)
+    assert [block.up.out_channels for block in decoder.blocks] == [24, 12, 6, 3]
+    logits = decoder(layers, (50, 40))
+    assert logits.shape == (2, 3, 50, 40)
+    assert logits.min() >= 0

@@ -30,7 +30,7 @@ def switch(text):
     return re.findall(r'<input type="radio" name="protocol" value="([^"]*)"', section(text, "map"))
 
 
-def curves(values, controls=("pixels",), shots=(1, 2, few_shot.ALL), c=0.01):
+def curves(values, controls=("pixels",), shots=(1, 2, few_shot.ALL), head="a logistic regression (C = 0.01)"):
     """Return Curves of `values`: backbone -> scores of the draws, the same at every number of shots."""
     rows = [
         {"protocol": "few-shot", "shots": each, "draw": draw, "backbone": name, "value": value, "n_classes": 14}
@@ -39,7 +39,7 @@ def curves(values, controls=("pixels",), shots=(1, 2, few_shot.ALL), c=0.01):
         for draw, value in enumerate(drawn)
     ]
     draws = pd.DataFrame(rows).assign(note="", n_patients=3, n_samples=4)
-    return few_shot.Curves(NIH, "auroc", list(shots), {}, {}, draws, frozenset(controls), c)
+    return few_shot.Curves(NIH, "auroc", list(shots), {}, {}, draws, frozenset(controls), head)
 
 
 def test_the_table_holds_the_mean_and_the_percentiles_of_the_draws(text, finished):

@@ -1,14 +1,19 @@
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from frozen import films, prepare, study
 
 from radprobe.artifacts import Embeddings, Weights
 from radprobe.files import RadprobeError
+from radprobe.learning import features
 from radprobe.models import backbones
-from radprobe.stages import embed
+from radprobe.stages import embed, segment
 
 NIH, MONTGOMERY = "nih_chestxray14", "montgomery"
 FP32 = {"precision": "fp32", "shard_rows": 4, "batch_size": 3}
@@ -21,28 +26,43 @@ def made(root, dataset=NIH, images=None, **knobs):
     return s, s.step("embed", dataset, "test_vit")
 
 
-def vectors(step, dense=False):
-    found = Embeddings.load(step.folder, dense)
-    return [found.cls, found.patch_mean, *([found.dense[np.arange(10)]] if dense else [])]
+def vectors(step):
+    found = Embeddings.load(step.folder)
+    return [found.cls, found.patch_mean]
 
 
 def test_it_holds_what_the_encoder_gives_in_the_rows_of_the_index(tmp_path):
     s, step = made(tmp_path, MONTGOMERY)
     embed.run(s, step)
-    found = Embeddings.load(step.folder, dense=True)
+    found = Embeddings.load(step.folder)
     weights = Weights.load(step.need("weights").folder)
     enc = backbones.build(s.backbone("test_vit"), weights, step.knobs["size"], 4, [-1])
     expected = enc(torch.from_numpy(films(10, 64)))
     for ours, theirs in ((found.cls, expected.cls), (found.patch_mean, expected.patch_mean)):
         assert ours.dtype == np.float16
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
-    np.testing.assert_allclose(found.dense[np.arange(10)], expected.dense[0], atol=2e-3)
+    np.testing.assert_allclose(found.dense[-1][np.arange(10)], expected.dense[0], atol=2e-3)
     facts = found.facts
-    assert (facts["n"], facts["grid"], facts["dim"]) == (10, list(expected.dense[0].shape[2:]), expected.cls.shape[-1])
+    assert (facts["n"], facts["dense"]["-1"], facts["dim"]) == (
+        10,
+        list(expected.dense[0].shape[1:]),
+        expected.cls.shape[-1],
+    )
 
 
-@pytest.mark.parametrize("knobs", [{"shard_rows": 100}, {"shard_rows": 3}, {"batch_size": 10}, {"batch_size": 1}])
-def test_shards_and_batches_change_only_float_noise(tmp_path, knobs):
+@pytest.mark.parametrize("knobs", [{"shard_rows": 100}, {"shard_rows": 3}, {"shard_rows": 1}])
+def test_the_size_of_shards_changes_no_bit(tmp_path, knobs):
+    s, step = made(tmp_path / "a")
+    embed.run(s, step)
+    other, again = made(tmp_path / "b", **knobs)
+    assert again.spec == step.spec
+    embed.run(other, again)
+    for one, two in zip(vectors(step), vectors(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("knobs", [{"batch_size": 10}, {"batch_size": 1}])
+def test_batches_change_only_float_noise(tmp_path, knobs):
     s, step = made(tmp_path / "a")
     embed.run(s, step)
     other, again = made(tmp_path / "b", **knobs)
@@ -91,7 +111,7 @@ def test_after_a_kill_only_what_is_missing_is_encoded_and_the_result_is_the_same
     with monkeypatch.context() as patch:
         seen = calls(patch)
         embed.run(other, again)
-    assert seen == [1, 3, 1, 2]  # shapes; the second shard; the third
+    assert seen == [3, 3, 3, 3]  # shapes; the second shard in two passes; the third, filled up
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -106,7 +126,7 @@ def test_a_corrupt_shard_is_made_again_and_only_that(tmp_path, monkeypatch):
         Embeddings.load(step.folder)
     seen = calls(monkeypatch)
     embed.run(s, step)
-    assert seen == [1, 3, 1]
+    assert len(seen) == 3  # shapes; the shard in two passes
     for one, two in zip(before, vectors(step), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -122,18 +142,70 @@ def test_shards_of_another_size_or_of_other_pixels_are_not_taken_for_ours(tmp_pa
     changed, third = made(tmp_path, shard_rows=2, images=films(10, 64, seed=1))
     seen = calls(monkeypatch)
     embed.run(changed, third)
-    assert sum(seen) == 11
+    assert len(seen) == 6  # shapes; five shards
 
 
 def _manifest(step):
     return json.loads((step.folder / "embeddings.json").read_text())["files"]
 
 
-def test_a_budget_that_is_too_small_stops_before_any_shard(tmp_path):
-    s, step = made(tmp_path, MONTGOMERY, max_dense_cache_gb=1e-6)
-    with pytest.raises(RadprobeError, match="max_dense_cache_gb"):
-        embed.run(s, step)
-    assert not list(step.folder.glob("0*"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("rows", [[3], [9, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [5, 5, 1, 7]])
+def test_maps_beyond_the_budget_are_made_again_and_are_those_that_would_be_stored(tmp_path, precision, rows):
+    s, step = made(tmp_path / "a", MONTGOMERY, precision=precision)
+    embed.run(s, step)
+    cached = features.Cached(Embeddings.load(step.folder))
+    other, again = made(tmp_path / "b", MONTGOMERY, precision=precision, max_dense_cache_gb=1e-6)
+    embed.run(other, again)
+    found = Embeddings.load(again.folder)
+    assert found.facts["streamed"]
+    assert not found.dense
+    np.testing.assert_array_equal(found.cls, Embeddings.load(step.folder).cls)
+    streamed = features.Streamed(segment.source_of(other, other.step("segment", MONTGOMERY, "test_vit")))
+    assert streamed.shapes == cached.shapes
+    layers = sorted(cached.shapes)
+    assert len(layers) > 1
+    for one, two in zip(cached.take(np.array(rows), layers), streamed.take(np.array(rows), layers), strict=True):
+        assert torch.equal(one, two.cpu())
+
+
+KILLED = """
+import os, signal, sys
+from radprobe.learning import features
+from radprobe.models import backbones
+from radprobe.stages import embed, segment
+from radprobe.study import Study
+forward, left = backbones.Encoder.forward, [int(sys.argv[2])]
+def counted(self, *given):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return forward(self, *given)
+backbones.Encoder.forward = counted
+study = Study(sys.argv[1])
+embed.run(study, study.step("embed", "montgomery", "test_vit"))
+"""
+
+
+@pytest.mark.slow
+def test_a_real_kill_loses_one_shard_at_most_and_changes_no_byte(tmp_path, monkeypatch):
+    s, step = made(tmp_path / "a", MONTGOMERY)
+    embed.run(s, step)
+    for at in (3, 5, 6):
+        other, again = made(tmp_path / str(at), MONTGOMERY)
+        params = tmp_path / f"{at}.yaml"
+        params.write_text(yaml.safe_dump(other.params.model_dump(mode="json")))
+        died = subprocess.run([sys.executable, "-c", KILLED, str(params), str(at)], capture_output=True, check=False)
+        assert died.returncode == -signal.SIGKILL
+        with monkeypatch.context() as patch:
+            seen = calls(patch)
+            embed.run(other, again)
+        # passes: one for the shapes; two, two and one for the shards; at most a shard (of two) is done again
+        done, anew = at - 2, len(seen) - 1
+        assert anew <= 5 - done + 2
+        for name in _manifest(step):
+            assert (step.folder / name).read_bytes() == (again.folder / name).read_bytes()
+        assert not list(again.folder.glob("*.partial"))
 
 
 @pytest.mark.parametrize(("factor", "why"), [(torch.inf, "NaN or infinite"), (1e6, "beyond the range of float16")])

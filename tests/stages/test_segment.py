@@ -8,7 +8,8 @@ from radprobe.files import RadprobeError
 from radprobe.stages import segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
-KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}}
+KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
+FACTS = {"seconds": 2.0, "peak_gb": 0.5, "streamed": False, "seed": 0, "views": 0, "decoders": {"linear": [-1]}}
 
 
 def made(root, masks=None):
@@ -25,12 +26,12 @@ def made(root, masks=None):
     dense = rng.normal(size=(N, 6, 8, 8), scale=0.3)
     for label in range(3):
         dense[:, label] += coarse == label
-    names = ["00000.cls.npy", "00000.dense.npy", "00001.cls.npy", "00001.dense.npy"]
+    names = ["00000.cls.npy", "00000.dense1.npy", "00001.cls.npy", "00001.dense1.npy"]
     for name, array in zip(
         names, (dense[:7, None, :, 0, 0], dense[:7], dense[7:, None, :, 0, 0], dense[7:]), strict=True
     ):
         artifacts.write_array(step.folder / name, array.astype(np.float16))
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+    artifacts.seal(step.folder, Embeddings.KIND, step.spec, FACTS, names)
     return s, s.step("segment", MONTGOMERY, "test_vit"), coarse
 
 
@@ -46,7 +47,8 @@ def test_it_predicts_val_and_test_on_the_original_grid_and_learns(tmp_path):
         assert maps[case].shape == truth.shape == (40, 24)
         assert (maps[case] == truth).mean() > 0.75
     facts = found.facts["protocols"]["linear-decoder"]
-    assert facts["chosen"] == {"learning_rate": 0.1}
+    assert facts["chosen"]["learning_rate"] == 0.1
+    assert 1 <= facts["chosen"]["epochs"] <= 30
     assert [candidate["learning_rate"] for candidate in facts["candidates"]] == [0.001, 0.1]
     assert (facts["n_train"], facts["n_val"], facts["n_test"]) == (8, 4, 4)
 

@@ -14,7 +14,7 @@ from radprobe.study import Study
 
 MSD = "msd_hippocampus"
 CODES = ["RAS", "LPS", "ASL", "PIR", "SAR", "LIP", "IRP", "RSA"]  # how files are stored: all kinds of turns
-KNOBS = {"linear": {"learning_rates": [0.03], "epochs": 30, "batch_size": 8}}
+KNOBS = {"linear": {"learning_rates": [0.03], "epochs": 30, "batch_size": 8}, "unet": None, "few_shot": None}
 
 
 def write_volumes(raw, rng, n=13, dtype=np.int16):
@@ -88,10 +88,16 @@ def test_predictions_lie_on_the_grid_of_the_file(tmp_path, slices):
     masks = Pixels.load(step.need("prepare").folder).masks
     cells = masks.reshape(len(masks), 32, 4, 32, 4)[:, :, 2, :, 2]
     dense = np.stack([cells == label for label in range(3)], 1).astype(np.float16)
-    artifacts.write_array(step.folder / "00000.dense.npy", dense)
+    artifacts.write_array(step.folder / "00000.dense1.npy", dense)
     artifacts.write_array(step.folder / "00000.cls.npy", dense[:, None, :, 0, 0])
-    names = ["00000.cls.npy", "00000.dense.npy"]
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 1.0, "peak_gb": 0.1}, names)
+    names = ["00000.cls.npy", "00000.dense1.npy"]
+    artifacts.seal(
+        step.folder,
+        Embeddings.KIND,
+        step.spec,
+        {"seconds": 1.0, "peak_gb": 0.1, "streamed": False, "seed": 0, "views": 0, "decoders": {"linear": [-1]}},
+        names,
+    )
     step = chosen.step("segment", MSD, "test_vit")
     segment.run(chosen, step)
     found = Predictions.load(step.folder).maps["linear-decoder"]

@@ -42,7 +42,8 @@ SNAKEMAKE_REPORT = shlex.join(
 WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
-FEW_SHOT = sorted({dataset for verb, dataset, _ in STEPS if verb == "probe" and STUDY.params.probe.few_shot})
+WITH_FEW_SHOT = {verb for verb in ("probe", "segment") if getattr(STUDY.params, verb).few_shot}
+FEW_SHOT = sorted({dataset for verb, dataset, _ in STEPS if verb in WITH_FEW_SHOT})
 FIGURES = sorted({dataset for verb, dataset, _ in STEPS if verb == "compare"})
 
 for gone in STUDY.missing:

@@ -114,6 +114,13 @@ class Published(Strict):
     source: str
 
 
+class Tolerance(Strict):
+    """How far two surfaces may lie apart and still agree: the normalised surface distance counts what does."""
+
+    value: float = Field(gt=0, description="mm, or pixels of the original image where its spacing is unknown.")
+    source: str = Field(description="Who chose it.")
+
+
 class MinMax(Strict):
     """Each image from its own minimum to its own maximum, as the study does for films."""
 
@@ -175,6 +182,7 @@ class Folder(Strict):
     modality: str = Field("not stated", description="X-ray, CT, MRI ...")
     licence: str = Field("not stated", description="Who may use the images.")
     stored: int = Field(448, gt=0, description="Side of the stored images, pixels.")
+    tolerance: float = Field(2, gt=0, description="Of the normalised surface distance: mm, pixels where unknown.")
     size: int | None = Field(
         None, gt=0, description="Side that a backbone gets; null: 224 to classify, 448 to segment."
     )
@@ -214,6 +222,7 @@ class Dataset(Strict):
     package: Package | None = None
     slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
     metadata: list[Metadata] = Field([], description="What its tables say of a patient or film besides the labels.")
+    tolerance: Tolerance | None = Field(None, description="Of the normalised surface distance; of label maps only.")
     folder: Folder | None = Field(None, description="Columns of an own CSV.")
     gated: bool
     licence: str
@@ -241,7 +250,8 @@ def how_to_get(entry: Dataset, folder: Path) -> str:
 
 PAPER = "@paper"  # ends the id of a backbone whose features are as the study made them (D16)
 Numbers = tuple[float, float, float]
-Family = Literal["self-supervised", "supervised", "weakly supervised", "medical", "control", "own"]
+Family = Literal["self-supervised", "supervised", "weakly supervised", "medical", "from scratch", "control", "own"]
+WITHOUT_FEATURES = ("unet", "transunet", "metadata", "ceiling")  # rows of the grid that are no encoders
 
 
 class Architecture(Strict):
@@ -398,8 +408,8 @@ def backbones() -> dict[str, Backbone]:
 
 
 def encoders() -> dict[str, Backbone]:
-    """Return the backbones that see images: all but the control `metadata`."""
-    return {key: entry for key, entry in backbones().items() if key != "metadata"}
+    """Return the backbones that give features of images."""
+    return {key: entry for key, entry in backbones().items() if key not in WITHOUT_FEATURES}
 
 
 @cache

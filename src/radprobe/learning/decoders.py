@@ -1,190 +1,242 @@
-"""The study's linear decoder on frozen dense maps, all its learning rates trained together over one pass of features.
+"""Fitting decoders to dense maps: all learning rates together over one pass of features, chosen by DSC on val.
 
-A 1x1 convolution on the last block's patch tokens; its logits are upsampled bilinearly to the stored mask; Dice loss;
-Adam (arXiv 2312.02366, authors' code). The Dice loss is MONAI's `DiceLoss(softmax=True)`: background included, mean
-over images and classes, smoothing 1e-5. The dense features are standardised channel by channel with the statistics of
-the images that the decoder is fitted on, for every backbone alike, so that one range of learning rates suits them all.
-
-The loss is at the full stored size, but costs little: bilinear upsampling is two small matrix products, and the
-gradient of softmax and Dice is written out, image by image and head by head, so that it stays in the cache.
+The loss is Dice, as in the study, or Dice plus cross-entropy, at the full stored size: MONAI's
+`DiceLoss(softmax=True)` and `DiceCELoss`: background included, mean over images and classes, smoothing 1e-5. It costs
+little: bilinear upsampling is two small matrix products, and the gradient of softmax, Dice and cross-entropy is written
+out, image by image and head by head, so that it stays in the cache.
 """
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate, one_hot
 
-from radprobe import console
-from radprobe.artifacts import Shards
-from radprobe.files import RadprobeError
+from radprobe.learning import loop
 from radprobe.learning.device import threads
+from radprobe.learning.maps import Maps
+from radprobe.models.decoders import Decoder, Linear
 
-SMOOTH, INIT_STD = 1e-5, 0.01
-STD_FLOOR = 1e-6  # a channel that never changes is left at 0
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Dense features [n, C, h, w] and label maps [n, H, W] of the samples at `rows`, gathered batch by batch."""
-
-    dense: Shards
-    masks: np.ndarray
-    rows: np.ndarray
-    cases: np.ndarray  # [n], the film or volume that each sample belongs to
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def features(self, batch) -> torch.Tensor:
-        """Return float32 [B, C, h, w] on the device."""
-        return torch.from_numpy(self.dense[self.rows[batch]]).to(self.device).float()
-
-    def labels(self, batch) -> torch.Tensor:
-        """Return int64 [B, H, W] on the device."""
-        return torch.from_numpy(self.masks[self.rows[batch]].astype(np.int64)).to(self.device)
-
-    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and standard deviation of each channel, [C], streaming."""
-        total, squares, count = 0.0, 0.0, 0
-        for batch in np.array_split(np.arange(len(self)), -(-len(self) // 8)):
-            x = self.features(batch).double()
-            total, squares = total + x.sum((0, 2, 3)), squares + (x * x).sum((0, 2, 3))
-            count += x[:, 0].numel()
-        mean = total / count
-        variance = (squares / count - mean**2).clamp_min(0)
-        return mean.float(), variance.sqrt().clamp_min(STD_FLOOR).float()
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A trained 1x1 convolution on standardised dense features."""
-
-    learning_rate: float
-    mean: torch.Tensor  # [C]
-    std: torch.Tensor  # [C]
-    weight: torch.Tensor  # [K, C]
-    bias: torch.Tensor  # [K]
-
-    @torch.inference_mode()
-    def logits(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Return logits [B, K, *size] of dense features [B, C, h, w]."""
-        x = _standardised(features, self.mean, self.std)
-        z = (self.weight @ x + self.bias[:, None]).unflatten(2, features.shape[2:])
-        return Upsampling(features.shape[2:], size, z.device)(z)
+SMOOTH = 1e-5
 
 
 class Upsampling:
     """Bilinear interpolation (align_corners=False) of [..., h, w] to [..., H, W] as two matrix products."""
 
     def __init__(self, grid: Sequence[int], size: Sequence[int], device: torch.device):
+        self.same = tuple(grid) == tuple(size)
         self.rows, self.columns = (_interpolation(n, to).to(device) for n, to in zip(grid, size, strict=True))
 
     def __call__(self, z: torch.Tensor) -> torch.Tensor:
         """Return z at the full size."""
-        return self.rows @ z @ self.columns.T
+        return z if self.same else self.rows @ z @ self.columns.T
 
     def transpose(self, slope: torch.Tensor) -> torch.Tensor:
         """Return the gradient on the grid of a gradient at the full size."""
-        return self.rows.T @ slope @ self.columns
+        return slope if self.same else self.rows.T @ slope @ self.columns
 
 
 def _interpolation(n: int, to: int) -> torch.Tensor:
     return interpolate(torch.eye(n)[None], size=to, mode="linear", align_corners=False)[0].T.contiguous()
 
 
-def dice_slope(
-    z: torch.Tensor, labels: torch.Tensor, heads: int, up: Upsampling, each: Callable = map
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the Dice loss of each head, [heads], and the gradient of their sum with respect to z [B, heads * K, h, w].
+@dataclass(frozen=True)
+class Loss:
+    """Dice at the full size, `up` of the logits; with cross-entropy or without. `each` maps over images, in threads."""
 
-    labels: [B, H, W] of 0 ... K - 1. With p = softmax(upsampled z) and t one-hot, the loss is the mean over images and
-    classes of 1 - (2 <p, t> + s) / (<p> + <t> + s). `each` maps over the images, perhaps in threads.
+    up: Upsampling
+    cross_entropy: bool = False
+    each: Callable = map
+
+    def __call__(self, z: torch.Tensor, labels: torch.Tensor, heads: int = 1) -> torch.Tensor:
+        """Return the loss of each head, [heads], of logits z [B, heads * K, h, w] and labels [B, H, W] of 0 ... K - 1.
+
+        With p = softmax(upsampled z) and t one-hot, Dice is the mean over images and classes of
+        1 - (2 <p, t> + s) / (<p> + <t> + s), and the cross-entropy the mean over images and pixels of -log p of the
+        label.
+        """
+        return _AtFullSize.apply(z, labels, heads, self)
+
+    def slope(self, z: torch.Tensor, labels: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of each head and the gradient of their sum with respect to z."""
+        n, classes = len(z), z.shape[1] // heads
+        losses, slope = z.new_zeros((n, heads)), torch.empty_like(z)
+
+        def image(i: int) -> None:
+            t = one_hot(labels[i], classes).permute(2, 0, 1).to(z.dtype).contiguous()
+            for head in range(heads):
+                at = slice(head * classes, (head + 1) * classes)
+                losses[i, head], toward = self._of_image(self.up(z[i, at]), t)
+                slope[i, at] = self.up.transpose(toward) / n
+
+        list(self.each(image, range(n)))
+        return losses.mean(0), slope
+
+    def _of_image(self, full: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        classes, pixels = len(t), t[0].numel()
+        p = full.softmax(0)
+        above = 2 * (p * t).sum((1, 2)) + SMOOTH
+        below = p.sum((1, 2)) + t.sum((1, 2)) + SMOOTH
+        loss = (1 - above / below).mean()
+        toward = (above / below**2)[:, None, None] - (2 / below)[:, None, None] * t  # d loss / d p
+        toward *= p
+        toward = (toward - p * toward.sum(0)) / classes
+        if self.cross_entropy:
+            loss = loss - (full.log_softmax(0) * t).sum() / pixels
+            toward += (p - t) / pixels
+        return loss, toward
+
+
+class _AtFullSize(torch.autograd.Function):
+    """The loss with its gradient, which costs little more than the loss."""
+
+    @staticmethod
+    def forward(ctx, z: torch.Tensor, labels: torch.Tensor, heads: int, loss: Loss) -> torch.Tensor:
+        losses, slope = loss.slope(z.detach().float(), labels, heads)
+        ctx.save_for_backward(slope.to(z.dtype))
+        return losses
+
+    @staticmethod
+    def backward(ctx, toward: torch.Tensor):
+        (slope,) = ctx.saved_tensors
+        by_head = slope.unflatten(1, (len(toward), -1)) * toward.view(1, -1, 1, 1, 1).to(slope.dtype)
+        return by_head.flatten(1, 2), None, None, None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How decoders are trained: images per step, the loss (dice or dice_ce), and the schedule of the loop."""
+
+    batch_size: int
+    loss: str
+    schedule: loop.Schedule
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A decoder for each learning rate: each as it was in its best epoch by val, or in the last one without val."""
+
+    decoders: list[Decoder]
+    values: list[float]  # mean DSC on val, NaN without val or where it diverged
+    epochs: list[int]
+    history: "loop.pd.DataFrame"
+    diverged: list[str]
+
+
+def fit(
+    make: Callable[[], torch.nn.Module],
+    maps: Maps,
+    classes: int,
+    rates: Sequence[float],
+    how: Recipe,
+    val: Maps | None = None,
+    folder: Path | None = None,
+    what: str = "decoder",
+) -> Fitted:
+    """Train one decoder, as `make` builds it, per learning rate on `maps`, for labels 0 (background) ... classes - 1.
+
+    Each is what it would be if trained alone: shuffles and initial weights depend on the seed only. `folder` holds
+    checkpoints: a fit that was killed goes on there. Raises RadprobeError that names epoch, step and learning rate when
+    every one of them has diverged.
     """
-    n, classes = len(z), z.shape[1] // heads
-    losses, slope = z.new_zeros((n, heads)), torch.empty_like(z)
-
-    def image(i: int) -> None:
-        t = one_hot(labels[i], classes).permute(2, 0, 1).to(z.dtype).contiguous()
-        size = t.sum((1, 2))
-        for head in range(heads):
-            at = slice(head * classes, (head + 1) * classes)
-            p = up(z[i, at]).softmax(0)
-            above = 2 * (p * t).sum((1, 2)) + SMOOTH
-            below = p.sum((1, 2)) + size + SMOOTH
-            losses[i, head] = (1 - above / below).mean()
-            toward = (above / below**2)[:, None, None] - (2 / below)[:, None, None] * t  # d loss / d p
-            toward *= p
-            slope[i, at] = up.transpose(toward - p * toward.sum(0)) / (n * classes)
-
-    list(each(image, range(n)))
-    return losses.mean(0), slope
-
-
-def fit(maps: Maps, classes: int, rates: Sequence[float], epochs: int, batch_size: int, seed: int) -> list[Decoder]:
-    """Train one decoder per learning rate on `maps`, for labels 0 (background) ... classes - 1.
-
-    Shuffles and initial weights depend on `seed` only: each decoder is what it would be if trained alone. Threads take
-    an image each and every operation runs on one, so a CPU gives the same bits for any number of threads. Raises
-    RadprobeError that names epoch, step and learning rate when logits are not finite.
-    """
-    mean, std = maps.statistics()
-    generator = torch.Generator().manual_seed(seed)
-    start = (torch.randn((classes, len(mean)), generator=generator) * INIT_STD).to(maps.device)
-    weights = [start.clone().requires_grad_() for _ in rates]
-    biases = [torch.zeros(classes, device=maps.device, requires_grad=True) for _ in rates]
-    groups = [{"params": [w, b], "lr": rate} for w, b, rate in zip(weights, biases, rates, strict=True)]
-    adam = torch.optim.Adam(groups)
-    up = Upsampling(maps.dense.shape[2:], maps.masks.shape[1:], maps.device)
-    epochs_ = console.track(range(epochs), f"decoder, {len(rates)} learning rates (epochs)", epochs)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool, threads(1):
-        for epoch in epochs_:
-            for step, batch in enumerate(torch.randperm(len(maps), generator=generator).split(batch_size)):
-                x = _standardised(maps.features(batch.numpy()), mean, std)
-                z = torch.cat(weights) @ x + torch.cat(biases)[:, None]
-                _check_finite(z, rates, classes, epoch, step)
-                z = z.unflatten(2, maps.dense.shape[2:])
-                _, slope = dice_slope(z.detach(), maps.labels(batch.numpy()), len(rates), up, pool.map)
-                adam.zero_grad()
-                z.backward(slope)
-                adam.step()
-    trained = zip(rates, weights, biases, strict=True)
-    return [Decoder(rate, mean, std, weight.detach(), bias.detach()) for rate, weight, bias in trained]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(how.schedule.seed)
+        first = make().to(maps.device)
+    decoders = [first, *(copy.deepcopy(first) for _ in rates[1:])]
+    heads = [_head(decoder, rate) for decoder, rate in zip(decoders, rates, strict=True)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        each = pool.map if maps.device.type == "cpu" else map
+        losses = _fused(decoders, classes, how, each) if isinstance(first, Linear) else _one_by_one(decoders, how, each)
+        fused = isinstance(first, Linear) and maps.device.type == "cpu"  # its threads take an image each
+        with threads(1 if fused else torch.get_num_threads()):
+            found = loop.fit(
+                heads,
+                lambda epoch, generator: _batches(maps, how.batch_size, epoch, generator),
+                losses,
+                how.schedule,
+                maps.device,
+                validate=None if val is None else lambda: mean_dsc(decoders, val, classes),
+                steps_per_epoch=-(-len(maps) // how.batch_size),
+                folder=folder,
+                what=f"{what}, {len(rates)} learning rates" if len(rates) > 1 else what,
+            )
+    return Fitted(decoders, found.values, found.epochs, found.history, found.diverged)
 
 
-def _standardised(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    return ((features - mean[:, None, None]) / std[:, None, None]).flatten(2)
+def _head(decoder: torch.nn.Module, rate: float) -> loop.Head:
+    return loop.Head(f"learning rate {rate:g}", decoder, [{"params": list(decoder.parameters()), "lr": rate}])
 
 
-def _check_finite(z: torch.Tensor, rates: Sequence[float], classes: int, epoch: int, step: int) -> None:
-    if z.isfinite().all():
-        return
-    worst = next(i for i in range(len(rates)) if not z[:, i * classes : (i + 1) * classes].isfinite().all())
-    reason = f"logits are not finite at epoch {epoch + 1}, step {step + 1}, learning rate {rates[worst]:g}"
-    raise RadprobeError("linear-decoder", reason, "leave out this learning rate, or look at the dense features")
+Batch = tuple[list[torch.Tensor], torch.Tensor]
 
 
-def mean_dsc(decoder: Decoder, maps: Maps, classes: int) -> float:
-    """Return the mean DSC over foreground classes of the mean over cases (films or volumes), at the stored size.
+def _batches(maps: Maps, batch_size: int, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
+    view = maps.dense.views.of_epoch(epoch)
+    for batch in torch.randperm(len(maps), generator=generator).split(batch_size):
+        yield maps.features(batch.numpy(), view), maps.labels(batch.numpy(), view)
+
+
+def _fused(decoders: list[Linear], classes: int, how: Recipe, each: Callable) -> Callable[[Batch], Iterator]:
+    """Return the losses of all linear decoders at once: one matrix product, since they share their input."""
+
+    def losses(batch: Batch) -> Iterator[torch.Tensor]:
+        maps, labels = batch
+        (x,) = decoders[0].standardised(maps)
+        weight, bias = (torch.cat([getattr(each_, name) for each_ in decoders]) for name in ("weight", "bias"))
+        z = (weight @ x.flatten(2) + bias[:, None]).unflatten(2, x.shape[2:])
+        yield _loss(z, labels, how, each)(z, labels, len(decoders))
+
+    return losses
+
+
+def _one_by_one(decoders: list[torch.nn.Module], how: Recipe, each: Callable) -> Callable[[Batch], Iterator]:
+    def losses(batch: Batch) -> Iterator[torch.Tensor]:
+        maps, labels = batch
+        for decoder in decoders:
+            z = decoder.grid_logits(maps)
+            yield _loss(z, labels, how, each)(z, labels)
+
+    return losses
+
+
+def _loss(z: torch.Tensor, labels: torch.Tensor, how: Recipe, each: Callable) -> Loss:
+    return Loss(Upsampling(z.shape[2:], labels.shape[1:], z.device), how.loss == "dice_ce", each)
+
+
+def mean_dsc(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> list[float]:
+    """Return each decoder's mean DSC over foreground classes of the mean over cases, at the stored size.
 
     A case in which a class is neither there nor predicted has no DSC of that class and does not count.
     """
+    return [_mean_over_cases(tables) for tables in counts(decoders, maps, classes)[1]]
+
+
+@torch.inference_mode()
+def counts(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cases, sorted, and pixels by true (row) and predicted (column) label, [decoders, cases, K, K].
+
+    They are counted at the stored size, over one pass of the features.
+    """
     names, case_of = np.unique(maps.cases, return_inverse=True)
-    tables = np.zeros((len(names), classes, classes), np.int64)
-    for row, case in enumerate(case_of):
-        tables[case] += _confusion(decoder, maps, row, classes)
+    tables = np.zeros((len(decoders), len(names), classes, classes), np.int64)
+    for batch in maps.in_order():
+        features, truth = maps.features(batch), maps.labels(batch)
+        for number, decoder in enumerate(decoders):
+            found = decoder(features, maps.size).argmax(1)
+            pairs = (truth * classes + found).flatten(1).cpu().numpy()
+            for place, each in zip(batch, pairs, strict=True):
+                tables[number, case_of[place]] += np.bincount(each, minlength=classes**2).reshape(classes, classes)
+    return names, tables
+
+
+def _mean_over_cases(tables: np.ndarray) -> float:
     both = np.diagonal(tables, axis1=1, axis2=2)[:, 1:]
     total = (tables.sum(1) + tables.sum(2))[:, 1:]
     scores = np.divide(2 * both, total, out=np.full(total.shape, np.nan), where=total > 0)
     defined = ~np.isnan(scores)
     by_class = np.where(defined, scores, 0).sum(0) / np.where(defined.any(0), defined.sum(0), np.nan)
     return float(np.nanmean(by_class)) if defined.any() else float("nan")
-
-
-def _confusion(decoder: Decoder, maps: Maps, row: int, classes: int) -> np.ndarray:
-    truth = maps.labels([row])[0]
-    found = decoder.logits(maps.features([row]), tuple(truth.shape))[0].argmax(0)
-    return torch.bincount((truth * classes + found).flatten(), minlength=classes**2).view(classes, -1).cpu().numpy()

@@ -8,6 +8,7 @@ every backbone gets the same. The draws of one number are nested: who is drawn f
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,20 @@ class Draw:
     samples: int
     positives: dict[str, int]  # by class, the drawn patients with a positive image of it; empty for masks
     note: str = ""
+
+    def row(self, protocol: str) -> dict[str, Any]:
+        """Return the draw as a row of FewShot's table."""
+        facts = {"n_patients": self.patients, "n_samples": self.samples, "note": self.note}
+        return {"protocol": protocol, "shots": self.shots or 0, "draw": self.number, **facts}
+
+
+def every(
+    index: Index, split: Split, task: str, wanted: dict[str, Any], seed: int, paper: bool
+) -> list[tuple[str, Draw]]:
+    """Return all draws that params (`shots`, `draws`) want, and the study's if `paper`, each with its protocol."""
+    ours = draws(index, split, task, wanted["shots"], wanted["draws"], seed)
+    studys = paper_draws(index, split, task, wanted["shots"]) if paper else []
+    return [("few-shot", draw) for draw in ours] + [("few-shot@paper", draw) for draw in studys]
 
 
 def draws(index: Index, split: Split, task: str, shots: Sequence[int], repeats: int, seed: int) -> Iterator[Draw]:

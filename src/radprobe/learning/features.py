@@ -1,49 +1,232 @@
 """Encoding all images of a dataset once, shard by shard, so that a kill loses at most one shard.
 
-A shard is `00000.cls.npy`, `00000.patch_mean.npy`, `00000.dense.npy` (float16; those that the backbone has) and,
-written last, `00000.json` with their hashes, the seconds taken and the identity of the inputs. A shard whose json is
-there and true is not computed again.
+A shard is `00000.cls.npy`, `00000.patch_mean.npy`, and for each layer of which decoders want maps `00000.dense<l>.npy`,
+the l-th from the end (float16; those that the backbone has), written last `00000.json` with their hashes, the seconds
+taken and the identity of the inputs. A shard whose json is there and true is not computed again.
+
+Dense maps beyond the budget are not stored: `Streamed` encodes again what `Cached` would read, bit for bit, because
+every forward pass has the same number of images, the last ones filled up, and a row does not depend on its neighbours.
 """
 
 import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from radprobe import artifacts, console, files
+from radprobe.artifacts import Embeddings, Index, Pixels, Weights
+from radprobe.catalog import Backbone, Intensity
 from radprobe.files import RadprobeError
+from radprobe.imaging import intensity
+from radprobe.learning.augment import Views, moved
 from radprobe.learning.device import GB, peak_gb
-from radprobe.models.backbones import Encoder, Features
+from radprobe.models import backbones
+from radprobe.models.backbones import Encoder, grey
 
 USUAL_TOKENS = 1024  # of 448 px in patches of 14
+DENSE_BATCH = 8  # images at once where maps are wanted: what a decoder takes, should they be streamed
+Arrays = dict[str, torch.Tensor]  # by kind: cls, patch_mean, dense1 ...
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is encoded: `images` [n, H, W] (memory-mapped), their names, and an identity of everything upstream.
+class Source:
+    """Images [n, H, W] (memory-mapped), their names, and the encoder that they go through.
 
-    ranges: the grey values [n, 2] that become 0 and 1, or None for each image's own minimum and maximum.
+    layers: those whose maps each decoder reads. ranges: the grey values [n, 2] that become 0 and 1, or None for each
+    image's own minimum and maximum. Rows count the images and then, view by view, their augmented copies.
     """
 
+    encoder: Encoder
+    layers: dict[str, tuple[int, ...]]
     images: np.ndarray
     ranges: np.ndarray | None
+    views: Views
     names: Sequence[str]
-    identity: Any
+    precision: str  # bf16 | fp32
+    most: int  # images at once, at most
+    where: torch.device
+
+    def __len__(self) -> int:
+        return len(self.images) * (1 + self.views.count)
+
+    @property
+    def batch(self) -> int:
+        """Images in every forward pass: fewer than `most` for many tokens, as SAM has at 1,024 px, and for few images.
+
+        It depends on nothing but the dataset and the backbone.
+        """
+        tokens = (self.encoder.size // (self.encoder.recipe.patch or self.encoder.size)) ** 2
+        most = min(self.most, DENSE_BATCH) if self.encoder.dense else self.most
+        most = max(1, min(most, most * USUAL_TOKENS**2 // tokens**2))  # attention grows with their square
+        passes = -(-len(self.images) // most)
+        return -(-len(self.images) // passes)
+
+    def take(self, rows) -> Arrays:
+        """Encode some rows; return float16 by kind, on the device.
+
+        Raises RadprobeError that names the sample where a feature is NaN, infinite or beyond float16.
+        """
+        rows = np.atleast_1d(rows)
+        found = [self._pass(rows[start : start + self.batch]) for start in range(0, len(rows), self.batch)]
+        return {kind: torch.cat([each[kind] for each in found]) for kind in found[0]}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each kind's features of one image."""
+        return {kind: tuple(values.shape[1:]) for kind, values in self.take([0]).items()}
+
+    def _pass(self, rows: np.ndarray) -> Arrays:
+        filled = np.concatenate([rows, np.full(self.batch - len(rows), rows[-1])])
+        return {kind: self._halves(kind, values[: len(rows)], rows) for kind, values in self._forward(filled).items()}
+
+    @torch.inference_mode()
+    def _forward(self, rows: np.ndarray) -> Arrays:
+        view, image = np.divmod(rows, len(self.images))
+        pixels = torch.from_numpy(self.images[image]).to(self.where, non_blocking=True)
+        ranges = None if self.ranges is None else torch.from_numpy(self.ranges[image]).to(self.where)
+        if view.any():
+            ranges = extremes(pixels) if ranges is None else ranges  # of the whole image, not of what is left of it
+            pixels = self._moved(pixels, image, view)
+        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            features = self.encoder(pixels, ranges)
+        dense = {dense_kind(layer): map_ for layer, map_ in zip(self.encoder.dense, features.dense, strict=True)}
+        found = {"cls": features.cls, "patch_mean": features.patch_mean, **dense}
+        return {kind: values for kind, values in found.items() if values is not None}
+
+    def _moved(self, pixels: torch.Tensor, image: np.ndarray, view: np.ndarray) -> torch.Tensor:
+        pixels = pixels.float()
+        for each in np.unique(view[view > 0]):
+            at = np.flatnonzero(view == each)
+            pixels[at] = moved(pixels[at], self.views.matrices(image[at], each), nearest=False)
+        return pixels
+
+    def _halves(self, kind: str, values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        halves = values.to(torch.float16)
+        bad = ~torch.isfinite(halves).flatten(1).all(1)
+        if bad.any():
+            first = int(bad.nonzero()[0, 0])
+            raise _not_finite(self.names[rows[first] % len(self.images)], kind, values[first])
+        return halves
+
+
+def extremes(pixels: torch.Tensor) -> torch.Tensor:
+    """Return the least and the largest value of each image [B, H, W], float32 [B, 2]."""
+    return torch.stack([pixels.amin((1, 2)), pixels.amax((1, 2))], 1).float()
+
+
+def source(
+    entry: Backbone,
+    weights: Weights,
+    index: Index,
+    pixels: Pixels,
+    scale: Intensity,
+    knobs: dict[str, Any],
+    most: int,
+    where: torch.device,
+) -> Source:
+    """Return the images of a dataset and the encoder that `knobs` of embed ask for, on a device."""
+    layers = backbones.layers(entry, knobs["decoders"])
+    every = sorted({layer for each in layers.values() for layer in each}, reverse=True)
+    return Source(
+        encoder=backbones.build(entry, weights, knobs["size"], knobs["blocks"], every).to(where),
+        layers=layers,
+        images=pixels.images,
+        ranges=intensity.ranges(pixels.images, index.table["volume_id"], scale),
+        views=Views("turn" if knobs["decoders"] else "crop", len(pixels.images), knobs["seed"], knobs["views"]),
+        names=index.table["sample_id"].tolist(),
+        precision=knobs["precision"],
+        most=most,
+        where=where,
+    )
+
+
+def dense_kind(layer: int) -> str:
+    """Return the kind of the maps of a layer, counted from the last one, -1."""
+    return f"dense{-layer}"
+
+
+def _not_finite(sample: str, kind: str, values: torch.Tensor) -> RadprobeError:
+    over = bool(torch.isfinite(values).all())
+    reason = f"its {kind} features are {'beyond the range of float16' if over else 'NaN or infinite'}"
+    return RadprobeError(f"sample {sample}", reason, "look at the image and the weights; try embed.precision: fp32")
+
+
+# --- maps, read or made again -----------------------------------------------------------------------------------------
+
+
+class Dense(Protocol):
+    """Dense maps of a dataset, by layer, in several views; `shapes` are of one image: [C, h, w]."""
+
+    shapes: dict[int, tuple[int, ...]]
+    views: Views
+
+    def take(self, rows: np.ndarray, layers: Sequence[int], view: int = 0) -> list[torch.Tensor]:
+        """Return [len(rows), C, h, w] for each of `layers`; view 0 is the image as it is."""
+
+
+class Cached:
+    """Dense maps that `embed` stored."""
+
+    def __init__(self, embeddings: Embeddings):
+        facts = embeddings.facts
+        self.shards, self.views = embeddings.dense, Views("turn", embeddings.n, facts["seed"], facts["views"])
+        self.shapes = {layer: shards.shape[1:] for layer, shards in self.shards.items()}
+
+    def take(self, rows: np.ndarray, layers: Sequence[int], view: int = 0) -> list[torch.Tensor]:
+        """Return float16 [len(rows), C, h, w] for each of `layers`."""
+        return [torch.from_numpy(self.shards[layer][view * self.views.n + rows]) for layer in layers]
+
+
+class Streamed:
+    """Dense maps encoded again whenever they are asked for."""
+
+    def __init__(self, source: Source):
+        self.source, self.views = source, source.views
+        shapes = source.shapes
+        self.shapes = {layer: shapes[dense_kind(layer)] for layer in source.encoder.dense}
+
+    def take(self, rows: np.ndarray, layers: Sequence[int], view: int = 0) -> list[torch.Tensor]:
+        """Return float16 [len(rows), C, h, w] for each of `layers`."""
+        found = self.source.take(view * self.views.n + rows)
+        return [found[dense_kind(layer)] for layer in layers]
+
+
+class Grey:
+    """No backbone: the images themselves, from 0 to 1, as the one layer of one channel."""
+
+    def __init__(self, images: np.ndarray, ranges: np.ndarray | None, size: int, views: Views):
+        self.images, self.ranges, self.size, self.views = images, ranges, size, views
+        self.shapes = {-1: (1, size, size)}
+
+    def take(self, rows: np.ndarray, layers: Sequence[int], view: int = 0) -> list[torch.Tensor]:
+        """Return float32 [len(rows), 1, size, size] for each of `layers`."""
+        pixels = torch.from_numpy(self.images[rows])
+        ranges = extremes(pixels) if self.ranges is None else torch.from_numpy(self.ranges[rows])
+        if view:
+            pixels = moved(pixels, self.views.matrices(rows, view), nearest=False)
+        return [grey(pixels, ranges, self.size) for _ in layers]
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where shards lie: their folder, rows in each, and the identity of everything upstream."""
+
     folder: Path
     shard_rows: int
-    batch_size: int
-    precision: str  # bf16 | fp32
+    identity: Any
     max_dense_cache_gb: float
 
-    def shards(self) -> Iterator[tuple[str, slice]]:
-        """Yield each shard's name and rows."""
-        n = len(self.images)
+    def shards(self, n: int) -> Iterator[tuple[str, slice]]:
+        """Yield the name and rows of each shard of n rows."""
         for number, start in enumerate(range(0, n, self.shard_rows)):
             yield f"{number:05d}", slice(start, min(start + self.shard_rows, n))
 
@@ -52,42 +235,47 @@ class Job:
         return files.digest([self.identity, rows.start, rows.stop])
 
 
-def encode(encoder: Encoder, job: Job, where: torch.device) -> tuple[dict[str, Any], list[str]]:
-    """Encode every image of `job` into its folder; return the facts of the manifest and the names of the files.
+def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
+    """Encode every image of `source` into `store`; return the facts of the manifest and the names of the files.
 
-    Raises RadprobeError before any work when the dense maps would exceed the budget, and when a feature is NaN,
-    infinite or beyond float16, naming the sample.
+    Raises RadprobeError where a feature is NaN, infinite or beyond float16, naming the sample.
     """
-    encoder.to(where)
-    job = replace(job, batch_size=_batch(encoder, job.batch_size))
-    shapes = _shapes(encoder, job, where)
-    _check_budget(shapes, job)
-    kept = {name for name, rows in job.shards() if _is_whole(job.folder, name, job.key(rows))}
-    todo = [(name, rows) for name, rows in job.shards() if name not in kept]
+    shapes = source.shapes
+    dense = {layer: shapes[dense_kind(layer)] for layer in source.encoder.dense}
+    needed = sum(len(source) * int(np.prod(shape)) * 2 / GB for shape in dense.values())
+    if streamed := needed > store.max_dense_cache_gb:
+        shapes = {kind: shape for kind, shape in shapes.items() if not kind.startswith("dense")}
+        console.say(
+            f"embed: dense maps of {needed:.3g} GB are over max_dense_cache_gb: segment encodes anew as it goes"
+        )
+    kept = {name for name, rows in store.shards(len(source)) if _is_whole(store, name, rows)}
+    todo = [(name, rows) for name, rows in store.shards(len(source)) if name not in kept]
     if kept:
         console.say(f"embed: {len(kept)} of {len(kept) + len(todo)} shards are there already, and are kept")
-    _compute(encoder, job, todo, where)
-    n, names, seconds = len(job.images), [], 0.0
-    for shard, _ in job.shards():
-        log = json.loads((job.folder / f"{shard}.json").read_text())
-        seconds += log["seconds"]
-        names += list(log["files"])
-    _remove_others(job.folder, {*names, *(f"{shard}.json" for shard, _ in job.shards())})
+    _compute(source, store, shapes, todo)
+    logs = {shard: json.loads((store.folder / f"{shard}.json").read_text()) for shard, _ in store.shards(len(source))}
+    names = [file for log in logs.values() for file in log["files"]]
+    _remove_others(store.folder, {*names, *(f"{shard}.json" for shard in logs)})
+    seconds = sum(log["seconds"] for log in logs.values())
     facts = {
-        "n": n,
-        "shard_rows": job.shard_rows,
-        "size": encoder.size,
+        "n": len(source.images),
+        "views": source.views.count,
+        "seed": source.views.seed,
+        "shard_rows": store.shard_rows,
+        "size": source.encoder.size,
         "dtype": "float16",
-        "precision": job.precision,
+        "precision": source.precision,
+        "batch": source.batch,
         "seconds": seconds,
-        "peak_gb": peak_gb(where),
-        "images_per_second": n / max(seconds, 1e-9),
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-        "grid": list(shapes["dense"][1:]) if "dense" in shapes else None,
-        "dense_dim": shapes["dense"][0] if "dense" in shapes else None,
+        "peak_gb": peak_gb(source.where),
+        "images_per_second": len(source) / max(seconds, 1e-9),
+        "device": torch.cuda.get_device_name(source.where) if source.where.type == "cuda" else "cpu",
+        "dense": {str(layer): list(shape) for layer, shape in dense.items()},
+        "streamed": streamed,
+        "decoders": source.layers,
         "dim": shapes["cls"][-1],
         "blocks": shapes["cls"][0],
-        "parameters": encoder.parameters_count,
+        "parameters": source.encoder.parameters_count,
     }
     return facts, names
 
@@ -97,104 +285,87 @@ def write_vectors(vectors: np.ndarray, folder: Path, spec: str) -> None:
     file = "00000.cls.npy"
     artifacts.write_array(folder / file, vectors[:, None].astype(np.float16))
     facts = {"n": len(vectors), "dim": vectors.shape[1], "blocks": 1, "parameters": 0, "dtype": "float16"}
-    facts |= {"seconds": 0.0, "peak_gb": 0.0, "device": "cpu", "precision": "fp32", "grid": None}
-    artifacts.seal(folder, artifacts.Embeddings.KIND, spec, facts, [file])
+    facts |= {
+        "seconds": 0.0,
+        "peak_gb": 0.0,
+        "device": "cpu",
+        "precision": "fp32",
+        "dense": {},
+        "streamed": False,
+        "decoders": {},
+    }
+    artifacts.seal(folder, Embeddings.KIND, spec, facts, [file])
 
 
-@torch.inference_mode()
-def forward(encoder: Encoder, job: Job, rows: slice, where: torch.device) -> Features:
-    """Encode the images of some rows, under bf16 autocast or in float32."""
-    pixels = torch.from_numpy(np.array(job.images[rows])).to(where, non_blocking=True)
-    ranges = None if job.ranges is None else torch.from_numpy(job.ranges[rows]).to(where)
-    with torch.autocast(where.type, torch.bfloat16, enabled=job.precision == "bf16"):
-        return encoder(pixels, ranges)
+def _compute(source: Source, store: Store, shapes: dict[str, tuple[int, ...]], todo: list[tuple[str, slice]]) -> None:
+    """Encode shards; a thread brings a batch to disk while the device works on the next one.
 
-
-def _batch(encoder: Encoder, wanted: int) -> int:
-    """Return how many images to take at once: fewer where there are more tokens than usual, as SAM has at 1,024 px."""
-    tokens = (encoder.size // (encoder.recipe.patch or encoder.size)) ** 2
-    return max(1, min(wanted, wanted * USUAL_TOKENS**2 // tokens**2))  # attention grows with their square
-
-
-def _shapes(encoder: Encoder, job: Job, where: torch.device) -> dict[str, tuple[int, ...]]:
-    features = forward(encoder, job, slice(0, 1), where)
-    return {kind: tuple(values.shape[1:]) for kind, values in _arrays(features).items()}
-
-
-def _arrays(features: Features) -> dict[str, torch.Tensor]:
-    """Return what is written of a batch, by kind."""
-    found = {"cls": features.cls, "patch_mean": features.patch_mean, "dense": next(iter(features.dense), None)}
-    return {kind: values for kind, values in found.items() if values is not None}
-
-
-def _check_budget(shapes: dict[str, tuple[int, ...]], job: Job) -> None:
-    needed = len(job.images) * int(np.prod(shapes.get("dense", (0,)))) * 2 / GB
-    if needed > job.max_dense_cache_gb:
-        reason = (
-            f"the dense maps of {len(job.images)} images need {needed:.3g} GB, over the {job.max_dense_cache_gb} GB"
-        )
-        remedy = (
-            f"raise max_dense_cache_gb to {np.ceil(needed):.0f} if the disk has room, or embed fewer images (limit)"
-        )
-        raise RadprobeError("params: embed.max_dense_cache_gb", reason + " allowed", remedy)
-
-
-def _compute(encoder: Encoder, job: Job, todo: list[tuple[str, slice]], where: torch.device) -> None:
-    """Encode shards; a thread brings each one to disk while the device works on the next."""
-    total = sum(-(-(rows.stop - rows.start) // job.batch_size) for _, rows in todo)
-    batches = ((shard, start) for shard in todo for start in range(shard[1].start, shard[1].stop, job.batch_size))
-    done: list[Features] = []
-    writing: Future | None = None
-    begun = time.perf_counter()
+    It waits for the batch before, and so for the shard before: a kill loses one shard, and memory is bounded.
+    """
+    size = source.batch
+    batches = [(shard, start) for shard in todo for start in range(shard[1].start, shard[1].stop, size)]
+    written, begun = Future(), time.perf_counter()
+    written.set_result(None)
     with ThreadPoolExecutor(1) as writer:
-        for (name, rows), start in console.track(batches, "embed (batches)", total):
-            stop = min(start + job.batch_size, rows.stop)
-            done.append(forward(encoder, job, slice(start, stop), where))
-            if stop < rows.stop:
-                continue
-            if writing:
-                writing.result()  # at most one shard waits, so memory is bounded
-            now = time.perf_counter()
-            writing, done, begun = writer.submit(_write, job, name, rows, done, now - begun), [], now
-        if writing:
-            writing.result()
+        for (name, rows), start in console.track(batches, "embed (batches)", len(batches)):
+            if start == rows.start:
+                shard = _Shard(store, name, rows, shapes)
+            stop = min(start + size, rows.stop)
+            found = source.take(np.arange(start, stop))
+            written.result()
+            seconds = None
+            if stop == rows.stop:
+                now = time.perf_counter()
+                seconds, begun = now - begun, now
+            written = writer.submit(shard.add, found, seconds)
+        written.result()
 
 
-def _write(job: Job, name: str, rows: slice, batches: list[Features], seconds: float) -> None:
-    written = {}
-    arrays = [_arrays(batch) for batch in batches]
-    for kind in arrays[0]:
-        values = torch.cat([batch[kind] for batch in arrays])
-        halves = values.to(torch.float16)
-        bad = ~torch.isfinite(halves).flatten(1).all(1)
-        if bad.any():
-            first = int(bad.nonzero()[0, 0])
-            raise _not_finite(job.names[rows.start + first], kind, values[first], int(bad.sum()))
-        file = f"{name}.{kind}.npy"
-        artifacts.write_array(job.folder / file, halves.cpu().numpy())
-        written[file] = files.sha256(job.folder / file)
-    log = {"key": job.key(rows), "seconds": seconds, "files": written}
-    files.write_json(job.folder / f"{name}.json", log)
+class _Shard:
+    """A shard on its way to disk: its arrays grow batch by batch, and get their names when it is whole."""
+
+    def __init__(self, store: Store, name: str, rows: slice, shapes: dict[str, tuple[int, ...]]):
+        self.store, self.name, self.rows, self.at = store, name, rows, 0
+        store.folder.mkdir(parents=True, exist_ok=True)
+        self.arrays = {
+            kind: np.lib.format.open_memmap(self._partial(kind), "w+", np.float16, (rows.stop - rows.start, *shape))
+            for kind, shape in shapes.items()
+        }
+
+    def _partial(self, kind: str) -> Path:
+        return self.store.folder / f"{self.name}.{kind}{files.TEMPORARY}"
+
+    def add(self, found: Arrays, seconds: float | None) -> None:
+        """Write the next rows; with the last ones come the seconds that all have taken."""
+        n = len(found["cls"])
+        for kind, array in self.arrays.items():
+            array[self.at : self.at + n] = found[kind].cpu().numpy()
+        self.at += n
+        if seconds is not None:
+            self._close(seconds)
+
+    def _close(self, seconds: float) -> None:
+        written = {}
+        for kind, array in self.arrays.items():
+            array.flush()
+            file = self.store.folder / f"{self.name}.{kind}.npy"
+            files.put_in_place(self._partial(kind), file)
+            written[file.name] = files.sha256(file)
+        log = {"key": self.store.key(self.rows), "seconds": seconds, "files": written}
+        files.write_json(self.store.folder / f"{self.name}.json", log)
 
 
-def _not_finite(sample: str, kind: str, values: torch.Tensor, n: int) -> RadprobeError:
-    over = bool(torch.isfinite(values).all())
-    reason = (
-        f"its {kind} features are {'beyond the range of float16' if over else 'NaN or infinite'} ({n} such in shard)"
-    )
-    return RadprobeError(f"sample {sample}", reason, "look at the image and the weights; try embed.precision: fp32")
-
-
-def _is_whole(folder: Path, name: str, key: str) -> bool:
+def _is_whole(store: Store, name: str, rows: slice) -> bool:
     try:
-        log = json.loads((folder / f"{name}.json").read_text())
-        return log["key"] == key and all(files.sha256(folder / file) == sha for file, sha in log["files"].items())
+        log = json.loads((store.folder / f"{name}.json").read_text())
+        true = all(files.sha256(store.folder / file) == sha for file, sha in log["files"].items())
+        return log["key"] == store.key(rows) and true
     except (OSError, ValueError, KeyError):
         return False
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:
-    """Remove shards of other inputs or of another shard size."""
+    """Remove shards of other inputs or of another shard size, and what a kill left."""
     for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].*"):
         if path.name not in names:
             path.unlink()

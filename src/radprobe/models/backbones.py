@@ -19,6 +19,7 @@ from radprobe.models import weights as checkpoints
 from radprobe.models.architectures import Layer, Tower, awaken
 from radprobe.models.architectures import build as architecture
 
+UNET_LAYERS, PAPER_LAYERS = 4, 5  # that U-Net decoders read: ours, the study's
 FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 everywhere rather than noise (D11)
 
 
@@ -65,16 +66,7 @@ class Encoder(torch.nn.Module):
 
         ranges: the values [B, 2] that become 0 and 1, beyond which they are cut; None: each image's own extremes.
         """
-        images = pixels.float()[:, None]
-        if ranges is None:
-            low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-        else:
-            low, high = ranges.float()[:, :, None, None, None].unbind(1)
-        span = high - low
-        images = ((images - low) / torch.where(span < FLAT, torch.inf, span)).clamp(0, 1)
-        if images.shape[-2:] != (self.size, self.size):
-            images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return (images - self.mean) / self.std
+        return (grey(pixels, ranges, self.size) - self.mean) / self.std
 
     def forward(self, pixels: torch.Tensor, ranges: torch.Tensor | None = None) -> Features:
         """Encode stored pixels [B, H, W]; ranges as in `normalise`."""
@@ -90,8 +82,42 @@ class Encoder(torch.nn.Module):
         return layer.prefix[:, 0] if self.recipe.pool == "cls" else _mean(layer)
 
 
+def grey(pixels: torch.Tensor, ranges: torch.Tensor | None, size: int) -> torch.Tensor:
+    """Turn stored pixels [B, H, W] into grey images from 0 to 1, float32 [B, 1, size, size].
+
+    ranges: the values [B, 2] that become 0 and 1, beyond which they are cut; None: each image's own extremes.
+    """
+    images = pixels.float()[:, None]
+    if ranges is None:
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    else:
+        low, high = ranges.float()[:, :, None, None, None].unbind(1)
+    span = high - low
+    images = ((images - low) / torch.where(span < FLAT, torch.inf, span)).clamp(0, 1)
+    if images.shape[-2:] != (size, size):
+        images = interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return images
+
+
 def _mean(layer: Layer) -> torch.Tensor:
     return layer.map.float().mean((2, 3))
+
+
+def layers(entry: catalog.Backbone, decoders: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the layers whose maps each decoder reads, the deepest first, counted from the last one, -1.
+
+    linear: the one that the catalog states. unet: four spread through the depth of a transformer, the last four stages
+    of a CNN, fewer where there are no more. unet@paper: the last five blocks (arXiv 2312.02366, authors' code); absent
+    for what has fewer.
+    """
+    with torch.device("meta"):
+        depth = architecture(entry).depth
+    parts = min(UNET_LAYERS, depth)
+    spread = [depth * (part + 1) // parts - depth - 1 for part in range(parts)] if entry.patch else range(-parts, 0)
+    found = {"linear": (entry.dense_layer,), "unet": tuple(sorted(spread, reverse=True))}
+    if entry.patch and depth >= PAPER_LAYERS:
+        found["unet" + catalog.PAPER] = tuple(range(-1, -PAPER_LAYERS - 1, -1))
+    return {name: found[name] for name in decoders if name in found}
 
 
 def build(

@@ -97,7 +97,7 @@ def _cell(findings: Findings, cell: Cell) -> dict:
         weights = findings.facts("weights", None, with_weights(cell.backbone))
         shown = {key: weights[key] for key in ("source", "sha256", "seed", "parameters", "derived") if key in weights}
         features = findings.facts("embed", cell.dataset, cell.backbone)
-        wanted = ("size", "precision", "device", "dim", "grid", "images_per_second", "seconds", "peak_gb")
+        wanted = ("size", "precision", "device", "dim", "dense", "images_per_second", "seconds", "peak_gb")
         found["weights"] = trust.flat(shown)
         found["features"] = trust.flat({key: features[key] for key in wanted if key in features})
         found["protocols"] = _protocols(findings.facts(verb, cell.dataset, cell.backbone))
@@ -108,7 +108,7 @@ def _protocols(facts: dict) -> list[dict]:
     """Return each protocol's chosen settings, the part that chose them, among what, and how long it took."""
     found = [{"name": name, "told": _chosen(each), **_took(each)} for name, each in facts.get("protocols", {}).items()]
     if few_shot := facts.get("few_shot"):
-        fixed = {key: few_shot[key] for key in ("c", "shots", "draws") if key in few_shot}
+        fixed = {key: few_shot[key] for key in ("c", "learning_rate", "steps", "shots", "draws") if key in few_shot}
         found.append({"name": "few-shot", "told": _settings(fixed) + "; fixed beforehand", **_took(few_shot)})
     return found
 

@@ -7,6 +7,7 @@ import pandas as pd
 from radprobe.catalog import PAPER
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
+from radprobe.study import PREDICTING
 
 SINGLE = FEW_SHOT + PAPER  # the study's single draw
 ALL = 0  # every training patient
@@ -28,7 +29,7 @@ class Curves:
     single: dict[str, dict[int, Estimate]]
     draws: pd.DataFrame
     controls: frozenset[str]
-    c: float | None  # of the logistic regression, fixed for all draws
+    head: str  # what was fitted to each draw, and what was fixed
 
     @property
     def ours(self) -> pd.DataFrame:
@@ -58,9 +59,8 @@ class Curves:
 
 def asked(findings: Findings) -> list[str]:
     """Return the datasets of which the study wants few-shot curves."""
-    if findings.study.params.probe.few_shot is None:
-        return []
-    return list(dict.fromkeys(step.dataset for step in findings.study.steps.values() if step.verb == "probe"))
+    wanted = {verb for verb in PREDICTING.values() if getattr(findings.study.params, verb).few_shot is not None}
+    return list(dict.fromkeys(step.dataset for step in findings.study.steps.values() if step.verb in wanted))
 
 
 def file(dataset: str) -> str:
@@ -76,7 +76,8 @@ def curves(findings: Findings, dataset: str) -> Curves | None:
     ours = draws[draws["protocol"] == FEW_SHOT]
     shots = sorted({int(each) for each in ours["shots"]}, key=lambda each: (each == ALL, each))
     order = [name for name in findings.study.backbones if name in set(draws["backbone"])]
-    facts = [findings.facts("probe", dataset, name).get("few_shot", {}) for name in order]
+    verb = PREDICTING[findings.datasets[dataset].task]
+    facts = [findings.facts(verb, dataset, name).get("few_shot", {}) for name in order]
     return Curves(
         dataset=dataset,
         metric=draws["metric"].iloc[0],
@@ -85,8 +86,16 @@ def curves(findings: Findings, dataset: str) -> Curves | None:
         single=_estimates(findings, dataset, order, shots, PAPER),
         draws=draws,
         controls=frozenset(name for name in order if findings.family(name) == "control"),
-        c=next((each["c"] for each in facts if "c" in each), None),
+        head=_head(next((each for each in facts if each), {})),
     )
+
+
+def _head(fixed: dict) -> str:
+    if "c" in fixed:
+        return f"a logistic regression (C = {fixed['c']:g})"
+    if "steps" in fixed:
+        return f"a linear decoder (learning rate {fixed['learning_rate']:g}, {fixed['steps']} steps)"
+    return "a linear head"
 
 
 def _estimates(findings: Findings, dataset: str, order: list[str], shots: list[int], variant: str) -> dict:

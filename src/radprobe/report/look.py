@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Predictions, Truth
+from radprobe.artifacts import Embeddings, Index, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import pictures, words
@@ -86,13 +86,15 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
         for backbone in _backbones(findings, found.dataset, column):
             found.overlays[backbone] = _overlays(findings, column, backbone, truth, index, pixels, rows, sizes)
     for backbone in _backbones(findings, found.dataset, column):
-        step = findings.study.steps["embed", found.dataset, backbone]
+        step = findings.study.steps.get(("embed", found.dataset, backbone))
+        if step is None:
+            continue  # a network from scratch has no features of its own
         if not step.outputs[0].is_file():
             found.why.append(f"{findings.title(backbone)} has no features yet.")
-        elif not any(".dense." in name for name in Manifest.read(step.outputs[0]).files):
+        elif not (dense := Embeddings.load(step.folder).dense):
             found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
         else:
-            dense = Embeddings.load(step.folder, dense=True).dense[rows]
+            dense = dense[max(dense)][rows]  # of the deepest layer
             found.features[backbone] = [pictures.uri(each) for each in pictures.components(dense, sizes)]
 
 

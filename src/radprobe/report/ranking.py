@@ -7,7 +7,7 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
-from radprobe.study import PIXELS, RANDOM
+from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
@@ -53,6 +53,7 @@ class Column:
     seconds: dict[str, float] = field(default_factory=dict)
     controls: frozenset[str] = frozenset()
     differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+    ceiling: Estimate | None = None  # what the truth scores at the stored size and back
 
     @property
     def is_floor(self) -> bool:
@@ -100,13 +101,22 @@ def columns(findings: Findings) -> list[Column]:
         rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
         rows = rows[(rows["class"] == "macro") & (rows["part"] == "test")]
         rows = rows[~rows["protocol"].str.startswith(FEW_SHOT)]
-        for protocol, each in rows.groupby("protocol", sort=False):
+        ceiling = next((estimate(row, "value") for row in _of(rows, CEILING).to_dict("records")), None)
+        scratch, rows = _of(rows, FROM_SCRATCH), rows[rows["protocol"] != CEILING]
+        if set(rows["protocol"]) != {FROM_SCRATCH}:  # it stands beside every decoder
+            rows = rows[rows["protocol"] != FROM_SCRATCH]
+        for protocol, of_protocol in rows.groupby("protocol", sort=False):
+            each = of_protocol if protocol == FROM_SCRATCH else pd.concat([of_protocol, scratch])
             pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
             differences = {(r["backbone"], r["other"]): estimate(r, "difference") for r in pairs.to_dict("records")}
-            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences))
+            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling))
     return found
+
+
+def _of(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    return rows[rows["protocol"] == protocol]
 
 
 def headline(of_dataset: list[Column]) -> Column | None:

@@ -7,6 +7,7 @@ FAMILIES = {
     "weakly supervised": "#009e73",
     "medical": "#cc79a7",
     "own": "#56b4e9",
+    "from scratch": "#e69f00",
     "control": "#8a8a8a",
 }
 TRUTH, PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)  # contours on grey images, RGB

@@ -9,6 +9,7 @@ import pandas as pd
 from radprobe.report import style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
+from radprobe.study import CEILING, METADATA
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "seed", "spec", "note"]
@@ -79,6 +80,8 @@ def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbon
         return Tile("–", _not_run(findings, dataset, backbone), "not-run")
     if cell.state != "done":
         return Tile("–", f"{cell.state}: {cell.step.verb}, {cell.why}", place)
+    if backbone == CEILING and column and column.ceiling:
+        return Tile(words.number(column.ceiling.value), _detail(column.ceiling), place)
     if column is None or backbone not in column.scores:
         return Tile("–", "no such protocol for this task", place)
     score = column.scores[backbone]
@@ -93,6 +96,8 @@ def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbon
 
 def _not_run(findings: Findings, dataset: str, backbone: str) -> str:
     if not findings.study.applies(dataset, backbone):
+        if backbone != METADATA:
+            return "only segments"
         return "metadata alone segment nothing" if findings.datasets[dataset].metadata else NO_METADATA
     gone = [missing for missing in findings.study.missing if missing.name == backbone]
     return f"not run: {gone[0].why}" if gone else "not run"

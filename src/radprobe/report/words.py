@@ -23,6 +23,9 @@ PROTOCOLS = {
     "mlknn@paper": "ML-kNN as in the study",
     "shuffled": "shuffled labels (floor)",
     "linear-decoder": "a linear decoder",
+    "unet-decoder": "a U-Net decoder",
+    "unet-decoder@paper": "a U-Net decoder as in the study",
+    "from-scratch": "training from scratch",
 }
 Name = Callable[[str], str]
 

@@ -19,7 +19,7 @@ from radprobe.artifacts import (
 from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, segmentation
 from radprobe.metrics.resampling import Bootstrap
-from radprobe.study import Step, Study
+from radprobe.study import FROM_SCRATCH, Step, Study
 
 PARTS = ("val", "test")
 
@@ -57,9 +57,12 @@ def compare(study: Study, step: Step) -> None:
     how, truth = Bootstrap(**step.knobs), _truth(study, step)
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
     found = []
-    for protocol in dict.fromkeys(name for each in predictions.values() for name in _protocols(each)):
-        having = {backbone: each for backbone, each in predictions.items() if protocol in _protocols(each)}
-        scored = {backbone: _scored(each, protocol, "test", truth) for backbone, each in having.items()}
+    protocols = dict.fromkeys(name for each in predictions.values() for name in _protocols(each))
+    for protocol in (
+        protocols if set(protocols) == {FROM_SCRATCH} else [name for name in protocols if name != FROM_SCRATCH]
+    ):
+        having = {backbone: name for backbone, each in predictions.items() if (name := _named(each, protocol))}
+        scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
         statistics = {backbone: each.macro for backbone, each in scored.items()}
         found += [{**row, "protocol": protocol} for row in comparison.pairs(statistics, patients, how)]
@@ -197,6 +200,11 @@ def _truth(study: Study, step: Step) -> Truth | None:
 
 def _protocols(predictions: Predictions) -> list[str]:
     return list(predictions.facts["protocols"])
+
+
+def _named(predictions: Predictions, protocol: str) -> str | None:
+    """Return the protocol, or training from scratch, which stands beside every decoder; None where there is neither."""
+    return next((name for name in (protocol, FROM_SCRATCH) if name in _protocols(predictions)), None)
 
 
 def _costs(embedding: dict, protocol: dict) -> dict[str, float]:

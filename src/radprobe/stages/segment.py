@@ -1,97 +1,321 @@
-"""segment: decoders on the frozen dense maps of one dataset and backbone."""
+"""segment: decoders on the frozen dense maps of one dataset and backbone, networks from scratch, and the ceiling."""
 
-from collections.abc import Iterator
-from itertools import chain, groupby
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import one_hot
 
 from radprobe import console
-from radprobe.artifacts import Embeddings, Index, LabelMaps, LeakCertificate, Pixels, Predictions, Split
+from radprobe.artifacts import (
+    Embeddings,
+    FewShot,
+    Index,
+    LabelMaps,
+    LeakCertificate,
+    Pixels,
+    Predictions,
+    Split,
+    Weights,
+)
+from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
+from radprobe.imaging import intensity
 from radprobe.imaging.resize import to_original
 from radprobe.imaging.volumes import Slicing
-from radprobe.learning import decoders, selection
-from radprobe.learning.decoders import Decoder, Maps
+from radprobe.learning import decoders, draws, features, loop, selection
+from radprobe.learning.augment import Views
 from radprobe.learning.device import device, measured
-from radprobe.study import Step, Study
+from radprobe.learning.maps import Maps
+from radprobe.models.decoders import FromImages, Linear, StudyUNet, UNet
+from radprobe.study import CEILING, FROM_SCRATCH, SCRATCH, Step, Study
 
-LINEAR = "linear-decoder"
+EVERY = 8  # slices that are predicted at once
+USE = {"train": "trained", "val": "chosen"}
+NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
+CHOSEN_BY = "mean DSC per case over foreground classes, at the stored size"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all decoders of a job share: the samples, their split, and where they are fitted."""
+
+    index: Index
+    pixels: Pixels
+    split: Split
+    dense: features.Dense
+    where: torch.device
+    seed: int
+    folder: Path
+
+    @property
+    def labels(self) -> int:
+        """Foreground classes and background."""
+        return len(self.split.classes) + 1
+
+    def maps(self, layers: tuple[int, ...], *parts: str, split: Split | None = None) -> Maps:
+        """Return the maps of some parts, through `layers`."""
+        rows = (split or self.split).rows(self.index, *parts)
+        cases = self.index.table["volume_id"].to_numpy()[rows]
+        return Maps(self.dense, layers, self.pixels.masks, rows, cases, self.where)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A kind of decoder: the layers that it reads, how one is built from the statistics of its maps, its options."""
+
+    name: str
+    layers: tuple[int, ...]
+    build: Callable[[Any], torch.nn.Module]
+    knobs: dict[str, Any]
+
+    def maker(self, maps: Maps) -> Callable[[], torch.nn.Module]:
+        """Return a function that builds a decoder with new weights, standardised as `maps` are."""
+        statistics = [] if self.name == FROM_SCRATCH else maps.statistics()
+        return lambda: self.build(statistics)
 
 
 def run(study: Study, step: Step) -> None:
-    """Read Index, Pixels, Split, its LeakCertificate and dense Embeddings; write Predictions of the linear decoder."""
-    knobs = step.knobs["linear"]
-    if knobs is None:
-        raise RadprobeError("params: segment", "every decoder is null", "leave linear in")
+    """Read Index, Pixels, Split, its LeakCertificate and what the backbone gives; write Predictions."""
     source = step.need("prepare").folder
     LeakCertificate.load(step.need("split").folder)
     index, pixels, split = Index.load(source), Pixels.load(source), Split.load(step.need("split").folder)
-    classes = len(split.classes) + 1
-    _check(index, pixels, split, classes)
-    embeddings, where = Embeddings.load(step.need("embed").folder, dense=True), device(study.params.device)
-    case_of = index.table["volume_id"].to_numpy()
-
-    def maps_of(*names: str) -> Maps:
-        rows = split.rows(index, *names)
-        return Maps(embeddings.dense, pixels.masks, rows, case_of[rows], where)
-
-    parts = {"+".join(names): maps_of(*names) for names in (("train",), ("val",), ("test",), ("train", "val"))}
-    took: dict[str, Any] = {}
-    with measured(took, where):
-        how = (knobs["epochs"], knobs["batch_size"], step.knobs["seed"])
-        candidates = decoders.fit(parts["train"], classes, knobs["learning_rates"], *how)
-        values = [decoders.mean_dsc(decoder, parts["val"], classes) for decoder in candidates]
-        best = selection.best(values, "learning rates of the decoder")
-        chosen = candidates[best]
-        (refitted,) = decoders.fit(parts["train+val"], classes, [chosen.learning_rate], *how)
-    cases = chain(
-        _cases(chosen, parts["val"], index, pixels, "val"),
-        _cases(refitted, parts["test"], index, pixels, "test"),
+    _check(index, pixels, split)
+    if step.backbone == CEILING:
+        return _ceiling(step, index, pixels, split)
+    where = device(study.params.device)
+    dense, costs, layers = _dense(study, step, index, pixels, where)
+    job = Job(index, pixels, split, dense, where, step.knobs["seed"], step.folder)
+    maps, facts, training = {}, {}, []
+    for protocol in _protocols(step, job, layers):
+        maps[protocol.name], facts[protocol.name], history = _fit(job, protocol)
+        training.append(history.assign(protocol=protocol.name))
+        chosen, val = facts[protocol.name]["chosen"], facts[protocol.name]["value"]
+        console.say(f"{step.dataset} {step.backbone} {protocol.name}: val DSC {val:.4f} with {chosen}")
+    facts, few_shot = {"protocols": facts, "embedding": costs}, None
+    if "linear" in layers and step.knobs["few_shot"]:
+        took: dict[str, Any] = {}
+        with measured(took, where):
+            few_shot = _few_shot(job, step.knobs, layers["linear"])
+        facts["few_shot"] = {**step.knobs["few_shot"], **took}
+    Predictions(split.classes, maps=maps, facts=facts, few_shot=few_shot, training=pd.concat(training)).save(
+        step.folder, step.spec
     )
-    LabelMaps.write(step.folder, LINEAR, cases)
+    shutil.rmtree(step.folder / "training", ignore_errors=True)
+
+
+# --- what decoders read, and which there are --------------------------------------------------------------------------
+
+
+def _dense(study: Study, step: Step, index: Index, pixels: Pixels, where: torch.device):
+    """Return the maps that decoders read, what they cost, and the layers of each decoder."""
+    if step.backbone in SCRATCH:
+        ranges = intensity.ranges(pixels.images, index.table["volume_id"], study.dataset(step.dataset).intensity)
+        views = Views("turn", len(pixels.images), step.knobs["seed"], None if step.knobs["scratch"]["augment"] else 0)
+        return features.Grey(pixels.images, ranges, step.knobs["size"], views), NO_COST, {}
+    embeddings = Embeddings.load(step.need("embed").folder)
+    layers = {name: tuple(found) for name, found in embeddings.facts["decoders"].items()}
+    streamed = embeddings.facts["streamed"]
+    dense = features.Streamed(source_of(study, step)) if streamed else features.Cached(embeddings)
+    return dense, embeddings.costs, layers
+
+
+def source_of(study: Study, step: Step) -> features.Source:
+    """Return what `embed` encoded, to be encoded again: its maps were too many to be stored."""
+    prepared, weights = step.need("prepare").folder, Weights.load(step.need("weights").folder)
+    index, pixels, knobs = Index.load(prepared), Pixels.load(prepared), step.need("embed").knobs
+    return features.source(
+        study.backbone(step.backbone),
+        weights,
+        index,
+        pixels,
+        study.dataset(step.dataset).intensity,
+        knobs,
+        study.params.embed.batch_size,
+        device(study.params.device),
+    )
+
+
+def _protocols(step: Step, job: Job, layers: dict[str, tuple[int, ...]]) -> list[Protocol]:
+    knobs, labels = step.knobs, job.labels
+    if step.backbone in SCRATCH:
+        return [_from_scratch(step.backbone, knobs["scratch"], job)]
+    unet = knobs["unet"]
+    kinds = {
+        "linear": (lambda statistics: Linear(statistics, labels), knobs["linear"]),
+        "unet": (lambda statistics: UNet(statistics, labels, unet["widths"]), unet),
+        "unet" + PAPER: (lambda statistics: StudyUNet(statistics, labels), unet),
+    }
+    return [Protocol(decoder_name(kind), layers[kind], *kinds[kind]) for kind in layers]
+
+
+def _from_scratch(name: str, knobs: dict[str, Any], job: Job) -> Protocol:
+    from radprobe.models import scratch  # MONAI takes seconds to import
+
+    side = job.dense.shapes[-1][-1]
+    networks = {
+        "unet": lambda: scratch.unet(job.labels, knobs["width"]),
+        "transunet": lambda: scratch.transunet(job.labels, side, knobs["width"]),
+    }
+    return Protocol(FROM_SCRATCH, (-1,), lambda _: FromImages(networks[name]()), knobs)
+
+
+def decoder_name(kind: str) -> str:
+    """Return the protocol of a decoder: linear-decoder, unet-decoder, unet-decoder@paper."""
+    name, at, variant = kind.partition("@")
+    return f"{name}-decoder{at}{variant}"
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+
+
+def _fit(job: Job, protocol: Protocol) -> tuple[LabelMaps, dict[str, Any], pd.DataFrame]:
+    """Choose learning rate and epochs on val, fit again on train and val, write the label maps of val and test."""
+    knobs, took = protocol.knobs, {}
+    parts = {part: job.maps(protocol.layers, *part.split("+")) for part in ("train", "val", "test", "train+val")}
+    folder = job.folder / "training" / protocol.name
+    with measured(took, job.where):
+        how = _recipe(knobs, job.seed, knobs["epochs"], knobs["patience"])
+        fitted = decoders.fit(
+            protocol.maker(parts["train"]),
+            parts["train"],
+            job.labels,
+            knobs["learning_rates"],
+            how,
+            val=parts["val"],
+            folder=folder / "search",
+            what=protocol.name,
+        )
+        best = selection.best(fitted.values, f"learning rates of {protocol.name}")
+        chosen = {"learning_rate": knobs["learning_rates"][best], "epochs": fitted.epochs[best]}
+        again = decoders.fit(
+            protocol.maker(parts["train+val"]),
+            parts["train+val"],
+            job.labels,
+            [chosen["learning_rate"]],
+            _recipe(knobs, job.seed, knobs["epochs"], stop=chosen["epochs"]),
+            folder=folder / "refit",
+            what=f"{protocol.name}, again with val",
+        )
+    cases = chain(
+        _cases(fitted.decoders[best], parts["val"], job.index, job.pixels, "val"),
+        _cases(again.decoders[0], parts["test"], job.index, job.pixels, "test"),
+    )
+    LabelMaps.write(job.folder, protocol.name, cases)
     facts = {
-        "chosen": {"learning_rate": chosen.learning_rate},
+        "chosen": chosen,
+        "value": fitted.values[best],
         "selected_on": "val",
-        "selected_by": "mean DSC per case over foreground classes, at the stored size",
-        "candidates": [
-            {"learning_rate": decoder.learning_rate, "value": None if np.isnan(value) else value}
-            for decoder, value in zip(candidates, values, strict=True)
-        ],
+        "selected_by": CHOSEN_BY,
+        "candidates": _candidates(knobs["learning_rates"], fitted),
+        "parameters": sum(each.numel() for each in again.decoders[0].parameters()),
+        "layers": list(protocol.layers),
         **{f"n_{part}": len(parts[part]) for part in ("train", "val", "test")},
         **took,
     }
-    maps = {LINEAR: LabelMaps.read(step.folder, LINEAR)}
-    facts = {"protocols": {LINEAR: facts}, "embedding": embeddings.costs}
+    history = pd.concat([fitted.history.assign(phase="search"), again.history.assign(phase="refit")])
+    return LabelMaps.read(job.folder, protocol.name), facts, history
+
+
+def _recipe(knobs: dict[str, Any], seed: int, epochs: int, patience: int | None = None, stop: int | None = None):
+    schedule = loop.Schedule(epochs=epochs, seed=seed, patience=patience, stop=stop)
+    return decoders.Recipe(knobs["batch_size"], knobs["loss"], schedule)
+
+
+def _candidates(rates: list[float], fitted: decoders.Fitted) -> list[dict[str, Any]]:
+    both = zip(rates, fitted.values, fitted.epochs, strict=True)
+    return [{"learning_rate": r, "value": None if np.isnan(v) else v, "epochs": e} for r, v, e in both]
+
+
+def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewShot:
+    """Fit a linear decoder to each draw, learning rate and steps fixed; count the labels of every test case."""
+    wanted, batch_size = knobs["few_shot"], knobs["linear"]["batch_size"]
+    every = draws.every(job.index, job.split, "segmentation", wanted, job.seed, knobs["paper"])
+    rows, fitted = [], []
+    for protocol, draw in console.track(every, "few-shot (draws)", len(every)):
+        maps = job.maps(layers, "train", split=draw.split)
+        epochs = max(1, round(wanted["steps"] * batch_size / len(maps)))
+        how = _recipe({**knobs["linear"], "batch_size": min(batch_size, len(maps))}, job.seed, epochs)
+        statistics = maps.statistics()
+        build = lambda statistics=statistics: Linear(statistics, job.labels)  # noqa: E731
+        fitted += decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how, quiet=True).decoders
+        rows.append(draw.row(protocol))
+    tests = job.maps(layers, "test")
+    return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), decoders.counts(fitted, tests, job.labels)[1])
+
+
+# --- label maps on the original grid ----------------------------------------------------------------------------------
+
+
+def _cases(decoder: torch.nn.Module, maps: Maps, index: Index, pixels: Pixels, part: str) -> Iterator[tuple]:
+    """Yield (case_id, patient_id, part, label map on the original grid, spacing) of every film or volume."""
+    stored = pixels.images.shape[1:]
+    for case, places in maps.by_case():
+        slices = []
+        for start in range(0, len(places), EVERY):
+            batch = places[start : start + EVERY]
+            probabilities = _probabilities(decoder, maps, batch, stored)
+            sizes = pixels.shapes[maps.rows[batch]]
+            slices += [
+                to_original(each, tuple(map(int, size))) for each, size in zip(probabilities, sizes, strict=True)
+            ]
+        yield case, *_joined(index, maps.rows[places], slices, part)
+
+
+@torch.inference_mode()
+def _probabilities(decoder: torch.nn.Module, maps: Maps, batch: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    return decoder(maps.features(batch), size).softmax(1)
+
+
+def _joined(index: Index, rows: np.ndarray, slices: list[np.ndarray], part: str) -> tuple:
+    """Return patient_id, part, label map and spacing of the case whose slices are given: a film has one."""
+    sample, labels = index.table.iloc[rows[0]], slices[0]
+    if len(sample["affine"]):
+        affine = np.reshape(sample["affine"], (4, 4))
+        labels = Slicing.of(affine, index.facts["slices"]).join(np.stack(slices))
+    return sample["patient_id"], part, labels, sample["spacing"]
+
+
+def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
+    """Write as predictions what is left of the truth at the stored size: the best that any model here could score."""
+    labels = len(split.classes) + 1
+    truth = torch.from_numpy
+
+    def cases(part: str) -> Iterator[tuple]:
+        rows = split.rows(index, part)
+        names = index.table["volume_id"].to_numpy()[rows]
+        for case in dict.fromkeys(names):
+            of_case = rows[names == case]
+            slices = [
+                to_original(one_hot(truth(pixels.masks[row]).long(), labels).movedim(-1, 0), tuple(pixels.shapes[row]))
+                for row in of_case
+            ]
+            yield case, *_joined(index, of_case, slices, part)
+
+    LabelMaps.write(step.folder, CEILING, chain(cases("val"), cases("test")))
+    facts = {"protocols": {CEILING: {**NO_COST, "chosen": {}, "selected_on": "nothing"}}, "embedding": NO_COST}
+    maps = {CEILING: LabelMaps.read(step.folder, CEILING)}
     Predictions(split.classes, maps=maps, facts=facts).save(step.folder, step.spec)
-    console.say(f"{step.dataset} {step.backbone} {LINEAR}: val DSC {values[best]:.4f} at {chosen.learning_rate:g}")
 
 
-def _check(index: Index, pixels: Pixels, split: Split, classes: int) -> None:
+def _check(index: Index, pixels: Pixels, split: Split) -> None:
     for part in ("train", "val", "test"):
         if not len(split.rows(index, part)):
             reason = f"its part {part} has no sample here"
             raise RadprobeError("the split", reason, "choose another split, or get the whole download")
     if pixels.masks is None:
         raise RadprobeError("pixels", "have no masks, so no decoder can be trained", "run prepare again")
-    if (most := int(pixels.masks.max())) >= classes:
-        raise RadprobeError("masks", f"have label {most}, but the split has {classes - 1} classes", "mend the loader")
-
-
-def _cases(decoder: Decoder, maps: Maps, index: Index, pixels: Pixels, part: str) -> Iterator[tuple]:
-    """Yield (case_id, patient_id, part, label map on the original grid, spacing) of every film or volume."""
-    for case, places in groupby(range(len(maps)), key=lambda place: maps.cases[place]):
-        places = list(places)
-        slices = [_label_map(decoder, maps, pixels, place) for place in places]
-        sample = index.table.iloc[maps.rows[places[0]]]
-        labels = slices[0]
-        if len(sample["affine"]):
-            affine = np.reshape(sample["affine"], (4, 4))
-            labels = Slicing.of(affine, index.facts["slices"]).join(np.stack(slices))
-        yield case, sample["patient_id"], part, labels, sample["spacing"]
-
-
-def _label_map(decoder: Decoder, maps: Maps, pixels: Pixels, place: int) -> np.ndarray:
-    """Return the predicted label map of one image at its original size, uint8 [H, W]."""
-    probabilities = decoder.logits(maps.features([place]), pixels.images.shape[1:])[0].softmax(0)
-    return to_original(probabilities, tuple(int(side) for side in pixels.shapes[maps.rows[place]]))
+    if (most := int(pixels.masks.max())) > len(split.classes):
+        raise RadprobeError(
+            "masks", f"have label {most}, but the split has {len(split.classes)} classes", "mend the loader"
+        )
+    for part in ("train", "val"):
+        if not pixels.masks[split.rows(index, part)].any():
+            reason = f"every mask of its part {part} is empty, so no decoder can be {USE[part]}"
+            raise RadprobeError("the split", reason, "choose another split, or look at the masks")

@@ -1,0 +1,81 @@
+"""What a decoder is fitted to: dense maps and label maps of some samples, gathered batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Self
+
+import numpy as np
+import torch
+
+from radprobe.learning.augment import moved
+from radprobe.learning.features import Dense
+
+EVERY = 8  # samples at once where nothing is trained
+STD_FLOOR = 1e-6  # a channel that never changes is left at 0
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of `layers` (the deepest first) and label maps [n, H, W] of the samples at `rows`.
+
+    cases: the film or volume that each of `rows` belongs to; the slices of a volume are neighbours, in order.
+    """
+
+    dense: Dense
+    layers: tuple[int, ...]
+    masks: np.ndarray
+    rows: np.ndarray
+    cases: np.ndarray
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, layers: Sequence[int]) -> Self:
+        """Return the same samples through other layers."""
+        return replace(self, layers=tuple(layers))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the label maps."""
+        return tuple(self.masks.shape[1:])
+
+    def features(self, batch, view: int = 0) -> list[torch.Tensor]:
+        """Return float32 [B, C, h, w] of each layer, on the device; view 0 is the image as it is."""
+        found = self.dense.take(self.rows[batch], self.layers, view)
+        return [each.to(self.device).float() for each in found]
+
+    def labels(self, batch, view: int = 0) -> torch.Tensor:
+        """Return int64 [B, H, W], on the device, moved as the images of that view are."""
+        rows = self.rows[batch]
+        labels = torch.from_numpy(self.masks[rows]).to(self.device)
+        if view:
+            labels = moved(labels, self.dense.views.matrices(rows, view), nearest=True)
+        return labels.long()
+
+    def in_order(self) -> Iterator[np.ndarray]:
+        """Yield all places, some at a time."""
+        places = np.arange(len(self))
+        return (places[start : start + EVERY] for start in range(0, len(self), EVERY))
+
+    def by_case(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each case and its places."""
+        for case, places in groupby(range(len(self)), key=lambda place: self.cases[place]):
+            yield case, np.array(list(places))
+
+    def statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return mean and standard deviation [C] of each layer's channels, streaming."""
+        sums = [[0.0, 0.0, 0] for _ in self.layers]
+        for batch in self.in_order():
+            for each, x in zip(sums, self.features(batch), strict=True):
+                x = x.double()
+                each[0] += x.sum((0, 2, 3))
+                each[1] += (x * x).sum((0, 2, 3))
+                each[2] += x[:, 0].numel()
+        found = []
+        for total, squares, count in sums:
+            mean = total / count
+            variance = (squares / count - mean**2).clamp_min(0)
+            found.append((mean.float(), variance.sqrt().clamp_min(STD_FLOOR).float()))
+        return found

@@ -1,0 +1,164 @@
+"""Decoders: from the dense maps of a frozen backbone to a logit for every label and pixel.
+
+Each first standardises the channels of its maps by fixed statistics, for every backbone alike, so that one range of
+learning rates suits them all. Logits pass no activation, but for those of the study's U-Net (D19).
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+from typing_extensions import override
+
+INIT_STD = 0.01  # of the linear decoder's weights
+Statistics = Sequence[tuple[torch.Tensor, torch.Tensor]]  # mean and standard deviation [C] of each map
+
+
+class Decoder(nn.Module):
+    """Maps [B, C, h, w], the deepest first, in; logits [B, K, *size] out."""
+
+    def __init__(self, statistics: Statistics):
+        super().__init__()
+        for number, (mean, std) in enumerate(statistics):
+            self.register_buffer(f"mean{number}", mean.view(-1, 1, 1))
+            self.register_buffer(f"std{number}", std.view(-1, 1, 1))
+
+    def standardised(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the maps with channels of mean 0 and standard deviation 1, as the statistics say."""
+        buffers = dict(self.named_buffers(recurse=False))
+        return [(each - buffers[f"mean{number}"]) / buffers[f"std{number}"] for number, each in enumerate(maps)]
+
+    def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return logits [B, K, h, w] on the decoder's own grid."""
+        raise NotImplementedError
+
+    @override
+    def forward(self, maps: Sequence[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
+        return upsampled(self.grid_logits(maps), size)
+
+
+class Linear(Decoder):
+    """A 1x1 convolution on one map (arXiv 2312.02366, the study's linear decoder)."""
+
+    def __init__(self, statistics: Statistics, classes: int):
+        super().__init__(statistics)
+        self.weight = nn.Parameter(torch.randn(classes, len(statistics[0][0])) * INIT_STD)
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    @override
+    def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        (x,) = self.standardised(maps)
+        return (self.weight @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[2:])
+
+
+class UNet(Decoder):
+    """A U-Net over several layers: light blocks of `widths` channels, and a 1x1 convolution to the logits.
+
+    The deepest map is brought to the first width; each block doubles the grid (or takes that of its skip, if larger:
+    the stages of a CNN), joins the next map, resized bilinearly, and mixes both by a 3x3 convolution.
+    """
+
+    def __init__(self, statistics: Statistics, classes: int, widths: Sequence[int]):
+        super().__init__(statistics)
+        channels = [len(mean) for mean, _ in statistics]
+        self.enter = nn.Conv2d(channels[0], widths[0], 1)
+        between = itertools.pairwise(widths)
+        self.blocks = nn.ModuleList(
+            _Up(*pair, skip) for pair, skip in zip(between, _skips(channels, widths), strict=True)
+        )
+        self.leave = nn.Conv2d(widths[-1], classes, 1)
+
+    @override
+    def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        deepest, *skips = self.standardised(maps)
+        x = self.enter(deepest)
+        for number, block in enumerate(self.blocks):
+            x = block(x, skips[number] if number < len(skips) else None)
+        return self.leave(x)
+
+
+class StudyUNet(Decoder):
+    """The study's U-Net over the last five blocks: C, C/2, C/4, C/8, classes channels (arXiv 2312.02366, its code).
+
+    Each block is a 2x2 transposed convolution, a skip through 3x3 convolution, batch norm and ReLU, both joined and
+    through the same once more. The last block ends so too, and its logits are never below 0 (D19).
+    """
+
+    def __init__(self, statistics: Statistics, classes: int):
+        super().__init__(statistics)
+        channels = [len(mean) for mean, _ in statistics]
+        widths = [channels[0], *(max(channels[0] // part, classes) for part in (2, 4, 8)), classes]
+        pairs = zip(widths[:-1], widths[1:], channels[1:], strict=True)
+        self.blocks = nn.ModuleList(_StudyUp(*each) for each in pairs)
+
+    @override
+    def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        x, *skips = self.standardised(maps)
+        for block, skip in zip(self.blocks, skips, strict=True):
+            x = block(x, skip)
+        return x
+
+
+class FromImages(Decoder):
+    """A network that reads the grey images themselves, [B, 1, H, W]."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__([])
+        self.network = network
+
+    @override
+    def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        (images,) = maps
+        return self.network(images)
+
+
+def upsampled(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resize logits [B, K, h, w] to [B, K, *size], bilinearly."""
+    return interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _skips(channels: list[int], widths: Sequence[int]) -> list[int]:
+    """Return the channels of each block's skip: 0 where the backbone has no further map."""
+    skips = channels[1 : len(widths)]
+    return skips + [0] * (len(widths) - 1 - len(skips))
+
+
+class _Up(nn.Module):
+    def __init__(self, before: int, after: int, skip: int):
+        super().__init__()
+        self.skip = nn.Conv2d(skip, after, 1) if skip else None
+        self.mix = nn.Sequential(
+            nn.Conv2d(before + (after if skip else 0), after, 3, padding=1, bias=False),
+            nn.GroupNorm(_groups(after), after),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
+        doubled = [2 * side for side in x.shape[2:]]
+        larger = skip is not None and skip.shape[2] > x.shape[2]
+        x = upsampled(x, skip.shape[2:] if larger else doubled)
+        if skip is not None:
+            x = torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1)
+        return self.mix(x)
+
+
+def _groups(channels: int) -> int:
+    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
+
+
+class _StudyUp(nn.Module):
+    def __init__(self, before: int, after: int, skip: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(before, after, 2, stride=2)
+        self.skip, self.mix = _block(skip, after), _block(2 * after, after)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        x = self.up(x)
+        return self.mix(torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1))
+
+
+def _block(before: int, after: int) -> nn.Sequential:
+    convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))

@@ -1,0 +1,65 @@
+"""export: predicted label maps as files that a viewer opens, on the grid of the original image."""
+
+import colorsys
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from radprobe import console, files
+from radprobe.artifacts import Index, Predictions
+from radprobe.files import RadprobeError
+from radprobe.study import Step, Study
+
+
+def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> None:
+    """Write the label maps of a `segment` step under `folder`: <protocol>/<part>/<case>, and labels.csv.
+
+    Volumes become .nii.gz with the affine of their image, films .png whose palette shows each label in a colour of its
+    own: both hold the label numbers. Raises RadprobeError where there is no such protocol.
+    """
+    predictions = Predictions.load(step.folder)
+    if protocol and protocol not in predictions.maps:
+        known = ", ".join(predictions.maps)
+        raise RadprobeError(f"{step.command} --protocol {protocol}", "was not made", f"name one of {known}")
+    table = Index.load(step.need("prepare").folder).table.groupby("volume_id", sort=False)["affine"].first()
+    numbers = range(1, len(predictions.classes) + 1)
+    labels = pd.DataFrame({"label": numbers, "class": predictions.classes})
+    with files.atomic(folder / "labels.csv") as temporary:
+        labels.to_csv(temporary, index=False)
+    total = 0
+    for name in [protocol] if protocol else predictions.maps:
+        maps = predictions.maps[name]
+        for case in console.track(maps, name, len(maps)):
+            path = folder / name / maps.table.loc[case, "part"] / re.sub(r"[^\w.-]", "_", case)
+            _write(path, maps[case], table[case])
+        total += len(maps)
+    console.say(f"{total} label maps in {folder}")
+
+
+def _write(path: Path, labels: np.ndarray, affine) -> None:
+    if labels.ndim == 3:
+        import nibabel
+
+        with files.atomic(path.with_name(f"{path.name}.nii.gz")) as temporary:
+            image = nibabel.Nifti1Image(labels, np.reshape(affine, (4, 4)))
+            temporary.write_bytes(_gzipped(image.to_bytes()))
+        return
+    picture = Image.fromarray(labels)
+    picture.putpalette(_palette())
+    with files.atomic(path.with_name(f"{path.name}.png")) as temporary:
+        picture.save(temporary, "PNG")
+
+
+def _gzipped(content: bytes) -> bytes:
+    from isal import igzip
+
+    return igzip.compress(content, mtime=0)
+
+
+def _palette() -> list[int]:
+    """Return black, and then colours that lie far from each other: hues by the golden ratio."""
+    hues = (label * 0.618034 % 1 for label in range(255))
+    return [0, 0, 0] + [round(255 * each) for hue in hues for each in colorsys.hsv_to_rgb(hue, 0.75, 1)]
