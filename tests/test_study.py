@@ -125,6 +125,7 @@ def test_a_random_twin_follows_each_pretrained_backbone(tmp_path):
         "random:tf_efficientnet_lite0",
         "pixels",
         "metadata",
+        "ceiling",
     ]
     assert study.backbone("random:tf_efficientnet_lite0").random
     assert study.backbones_here == study.backbones
@@ -141,6 +142,7 @@ def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
     assert {key[1:] for key in study.steps if key[0] == "segment"} == {
         ("montgomery", "random:vit_small_patch14_dinov2"),
         ("montgomery", "pixels"),
+        ("montgomery", "ceiling"),
     }
     with pytest.raises(RadprobeError, match=r"nih_chestxray14.*no raw folder"):
         study.step("prepare", "nih_chestxray14")
@@ -179,7 +181,7 @@ def test_an_own_backbone_like_a_random_one_is_not_random():
     own = {"mine": {"like": "test_vit", "title": "Mine", "file": "m.safetensors"}}
     study = Study({**SMALL, "backbones": ["mine"], "own_backbones": own})
     assert not study.backbone("mine").random
-    assert study.backbones == ["mine", "random:mine", "pixels", "metadata"]
+    assert study.backbones == ["mine", "random:mine", "pixels", "metadata", "ceiling"]
     assert [one.name for one in study.missing] == ["mine"]
 
 

@@ -59,7 +59,7 @@ def test_the_section_says_what_a_band_is_and_what_was_fixed(text):
     said = read(section(text, "few-shot"))
     assert "the mean over 5 draws of training patients" in said
     assert "the luck of the draw and not the uncertainty that comes from few test patients" in said
-    assert "hyperparameters fixed beforehand (C = 0.01); val was not used" in said
+    assert "a logistic regression (C = 0.01), fixed beforehand; val was not used" in said
     assert (
         "Hollow points are the study's single draw. The macro score is over the classes that a draw could teach" in said
     )

@@ -6,6 +6,7 @@ import synthetic_study
 
 from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores
 from radprobe.files import RadprobeError
+from radprobe.metrics.surfaces import METRICS
 from radprobe.stages import score
 
 
@@ -55,7 +56,7 @@ def test_segmentation_keeps_the_cases_behind_the_mean(finished):
     assert len(cases) == cases["case_id"].nunique() == 24
     row = found.table.query("part == 'test' and metric == 'dsc' and `class` == 'macro'").iloc[0]
     assert row["value"] == pytest.approx(cases["value"].mean())
-    assert set(found.table["metric"]) == {"dsc", "iou", "dsc_pooled", "jaccard_study", "dsc_without_near"}
+    assert set(found.table["metric"]) == {*METRICS, "dsc", "iou", "dsc_pooled", "jaccard_study", "dsc_without_near"}
 
 
 def test_better_predictions_are_resolvably_better(finished):

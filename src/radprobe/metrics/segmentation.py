@@ -5,11 +5,16 @@ only one of them, it scores 0. (MONAI's DiceMetric with ignore_empty=True also l
 predicted non-empty; a false alarm is then free, so it is not followed there.)
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from radprobe.metrics.classification import MACRO, macro
 from radprobe.metrics.resampling import Bootstrap, draws, interval, patients_of
+
+NOWHERE = "absent from truth and prediction"
+NO_SURFACE = "absent from truth or prediction, so no distance exists"
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -54,26 +59,28 @@ def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 class Segmenter:
-    """The confusion matrices [cases, k, k] of one protocol, for cases of patients [cases]."""
+    """The confusion matrices [cases, k, k] of one protocol, for cases of patients [cases].
 
-    PER_CASE = ("dsc", "iou")
+    distances: surface metrics [cases, classes] by name, as `surfaces` gives them for a case.
+    """
+
     POOLED = ("dsc_pooled", "jaccard_study")
 
-    def __init__(self, matrices: np.ndarray, patient_ids):
+    def __init__(self, matrices: np.ndarray, patient_ids, distances: Mapping[str, np.ndarray] | None = None):
         self.matrices = np.asarray(matrices)
         self.units, self.patients = patients_of(patient_ids)
         parts = overlaps(self.matrices)
-        self.cases = {"dsc": dsc(*parts), "iou": iou(*parts)}  # [cases, classes]
+        self.cases = {"dsc": dsc(*parts), "iou": iou(*parts), **(distances or {})}  # [cases, classes]
 
     def estimate(self, metric: str, weights: np.ndarray) -> np.ndarray:
         """Return a metric by class and, last, its macro, [r, classes + 1], for patient weights [patients, r].
 
-        dsc, iou: the mean over cases of each case's value; macro is the mean over cases of each case's mean over its
-        defined classes. dsc_pooled (D07) and jaccard_study (D06, D07): all pixels of all cases as one, macro over the
-        foreground classes that are there.
+        Those of single cases (dsc, iou, hd95 ...): the mean over cases of each case's value; macro is the mean over
+        cases of each case's mean over its defined classes. dsc_pooled (D07) and jaccard_study (D06, D07): all pixels of
+        all cases as one, macro over the foreground classes that are there.
         """
         by_case = weights[self.units].T  # [r, cases]
-        if metric in self.PER_CASE:
+        if metric in self.cases:
             values = np.concatenate([self.cases[metric], macro(self.cases[metric])[:, None]], axis=1)
             known = ~np.isnan(values)
             return _ratio(by_case @ np.where(known, values, 0), by_case @ known)
@@ -85,10 +92,10 @@ class Segmenter:
 
 
 def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap) -> list[dict]:
-    """Return one row a metric and class, and macro: dsc, iou, dsc_pooled, jaccard_study; see `Segmenter.estimate`."""
+    """Return one row a metric and class, and macro: those of single cases, dsc_pooled, jaccard_study."""
     found, n = [], len(segmenter.matrices)
-    defined = ~np.isnan(segmenter.cases["dsc"])  # [cases, classes]
-    for metric in (*segmenter.PER_CASE, *segmenter.POOLED):
+    for metric in (*segmenter.cases, *segmenter.POOLED):
+        defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
         point = segmenter.estimate(metric, np.ones((segmenter.patients, 1)))[0]
         drawn = draws(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
         for column, name in enumerate([*classes, MACRO]):
@@ -97,9 +104,9 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap) -> list[dict]
             low, high, note = interval(drawn[:, column], patients, how)
             if np.isnan(point[column]):
                 low = high = np.nan
-                note = "undefined: absent from truth and prediction in every case"
+                note = f"undefined: {_absence(metric)} in every case"
             elif not kept.all():
-                gone = f"{n - kept.sum()} of {n} cases left out: absent from truth and prediction"
+                gone = f"{n - kept.sum()} of {n} cases left out: {_absence(metric)}"
                 note = "; ".join(filter(None, (gone, note)))
             row = {"metric": metric, "class": name, "value": float(point[column]), "low": low, "high": high}
             there = int(defined.any(axis=0).sum()) if name == MACRO else int(defined[:, column].any())
@@ -109,8 +116,13 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap) -> list[dict]
     return found
 
 
+def _absence(metric: str) -> str:
+    """Say when a case has no value of a metric."""
+    return {"volume_error": "absent from truth", "hd95": NO_SURFACE, "assd": NO_SURFACE}.get(metric, NOWHERE)
+
+
 def case_rows(segmenter: Segmenter, classes: list[str], case_ids, patient_ids) -> pd.DataFrame:
-    """Return dsc and iou of every case, by class and macro: columns case_id, patient_id, metric, class, value."""
+    """Return the metrics of every case, by class and macro: columns case_id, patient_id, metric, class, value."""
     tables = []
     for metric, values in segmenter.cases.items():
         columns = dict(zip(classes, values.T, strict=True)) | {MACRO: macro(values)}

@@ -19,6 +19,7 @@ from radprobe.artifacts import (
 from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, segmentation
 from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.surfaces import METRICS, surfaces
 from radprobe.study import FROM_SCRATCH, Step, Study
 
 PARTS = ("val", "test")
@@ -27,14 +28,14 @@ PARTS = ("val", "test")
 def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
     source = next(need for need in step.needs if need.backbone)
-    predictions, how = Predictions.load(source.folder), Bootstrap(**step.knobs)
+    predictions, how = Predictions.load(source.folder), _how(step)
     truth, near = _truth(study, step), _near_cases(step)
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     tables, cases = [], []
     for protocol in _protocols(predictions):
         costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
         for part in PARTS:
-            scored = _scored(predictions, protocol, part, truth)
+            scored = _scored(predictions, protocol, part, truth, tolerance=step.knobs.get("tolerance"))
             if truth:
                 cases.append(scored.cases().assign(protocol=protocol, part=part))
             rows = scored.rows(how)
@@ -54,13 +55,11 @@ def run(study: Study, step: Step) -> None:
 
 def compare(study: Study, step: Step) -> None:
     """Read the Predictions of all backbones of a dataset; write the paired differences of the primary macro metric."""
-    how, truth = Bootstrap(**step.knobs), _truth(study, step)
+    how, truth = _how(step), _truth(study, step)
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
     found = []
-    protocols = dict.fromkeys(name for each in predictions.values() for name in _protocols(each))
-    for protocol in (
-        protocols if set(protocols) == {FROM_SCRATCH} else [name for name in protocols if name != FROM_SCRATCH]
-    ):
+    protocols = list(dict.fromkeys(name for each in predictions.values() for name in _protocols(each)))
+    for protocol in [name for name in protocols if name != FROM_SCRATCH] or protocols:
         having = {backbone: name for backbone, each in predictions.items() if (name := _named(each, protocol))}
         scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
@@ -73,8 +72,15 @@ def compare(study: Study, step: Step) -> None:
     console.say(f"{step.dataset}: {len(table)} paired differences")
 
 
+def _how(step: Step) -> Bootstrap:
+    return Bootstrap(**{key: value for key, value in step.knobs.items() if key != "tolerance"})
+
+
 def _draws(predictions: Predictions, metric: str) -> pd.DataFrame:
     """Return the macro score on test of every few-shot draw, over the classes that the draw could learn."""
+    if predictions.table is None:
+        found = [_overlap(counts, metric) for counts in predictions.few_shot.scores]
+        return pd.concat([predictions.few_shot.table.reset_index(drop=True), pd.DataFrame(found)], axis=1)
     tests = _scored(predictions, _protocols(predictions)[0], "test", None)
     patients, found = tests.table["patient_id"], []
     for scores in predictions.few_shot.scores:
@@ -85,9 +91,21 @@ def _draws(predictions: Predictions, metric: str) -> pd.DataFrame:
     return pd.concat([predictions.few_shot.table.reset_index(drop=True), pd.DataFrame(found)], axis=1)
 
 
+def _overlap(counts: np.ndarray, metric: str) -> dict:
+    """Return the macro score of a draw's counts [cases, k, k]: the mean over cases, whoever they belong to."""
+    segmenter = segmentation.Segmenter(counts, np.arange(len(counts)))
+    values = segmenter.estimate(metric, np.ones((len(counts), 1)))[0]
+    return {"metric": metric, "value": float(values[-1]), "n_classes": int((~np.isnan(values[:-1])).sum())}
+
+
 def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     """Return a row for each number of shots: the mean over draws, and between which values 95 % of them lie."""
-    tests = _scored(predictions, _protocols(predictions)[0], "test", None).samples
+    first = _protocols(predictions)[0]
+    if predictions.table is None:
+        cases = predictions.maps[first].table
+        tests = cases[cases["part"] == "test"]
+    else:
+        tests = _scored(predictions, first, "test", None).samples
     sizes = {"n_patients": tests["patient_id"].nunique(), "n_samples": len(tests), "class": classification.MACRO}
     rows = []
     for (protocol, shots), each in draws.groupby(["protocol", "shots"], sort=False):
@@ -117,9 +135,16 @@ def _without(near: set[str], predictions: Predictions, protocol: str, truth, met
     return [{**row, "metric": f"{metric}_without_near"} for row in kept if row["metric"] == metric]
 
 
-def _scored(predictions: Predictions, protocol: str, part: str, truth: Truth | None, without: Collection[str] = ()):
+def _scored(
+    predictions: Predictions,
+    protocol: str,
+    part: str,
+    truth: Truth | None,
+    without: Collection[str] = (),
+    tolerance: float | None = None,
+):
     if truth:
-        return Segmented(predictions, protocol, part, truth, without)
+        return Segmented(predictions, protocol, part, truth, without, tolerance)
     return Classified(predictions, protocol, part, without)
 
 
@@ -152,16 +177,32 @@ class Classified:
 
 
 class Segmented:
-    """One protocol's label maps of one part against the truth; cases in `without` are left out."""
+    """One protocol's label maps of one part against the truth; cases in `without` are left out.
 
-    def __init__(self, predictions: Predictions, protocol: str, part: str, truth: Truth, without: Collection[str] = ()):
+    Surface metrics take longer than all others, and are there where a `tolerance` is given.
+    """
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        protocol: str,
+        part: str,
+        truth: Truth,
+        without: Collection[str] = (),
+        tolerance: float | None = None,
+    ):
         maps = predictions.maps[protocol]
         table = maps.table[~maps.table["case_id"].isin(without)]
         table = _some(table[table["part"] == part], protocol, part).sort_index()
         self.classes, self.table = predictions.classes, table
-        matrices = [_confusion(protocol, case, truth, maps[case], len(self.classes)) for case in table["case_id"]]
-        k = len(self.classes) + 1
-        self.segmenter = segmentation.Segmenter(np.reshape(matrices, (-1, k, k)), table["patient_id"])
+        n, matrices, distances = len(self.classes), [], []
+        for case in table["case_id"]:
+            found = maps[case]
+            matrices.append(_confusion(protocol, case, truth, found, n))
+            if tolerance:
+                distances.append(surfaces(truth.maps[case], found, n, truth.maps.spacing(case), tolerance))
+        by_name = {name: np.array([each[name] for each in distances]) for name in METRICS} if tolerance else None
+        self.segmenter = segmentation.Segmenter(np.reshape(matrices, (-1, n + 1, n + 1)), table["patient_id"], by_name)
         self.samples = table[["case_id", "patient_id"]].rename(columns={"case_id": "id"})
 
     def rows(self, how: Bootstrap) -> list[dict]:
