@@ -6,6 +6,7 @@ checks them; a manifest whose files are missing or changed is set aside, so that
 
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -453,6 +454,12 @@ class Embeddings:
     def patch_mean(self) -> np.ndarray | None:
         """Mean patch tokens [n, C] of the images as they are."""
         return None if self.patch_means is None else self.patch_means[: self.n]
+
+    def views(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Yield tokens [n, blocks, C] and mean patch tokens [n, C] of the images, and then of each augmented copy."""
+        for start in range(0, len(self.tokens), self.n):
+            rows = slice(start, start + self.n)
+            yield self.tokens[rows], None if self.patch_means is None else self.patch_means[rows]
 
     @property
     def costs(self) -> dict[str, float]:

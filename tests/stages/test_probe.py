@@ -12,6 +12,7 @@ from radprobe.artifacts import Embeddings, Predictions
 from radprobe.files import RadprobeError
 from radprobe.stages import probe
 
+MULTILABEL = [name for name in probe.PROTOCOLS if name != "knn@paper"]  # there it is mlknn@paper
 NIH, CLASSES, N = "nih_chestxray14", ("a", "b"), 200
 SMALL = {
     "knn": {"k": [3, 10, 500]},
@@ -46,7 +47,7 @@ def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
     probe.run(s, step)
     found = Predictions.load(step.folder)
     assert found.classes == list(CLASSES)
-    assert list(found.table["protocol"].unique()) == list(probe.PROTOCOLS)
+    assert list(found.table["protocol"].unique()) == MULTILABEL
     for protocol, rows in found.table.groupby("protocol"):
         if protocol == "shuffled":
             continue
@@ -57,7 +58,7 @@ def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
             auc = [roc_auc_score(here[f"target:{name}"], here[f"score:{name}"]) for name in CLASSES]
             assert min(auc) > 0.75, protocol
         facts = found.facts["protocols"][protocol]
-        assert facts["selected_on"] == "val"
+        assert facts["selected_on"] == ("nothing: k is fixed" if protocol == "mlknn@paper" else "val")
         assert facts["seconds"] > 0
         best = max(facts["candidates"], key=lambda candidate: candidate["value"])
         assert facts["chosen"] == {key: value for key, value in best.items() if key != "value"}
@@ -101,7 +102,7 @@ def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
     probe.run(s, step)
     table = Predictions.load(step.folder).table
     assert set(table["target:a"].dropna()) == {0.0, 1.0}
-    assert table["target:a"].isna().sum() == len(probe.PROTOCOLS) * N // 8
+    assert table["target:a"].isna().sum() == len(MULTILABEL) * N // 8
     assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)
 
 
@@ -177,6 +178,30 @@ def test_a_volume_is_the_mean_of_its_slices_and_gives_one_score(tmp_path):
         near = np.argsort(-similarity)[:k]
         weight = np.exp(similarity[near] / 0.07)
         assert score == pytest.approx((weight * labels[fitted][near]).sum() / weight.sum(), abs=1e-3)
+
+
+def test_heads_of_epochs_see_the_augmented_copies_and_the_others_do_not(tmp_path):
+    tables = []
+    for name, noise in (("a", 0.0), ("b", 5.0)):
+        s, step = made(tmp_path / name)
+        embed, rng = step.need("embed"), np.random.default_rng(1)
+        facts, files = {"seconds": 2.0, "peak_gb": 0.5, "views": 1}, []
+        for kind in ("cls", "patch_mean"):
+            plain = np.load(embed.folder / f"00000.{kind}.npy")
+            copies = plain + rng.normal(size=plain.shape, scale=noise).astype(np.float16)
+            artifacts.write_array(embed.folder / f"00000.{kind}.npy", np.concatenate([plain, copies]))
+            files.append(f"00000.{kind}.npy")
+        artifacts.seal(embed.folder, Embeddings.KIND, embed.spec, facts, files)
+        probe.run(s, step)
+        tables.append(Predictions.load(step.folder).table.set_index("protocol"))
+    one, two = tables
+    for protocol in MULTILABEL:
+        same = np.array_equal(one.loc[protocol, "score:a"], two.loc[protocol, "score:a"])
+        assert same == (not protocol.startswith("linear")), protocol
+    s, step = made(tmp_path / "plain")
+    probe.run(s, step)
+    plain = Predictions.load(step.folder).table.set_index("protocol")
+    np.testing.assert_array_equal(plain["score:a"], one["score:a"])  # copies without noise are the images
 
 
 def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_path):

@@ -97,10 +97,12 @@ def fit(
     seed: int,
     exclusive: bool = False,
     summed: bool = False,
+    views: Sequence[Table] = (),
 ) -> list[Head]:
     """Train `heads` on labels [n, classes] (1, 0, NaN); return them in the order given.
 
-    With `summed` the loss is summed over the batch, as in the study (D17), else averaged.
+    With `summed` the loss is summed over the batch, as in the study (D17), else averaged. `views` are tables of the
+    same samples after augmentation: epochs take the table and its views in turn.
 
     Shuffles and initial weights depend on `seed` only, so a head is the same whatever others are trained beside it.
     One torch thread: these products are too small for more, and the result then holds for any number of cores.
@@ -114,9 +116,10 @@ def fit(
     shuffle, n = torch.Generator().manual_seed(seed), len(labels)
     steps, step = epochs * math.ceil(n / batch_size), 0
     with threads(1), torch.inference_mode():
-        for _ in range(epochs):
+        for epoch in range(epochs):
+            now = (table, *views)[epoch % (1 + len(views))]
             for batch in torch.randperm(n, generator=shuffle).split(batch_size):
-                x, y, mask = table.x[batch].float(), target[batch], known[batch]
+                x, y, mask = now.x[batch].float(), target[batch], known[batch]
                 scale = 0.5 * (1 + math.cos(math.pi * step / steps))
                 for group in groups:
                     group.step(x, y, mask, scale, 1 if summed else len(x))

@@ -19,6 +19,7 @@ PROTOCOLS = {
     "linear@paper": "a linear probe as in the study",
     "logistic": "logistic regression",
     "knn": "k nearest neighbours",
+    "knn@paper": "k nearest neighbours as in the study",
     "mlknn": "ML-kNN",
     "mlknn@paper": "ML-kNN as in the study",
     "shuffled": "shuffled labels (floor)",

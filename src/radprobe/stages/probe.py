@@ -23,26 +23,32 @@ CPU = torch.device("cpu")
 class Samples:
     """Features and labels of the cases in the three parts of a split: films, or volumes as the mean of their slices."""
 
-    def __init__(self, index: Index, split: Split, embeddings: Embeddings, task: str, neighbours: int):
-        exclusive, self.multilabel = task == "multiclass", task == "multilabel"
+    def __init__(
+        self, index: Index, split: Split, embeddings: Embeddings, task: str, neighbours: int, within: bool = False
+    ):
+        exclusive, self.within = task == "multiclass", within
         self.cases = Cases(index)
         every = index.labels()[:, [index.classes.index(name) for name in split.classes]]
         if exclusive:  # of a class that the split leaves out: known to be none of the others, but not to be anything
             every[~(every == 1).any(axis=1)] = np.nan
         self.labels = torch.from_numpy(every[self.cases.first])
-        patch_mean, tokens = embeddings.patch_mean, self.cases.mean(embeddings.cls)
-        self.table = grid.Table.of(tokens, None if patch_mean is None else self.cases.mean(patch_mean))
-        self.cls, self.classes, self.exclusive = tokens[:, -1], split.classes, exclusive
+        self.table, *self.views = (self._table(*view) for view in embeddings.views())
+        width = self.table.columns(grid.Recipe(1, False, 0.0))
+        self.cls, self.classes, self.exclusive = self.table.x[:, width], split.classes, exclusive
         self.rows = {part: self.cases.of(split.rows(index, part)) for part in ("train", "val", "test")}
         self.rows["train+val"] = self.cases.of(split.rows(index, "train", "val"))
         self.neighbours = neighbours
         self._check()
 
+    def _table(self, tokens: np.ndarray, patch_mean: np.ndarray | None) -> grid.Table:
+        mean = None if patch_mean is None else self.cases.mean(patch_mean)
+        return grid.Table.of(self.cases.mean(tokens), mean)
+
     @cached_property
     def near(self) -> dict[tuple[str, str], knn.Neighbours]:
         """The lists that kNN and ML-kNN share, by (query, source): searched once."""
         pairs = [("val", "train"), ("test", "train+val")]
-        if self.multilabel:  # ML-kNN is fitted on the neighbours within its source
+        if self.within:  # ML-kNN is fitted on the neighbours within its source
             pairs += [("train", "train"), ("train+val", "train+val")]
         parts = {part: self.rows[part] for part in ("train", "val", "test")}
         return knn.nearest(self.cls, parts, pairs, self.neighbours)
@@ -62,6 +68,10 @@ class Samples:
     def y(self, part: str) -> torch.Tensor:
         """Return the labels [n, classes] of a part."""
         return self.labels[self.rows[part]]
+
+    def views_of(self, part: str) -> list[grid.Table]:
+        """Return the augmented copies of a part, a table for each view."""
+        return [view.rows(self.rows[part]) for view in self.views]
 
     def value(self, scores: torch.Tensor) -> float:
         """Return the macro AUROC of scores [n val, classes]; NaN where they are not finite."""
@@ -100,14 +110,14 @@ def run(study: Study, step: Step) -> None:
     index, split = Index.load(step.need("prepare").folder), Split.load(source)
     embeddings = Embeddings.load(step.need("embed").folder)
     task, knobs, tables, facts = step.knobs["task"], step.knobs, [], {}
-    samples = Samples(index, split, embeddings, task, _neighbours(knobs))
+    asked = {name: wanted for name in PROTOCOLS if (wanted := _wanted(name, task, knobs)) is not None}
+    samples = Samples(index, split, embeddings, task, _neighbours(knobs), within=any("mlknn" in name for name in asked))
     search: dict[str, Any] = {}
     with measured(search, CPU):
-        _ = samples.near  # here, so that no head is said to take its time alone
-    for name, protocol in PROTOCOLS.items():
-        wanted = _wanted(name, task, knobs)
-        if wanted is None:
-            continue
+        if any("knn" in name for name in asked):
+            _ = samples.near  # here, so that no head is said to take its time alone
+    for name, wanted in asked.items():
+        protocol = PROTOCOLS[name]
         took: dict[str, Any] = {}
         with measured(took, CPU):
             val, test, found = protocol(samples, wanted, knobs["seed"])
@@ -136,8 +146,9 @@ def run(study: Study, step: Step) -> None:
 def _wanted(name: str, task: str, knobs: dict[str, Any]) -> dict[str, Any] | None:
     """Return the options of a protocol, None where params leave it out or the task has no use for it."""
     kind, _, variant = name.partition("@")
-    if (variant and not knobs["paper"]) or (kind == "mlknn" and task != "multilabel"):
-        return None
+    multilabel = task == "multilabel"
+    if (variant and not knobs["paper"]) or (kind == "mlknn" and not multilabel) or (name == "knn@paper" and multilabel):
+        return None  # the study's kNN is ML-kNN where several classes may hold
     if kind == "shuffled":
         return knobs["few_shot"] or FewShot().model_dump() if knobs["shuffled"] else None
     return knobs[kind]
@@ -165,6 +176,16 @@ def _knn(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
         return knn.weighted_scores(samples.near[query, source], samples.labels, ks, knobs["temperature"])
 
     return _of_k(samples, ks, knobs["k"], scores)
+
+
+def _knn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
+    return _fixed(_knn(samples, {**knobs, "k": [knn.PAPER_K]}, seed))
+
+
+def _fixed(result: Result) -> Result:
+    """Say that nothing was chosen: the study's k is the only candidate."""
+    val, test, facts = result
+    return val, test, {**facts, "selected_on": "nothing: k is fixed"}
 
 
 def _mlknn(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -197,7 +218,7 @@ def _of_k(samples: Samples, ks: list[int], asked: list[int], scores: Callable) -
 
 
 def _mlknn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
-    return _mlknn(samples, {"k": [knn.PAPER_K], "smoothing": knn.PAPER_SMOOTHING}, seed)
+    return _fixed(_mlknn(samples, {"k": [knn.PAPER_K], "smoothing": knn.PAPER_SMOOTHING}, seed))
 
 
 def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = False) -> Result:
@@ -205,7 +226,7 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = F
     recipes, impossible = grid.recipes(table, knobs["learning_rates"], knobs["blocks"], knobs["patch_mean"])
     if not recipes:
         raise RadprobeError("params: probe.linear", "no head suits this backbone", "allow blocks: 1 without patch_mean")
-    heads = grid.fit(table.rows(samples.rows["train"]), samples.y("train"), recipes, *how)
+    heads = grid.fit(table.rows(samples.rows["train"]), samples.y("train"), recipes, *how, samples.views_of("train"))
     parts = {part: table.rows(samples.rows[part]) for part in ("val", "test", "train+val")}
     logits = [head.logits(parts["val"]) for head in heads]
     values = [samples.value(_ranking(each, samples.exclusive)) for each in logits]
@@ -213,7 +234,8 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = F
     again = []  # chosen, and then diverged on train + val
     while True:
         best = selection.best(values, "linear heads")
-        (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how)
+        every = samples.views_of("train+val")
+        (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how, every)
         test = refitted.logits(parts["test"])
         if test.isfinite().all():
             break
@@ -259,18 +281,13 @@ def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: di
     """Fit one head a draw, C fixed, on the drawn cases alone; score the test part, its cases sorted by id."""
     wanted, tests = knobs["few_shot"], samples.rows["test"]
     tests = tests[np.argsort(samples.cases.ids[tests])]
-    every = [
-        ("few-shot", draw) for draw in draws.draws(index, split, task, wanted["shots"], wanted["draws"], knobs["seed"])
-    ]
-    if knobs["paper"]:
-        every += [("few-shot@paper", draw) for draw in draws.paper_draws(index, split, task, wanted["shots"])]
+    every = draws.every(index, split, task, wanted, knobs["seed"], knobs["paper"])
     rows, scores = [], np.empty((len(every), len(tests), len(samples.classes)), np.float32)
     for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
         train = samples.cases.of(draw.split.rows(index, "train"))
         fitted = logistic.fit(samples.cls[train], samples.labels[train], [wanted["c"]], samples.exclusive)
         scores[number] = _ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
-        facts = {"n_patients": draw.patients, "n_samples": draw.samples, "note": draw.note}
-        rows.append({"protocol": protocol, "shots": draw.shots or 0, "draw": draw.number, **facts})
+        rows.append(draw.row(protocol))
     return FewShotScores(pd.DataFrame(rows, columns=FewShotScores.COLUMNS), scores)
 
 
@@ -281,6 +298,7 @@ def _ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
 
 PROTOCOLS = {
     "knn": _knn,
+    "knn@paper": _knn_paper,
     "mlknn": _mlknn,
     "mlknn@paper": _mlknn_paper,
     "linear": _linear,
