@@ -18,6 +18,7 @@ import torch
 from radprobe import catalog
 from radprobe.artifacts import Weights
 from radprobe.learning import features
+from radprobe.learning.augment import Views
 from radprobe.learning.device import device
 from radprobe.models import backbones
 
@@ -50,9 +51,10 @@ def stage(encoder: backbones.Encoder, images: np.ndarray, where: torch.device) -
     """Images per second of everything: reading, normalising, forward, writing shards."""
     with tempfile.TemporaryDirectory() as folder:
         names = [str(i) for i in range(len(images))]
-        job = features.Job(images, None, names, "benchmark", Path(folder), SHARD, BATCH, "bf16", 20)
+        views = Views("crop", len(images), 0, 0)
+        source = features.Source(encoder, {}, images, None, views, names, "bf16", BATCH, where)
         begun = time.perf_counter()
-        features.encode(encoder, job, where)
+        features.encode(source, features.Store(Path(folder), SHARD, "benchmark", 20))
         return len(images) / (time.perf_counter() - begun)
 
 

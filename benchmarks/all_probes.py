@@ -1,0 +1,94 @@
+"""The whole probe job on features of a size: seconds by head, and the most memory of the process.
+
+    python benchmarks/all_probes.py [rows] [columns] [threads]
+
+Generated features (three blocks of CLS and the mean patch token, float16) and 14 labels as rare as those of NIH
+ChestX-ray14, split as its official lists are; the shipped params but for 10 epochs of the linear probe. NIH's full size
+is 112120 rows of 1536 columns (DINOv2 ViT-S) or 5120 (ViT-L with four blocks).
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from radprobe import artifacts, catalog
+from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split
+from radprobe.study import Study
+
+NIH, PARTS = "nih_chestxray14", {"train": 76522, "val": 10002, "test": 25596}
+POSITIVE = [0.103, 0.025, 0.119, 0.177, 0.051, 0.056, 0.012, 0.047, 0.042, 0.021, 0.022, 0.015, 0.030, 0.002]
+BACKBONE, SHARD = "test_vit", 16384
+
+
+def study(root: Path, threads: int) -> Study:
+    content = {
+        "study": "benchmark",
+        "paths": {"root": str(root)},
+        "datasets": {NIH: {"phantom": {"patients": 9}}},
+        "backbones": [BACKBONE],
+        "controls": [],
+        "threads": threads,
+        "probe": {"linear": {"epochs": 10}},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(content))
+    return Study(content)
+
+
+def make(s: Study, rows: int, columns: int) -> None:
+    """Write Index, Split, its certificate and Embeddings, a shard at a time."""
+    rng, classes = np.random.default_rng(0), catalog.datasets()[NIH].classes
+    names = [f"film{i:06d}" for i in range(rows)]
+    patients = [f"patient{i // 4:06d}" for i in range(rows)]
+    table = pd.DataFrame({"sample_id": names, "patient_id": patients, "volume_id": names, "slice": 0, "image": names})
+    table["masks"], table["spacing"], table["affine"] = ([[] for _ in names] for _ in range(3))
+    labels = (rng.random((rows, len(classes))) < POSITIVE).astype(float)
+    for column, name in enumerate(classes):
+        table[f"label:{name}"] = labels[:, column]
+    step = s.step("prepare", NIH)
+    Index(table).save(step.folder, step.spec)
+    ends = np.cumsum([round(rows * n / sum(PARTS.values()) / 4) * 4 for n in PARTS.values()])
+    part = np.array(list(PARTS))[np.searchsorted(ends[:-1], np.arange(rows), side="right")]
+    step = s.step("split", NIH)
+    Split(table[["sample_id", "patient_id"]].assign(part=part), classes).save(step.folder, step.spec)
+    LeakCertificate({}, []).save(step.folder, step.spec)
+    step, dim, files = s.step("embed", NIH, BACKBONE), columns // 4, []
+    for number, start in enumerate(range(0, rows, SHARD)):
+        of_shard = labels[start : start + SHARD]
+        n, shift = len(of_shard), of_shard @ rng.normal(size=(len(classes), dim)) * 0.1
+        arrays = {"cls": rng.standard_normal((n, 3, dim), np.float32) + shift[:, None].astype(np.float32)}
+        arrays["patch_mean"] = rng.standard_normal((n, dim), np.float32)
+        for kind, array in arrays.items():
+            files.append(f"{number:05d}.{kind}.npy")
+            artifacts.write_array(step.folder / files[-1], array.astype(np.float16))
+    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 0.0, "peak_gb": 0.0}, files)
+
+
+def main(rows: str = "6000", columns: str = "1536", threads: str = "2") -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        s = study(root, int(threads))
+        make(s, int(rows), int(columns))
+        begun = time.perf_counter()
+        command = [sys.executable, "-m", "radprobe", "probe", NIH, BACKBONE, "--params", str(root / "params.yaml")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - begun
+        facts = Predictions.load(s.step("probe", NIH, BACKBONE).folder).facts
+        took = {name: round(each["seconds"], 1) for name, each in facts["protocols"].items()}
+        took["few-shot"] = round(facts["few_shot"]["seconds"], 1)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    print(f"{int(rows):,} rows of {columns} columns, {threads} threads: {seconds:.0f} s, {peak:.2f} GB")
+    print(f"seconds: {json.dumps(took)} (each kNN counts the search that they share)")
+    print(f"ratio all_probes_minutes {seconds / 60:.2f}")
+    print(f"ratio all_probes_gb {peak:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
