@@ -135,7 +135,7 @@ def fit(
     how: Recipe,
     val: Maps | None = None,
     folder: Path | None = None,
-    what: str = "decoder",
+    what: str | None = None,
 ) -> Fitted:
     """Train one decoder, as `make` builds it, per learning rate on `maps`, for labels 0 (background) ... classes - 1.
 
@@ -162,7 +162,7 @@ def fit(
                 validate=None if val is None else lambda: mean_dsc(decoders, val, classes),
                 steps_per_epoch=-(-len(maps) // how.batch_size),
                 folder=folder,
-                what=f"{what}, {len(rates)} learning rates" if len(rates) > 1 else what,
+                what=f"{what}, {len(rates)} learning rates" if what and len(rates) > 1 else what,
             )
     return Fitted(decoders, found.values, found.epochs, found.history, found.diverged)
 

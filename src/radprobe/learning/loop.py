@@ -82,7 +82,7 @@ def fit(
     steps_per_epoch: int,
     validate: Callable[[], Sequence[float]] | None = None,
     folder: Path | None = None,
-    what: str = "training",
+    what: str | None = None,
 ) -> Fitted:
     """Train `heads` side by side over one pass of the batches in each epoch, each as if it were alone.
 
@@ -94,13 +94,14 @@ def fit(
 
     With `folder`, every epoch ends in a checkpoint there and in history.csv, and a run that was killed goes on after
     its last whole epoch, to the same weights. Another schedule or other heads than the checkpoint's are refused.
+    Progress is shown under the name `what`, if given.
     """
     run = _Run(heads, schedule, where, steps_per_epoch, folder)
     run.restore()
     last = min(schedule.epochs, schedule.stop or schedule.epochs)
     with _deterministic(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         remaining = range(run.state.epoch, last)
-        for epoch in console.track(remaining, f"{what} (epochs)", len(remaining)):
+        for epoch in console.track(remaining, f"{what} (epochs)", len(remaining)) if what else remaining:
             if run.has_stopped():
                 break
             run.epoch(epoch, batches, losses, validate)

@@ -106,7 +106,8 @@ def _choose(
         rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
         return rows, index.table["sample_id"].iloc[rows].tolist()
     cases = findings.cases(column.dataset, column.best)
-    chosen = (cases["protocol"] == column.protocol) & (cases["part"] == "test") & (cases["class"] == "macro")
+    protocol = column.protocol_of(column.best)
+    chosen = (cases["protocol"] == protocol) & (cases["part"] == "test") & (cases["class"] == "macro")
     cases = cases[chosen & (cases["metric"] == column.metric)].dropna(subset="value")
     cases = cases.sort_values(["value", "case_id"], ascending=[False, True])
     places = np.unique(np.linspace(0, len(cases) - 1, examples).round().astype(int))
@@ -134,8 +135,9 @@ def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[
 
 def _overlays(findings, column, backbone, truth, index, pixels, rows, sizes) -> list[tuple[str, str]]:
     verb = findings.study.steps["segment", column.dataset, backbone]
-    maps, cases = Predictions.load(verb.folder).maps[column.protocol], findings.cases(column.dataset, backbone)
-    chosen = (cases["protocol"] == column.protocol) & (cases["metric"] == column.metric) & (cases["class"] == "macro")
+    protocol = column.protocol_of(backbone)
+    maps, cases = Predictions.load(verb.folder).maps[protocol], findings.cases(column.dataset, backbone)
+    chosen = (cases["protocol"] == protocol) & (cases["metric"] == column.metric) & (cases["class"] == "macro")
     values = cases[chosen].set_index("case_id")["value"]
     found = []
     for row, size in zip(rows, sizes, strict=True):

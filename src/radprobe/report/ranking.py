@@ -7,7 +7,7 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
-from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM
+from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
@@ -54,6 +54,10 @@ class Column:
     controls: frozenset[str] = frozenset()
     differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
     ceiling: Estimate | None = None  # what the truth scores at the stored size and back
+
+    def protocol_of(self, backbone: str) -> str:
+        """Return what a backbone was scored with here: a network from scratch stands beside every decoder."""
+        return FROM_SCRATCH if backbone in SCRATCH else self.protocol
 
     @property
     def is_floor(self) -> bool:

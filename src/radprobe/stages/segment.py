@@ -244,7 +244,7 @@ def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewSh
         how = _recipe({**knobs["linear"], "batch_size": min(batch_size, len(maps))}, job.seed, epochs)
         statistics = maps.statistics()
         build = lambda statistics=statistics: Linear(statistics, job.labels)  # noqa: E731
-        fitted += decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how, quiet=True).decoders
+        fitted += decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how).decoders
         rows.append(draw.row(protocol))
     tests = job.maps(layers, "test")
     return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), decoders.counts(fitted, tests, job.labels)[1])
