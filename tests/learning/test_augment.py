@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from radprobe.learning.augment import Views, moved
@@ -34,18 +34,20 @@ def test_flips_and_quarter_turns_are_exact(which, nearest):
 
 
 @given(kind=st.sampled_from(["crop", "turn"]), seed=st.integers(0, 99), view=st.integers(1, 50))
+@example(kind="turn", seed=33, view=2)
 @settings(max_examples=25, deadline=None)
 def test_image_and_mask_move_together(kind, seed, view):
-    """An image that is its mask stays its mask, but at edges, where the image is interpolated."""
+    """Where the moved image of a label alone is that label whole, the moved mask has it: edges are interpolated."""
     labels = torch.kron(images(3, 4, seed), torch.ones((8, 8), dtype=torch.uint8))
     matrices = Views(kind, 3, seed, None).matrices([0, 1, 2], view)
-    mask, image = moved(labels, matrices, nearest=True), moved(labels, matrices, nearest=False)
+    mask = moved(labels, matrices, nearest=True)
     assert set(np.unique(mask)) <= {0, *np.unique(labels)}
-    away = (image - image.round()).abs() < 1e-4
-    assert away.float().mean() > 0.5
-    inside = moved(torch.ones_like(labels), matrices, nearest=False) > 0.999
-    apart = (image[away & inside].round() != mask[away & inside].float()).float().mean()
-    assert apart < 0.02
+    seen = torch.zeros(mask.shape, dtype=torch.bool)
+    for label in np.unique(labels):
+        whole = moved((labels == int(label)).to(torch.uint8), matrices, nearest=False) > 0.999
+        assert (mask[whole] == int(label)).all()
+        seen |= whole
+    assert seen.float().mean() > 0.3
 
 
 def test_a_view_is_the_same_whoever_asks_and_views_differ():

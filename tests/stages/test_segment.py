@@ -12,13 +12,14 @@ KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 
 FACTS = {"seconds": 2.0, "peak_gb": 0.5, "streamed": False, "seed": 0, "views": 0, "decoders": {"linear": [-1]}}
 
 
-def made(root, masks=None):
+def made(root, masks=None, facts=FACTS, grey=False, **knobs):
     """A study whose dense maps hold the labels of their cells, under noise; originals are 40 x 24."""
-    s = study(root, MONTGOMERY, segment=KNOBS)
+    s = study(root, MONTGOMERY, segment=KNOBS | knobs, backbones=["test_vit", "unet", "ceiling"])
     rng = np.random.default_rng(0)
     coarse = np.kron(rng.integers(0, 3, (N, 2, 2)), np.ones((4, 4), int))
     truth = np.kron(coarse, np.ones((4, 4), int)).astype(np.uint8) if masks is None else masks
-    prepare(s, MONTGOMERY, np.zeros((N, SIDE, SIDE), np.uint8), masks=truth, classes=CLASSES)
+    images = truth * 100 if grey else np.zeros((N, SIDE, SIDE), np.uint8)
+    prepare(s, MONTGOMERY, images, masks=truth, classes=CLASSES)
     step = s.step("prepare", MONTGOMERY)
     pixels = artifacts.Pixels.load(step.folder)
     artifacts.Pixels(pixels.images, pixels.masks, np.tile([40, 24], (N, 1))).save(step.folder, step.spec)
@@ -31,7 +32,7 @@ def made(root, masks=None):
         names, (dense[:7, None, :, 0, 0], dense[:7], dense[7:, None, :, 0, 0], dense[7:]), strict=True
     ):
         artifacts.write_array(step.folder / name, array.astype(np.float16))
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, FACTS, names)
+    artifacts.seal(step.folder, Embeddings.KIND, step.spec, facts, names)
     return s, s.step("segment", MONTGOMERY, "test_vit"), coarse
 
 
@@ -71,3 +72,77 @@ def test_masks_that_are_absent_or_beyond_the_classes_stop_it(tmp_path):
     (step.need("split").folder / "leaks.json").unlink()
     with pytest.raises(RadprobeError, match=r"leaks\.json"):
         segment.run(s, step)
+
+
+def test_each_decoder_of_the_embeddings_is_fitted_and_says_what_it_chose(tmp_path):
+    unet = {"learning_rates": [0.01], "epochs": 6, "batch_size": 4, "widths": [8, 4]}
+    facts = FACTS | {"decoders": {"linear": [-1], "unet": [-1]}}
+    s, step, _ = made(tmp_path, facts=facts, unet=unet)
+    segment.run(s, step)
+    found = Predictions.load(step.folder)
+    assert set(found.maps) == {"linear-decoder", "unet-decoder"}
+    assert (
+        found.facts["protocols"]["unet-decoder"]["parameters"]
+        > found.facts["protocols"]["linear-decoder"]["parameters"]
+    )
+    assert set(found.training["protocol"]) == set(found.maps)
+    assert set(found.training["phase"]) == {"search", "refit"}
+    assert not (step.folder / "training").exists()
+
+
+def test_few_shot_draws_are_fitted_on_what_they_drew_and_counted_on_every_test_case(tmp_path):
+    wanted = {"shots": [1, 4], "draws": 3, "learning_rate": 0.1, "steps": 40}
+    s, step, _ = made(tmp_path, few_shot=wanted)
+    segment.run(s, step)
+    found = Predictions.load(step.folder).few_shot
+    k, tests = len(CLASSES) + 1, [i for i in range(N) if PARTS[i % 4] == "test"]
+    assert found.scores.shape == (len(found.table), len(tests), k, k)
+    assert (found.scores.sum((2, 3)) == SIDE * SIDE).all()
+    drawn = found.table[~found.table["protocol"].str.endswith("@paper")]
+    right = np.trace(found.scores.sum(1), axis1=1, axis2=2) / (len(tests) * SIDE * SIDE)
+    by_shots = {shots: right[group.index].mean() for shots, group in drawn.groupby("shots", dropna=False)}
+    assert by_shots[4] > by_shots[1] > 0.3
+
+
+def test_a_network_from_scratch_learns_from_grey_values_alone(tmp_path):
+    scratch = {"learning_rates": [0.01], "epochs": 8, "refit_epochs": 12, "batch_size": 4, "width": 8, "augment": False}
+    s, _, coarse = made(tmp_path, scratch=scratch, grey=True)
+    step = s.step("segment", MONTGOMERY, "unet")
+    segment.run(s, step)
+    found = Predictions.load(step.folder)
+    maps, facts = found.maps["from-scratch"], found.facts["protocols"]["from-scratch"]
+    assert facts["chosen"] == {"learning_rate": 0.01, "epochs": 12}
+    refit = found.training[found.training["phase"] == "refit"]
+    assert refit["epoch"].tolist() == list(range(1, 13))
+    assert refit["loss"].iloc[-1] < refit["loss"].iloc[0]
+    right = [
+        (maps[case] == np.kron(coarse[int(case.removeprefix("film"))], np.ones((5, 3), int))).mean() for case in maps
+    ]
+    assert np.mean(right) > 0.5
+
+
+def test_the_ceiling_is_the_truth_at_the_stored_size_and_back(tmp_path):
+    s, _, coarse = made(tmp_path)
+    step = s.step("segment", MONTGOMERY, "ceiling")
+    segment.run(s, step)
+    maps = Predictions.load(step.folder).maps["ceiling"]
+    for case in maps:
+        truth = np.kron(coarse[int(case.removeprefix("film"))], np.ones((5, 3), int))
+        assert (maps[case] == truth).mean() > 0.98
+
+
+def test_masks_that_are_all_empty_in_train_or_val_stop_it_before_anything_is_fitted(tmp_path):
+    masks = np.ones((N, SIDE, SIDE), np.uint8)
+    masks[[i for i in range(N) if PARTS[i % 4] == "val"]] = 0
+    s, step, _ = made(tmp_path, masks)
+    with pytest.raises(RadprobeError, match="every mask of its part val is empty"):
+        segment.run(s, step)
+
+
+def test_a_class_absent_from_train_or_test_is_no_error(tmp_path):
+    masks = np.kron(np.random.default_rng(0).integers(0, 3, (N, 2, 2)), np.ones((16, 16), int)).astype(np.uint8)
+    for i in range(N):
+        masks[i][masks[i] == (2 if PARTS[i % 4] == "train" else 1)] = 0
+    s, step, _ = made(tmp_path, masks)
+    segment.run(s, step)
+    assert set(Predictions.load(step.folder).maps["linear-decoder"].table["part"]) == {"val", "test"}

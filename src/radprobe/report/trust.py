@@ -7,7 +7,7 @@ from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vect
 from radprobe.report import look, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, controls_of
-from radprobe.study import RANDOM, with_weights
+from radprobe.study import RANDOM, SCRATCH, with_weights
 
 MOST = 20  # entries of a list that are told in full
 
@@ -190,7 +190,8 @@ def banners(findings: Findings) -> list[str]:
     for name in study.backbones_here:
         if why := study.backbone(name).derived:
             lines.append(f"{study.backbone(name).title} has derived weights, not the published ones: {why}.")
-    initialised = [study.backbone(name).title for name in study.params.backbones if study.backbone(name).random]
+    untrained = [name for name in study.params.backbones if study.backbone(name).random and name not in SCRATCH]
+    initialised = [study.backbone(name).title for name in untrained]
     if initialised:
         lines.append(f"Random weights, never trained, only for tests and control: {', '.join(initialised)}.")
     return lines
@@ -202,7 +203,7 @@ def without_near(findings: Findings, column: Column) -> list[str]:
     rows = table[
         (table["dataset"] == column.dataset) & (table["backbone"] == column.best) & (table["metric"] == metric)
     ]
-    rows = rows[(rows["protocol"] == column.protocol) & (rows["class"] == "macro")]
+    rows = rows[(rows["protocol"] == column.protocol_of(column.best)) & (rows["class"] == "macro")]
     return [
         f"Near-duplicates of other parts are among the test cases; without them {words.METRICS[column.metric]} is "
         f"{words.number(row.value)} with {row.n_patients} patients."

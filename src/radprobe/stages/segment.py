@@ -193,13 +193,14 @@ def _fit(job: Job, protocol: Protocol) -> tuple[LabelMaps, dict[str, Any], pd.Da
             what=protocol.name,
         )
         best = selection.best(fitted.values, f"learning rates of {protocol.name}")
-        chosen = {"learning_rate": knobs["learning_rates"][best], "epochs": fitted.epochs[best]}
+        total = knobs.get("refit_epochs")  # the study trains networks from scratch longer when they are tested
+        chosen = {"learning_rate": knobs["learning_rates"][best], "epochs": total or fitted.epochs[best]}
         again = decoders.fit(
             protocol.maker(parts["train+val"]),
             parts["train+val"],
             job.labels,
             [chosen["learning_rate"]],
-            _recipe(knobs, job.seed, knobs["epochs"], stop=chosen["epochs"]),
+            _recipe(knobs, job.seed, total or knobs["epochs"], stop=chosen["epochs"]),
             folder=folder / "refit",
             what=f"{protocol.name}, again with val",
         )
@@ -285,7 +286,7 @@ def _joined(index: Index, rows: np.ndarray, slices: list[np.ndarray], part: str)
 def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
     """Write as predictions what is left of the truth at the stored size: the best that any model here could score."""
     labels = len(split.classes) + 1
-    truth = torch.from_numpy
+    truth = lambda mask: torch.from_numpy(mask.copy()).long()  # noqa: E731
 
     def cases(part: str) -> Iterator[tuple]:
         rows = split.rows(index, part)
@@ -293,7 +294,7 @@ def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
         for case in dict.fromkeys(names):
             of_case = rows[names == case]
             slices = [
-                to_original(one_hot(truth(pixels.masks[row]).long(), labels).movedim(-1, 0), tuple(pixels.shapes[row]))
+                to_original(one_hot(truth(pixels.masks[row]), labels).movedim(-1, 0), tuple(pixels.shapes[row]))
                 for row in of_case
             ]
             yield case, *_joined(index, of_case, slices, part)
