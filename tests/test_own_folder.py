@@ -31,7 +31,7 @@ def run(root, **folder):
         "controls": [],
         "embed": {"precision": "fp32"},
         "probe": {"linear": {"epochs": 20}},
-        "segment": {"linear": {"learning_rates": [0.01, 0.1], "epochs": 30}},
+        "segment": {"linear": {"learning_rates": [0.01, 0.1], "epochs": 30}, "unet": None, "few_shot": None},
         "score": {"resamples": 200},
     }
     study = Study(content)

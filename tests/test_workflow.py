@@ -22,14 +22,18 @@ PARAMS = {
     "hub": False,
     "threads": 1,
     "datasets": {
-        "montgomery": {"phantom": {"patients": 24}},
+        "montgomery": {"phantom": {"patients": 24}, "size": 112, "stored": 112},
         "nih_chestxray14": {"phantom": {"patients": 60}},
     },
     "backbones": ["test_vit"],
     "controls": [],
     "embed": {"shard_rows": 32},
     "probe": {"linear": {"epochs": 5}},
-    "segment": {"linear": {"epochs": 2, "learning_rates": [0.01, 0.1]}},
+    "segment": {
+        "linear": {"epochs": 2, "learning_rates": [0.01, 0.1]},
+        "unet": {"epochs": 1, "learning_rates": [0.003], "widths": [8, 8]},
+        "few_shot": {"shots": [1], "draws": 2, "steps": 4},
+    },
     "score": {"resamples": 200},
 }
 
@@ -96,7 +100,10 @@ def test_a_second_call_runs_nothing(finished):
     ("change", "rules"),
     [
         ({"probe": {"knn": {"k": [3]}}}, {"probe": 1, "score": 1, "compare": 1, "report": 1}),
-        ({"segment": {"linear": {"epochs": 1}}}, {"segment": 1, "score": 1, "compare": 1, "report": 1}),
+        (
+            {"segment": {**PARAMS["segment"], "linear": {"epochs": 1}}},
+            {"segment": 1, "score": 1, "compare": 1, "report": 1},
+        ),
         ({"score": {"resamples": 300}}, {"score": 2, "compare": 2, "report": 1}),
         ({"study": "renamed"}, {"report": 1}),
     ],
@@ -180,7 +187,7 @@ def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
 def test_what_is_absent_leaves_the_graph_loudly(tmp_path):
     write(tmp_path, backbones=["test_vit", "vit_small_patch14_dinov2"])
     done = run(tmp_path, "--dry-run")
-    assert done.returncode == 0
+    assert done.returncode == 0, said(done)[-3000:]
     assert "Not run: backbone vit_small_patch14_dinov2: no weights" in said(done)
     assert jobs(done)["segment"] == 1
 

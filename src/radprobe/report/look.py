@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from radprobe.artifacts import Embeddings, Index, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
@@ -13,17 +14,25 @@ from radprobe.report.ranking import Column, twin
 
 BACKBONES = 5  # side by side, at most
 PAIRS = 12  # near-duplicates that are shown
+STRIP = 4  # slices of a volume, from the first to the last that shows a structure
 
 
 @dataclass
 class Gallery:
-    """Pictures of a dataset: for every sample a row, for every backbone a column. `why` says what is not shown."""
+    """Pictures of a dataset: for every sample a row, for every backbone a column. `why` says what is not shown.
+
+    overlays: the same cases through all backbones; own: each backbone's own best, median and worst, rows named by
+    `ranks`. strips: they show several slices.
+    """
 
     dataset: str
     title: str
     samples: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     overlays: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # backbone -> (picture, caption)
+    strips: bool = False
+    ranks: list[str] = field(default_factory=list)
+    own: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     features: dict[str, list[str]] = field(default_factory=dict)
     why: list[str] = field(default_factory=list)
 
@@ -76,52 +85,96 @@ def _pair(near: dict) -> str:
 def _fill(found: Gallery, findings: Findings, column: Column | None, examples: int) -> None:
     folder = findings.study.steps["prepare", found.dataset, None].folder
     index, pixels = Index.load(folder), Pixels.load(folder)
-    rows, found.samples = _choose(findings, index, pixels, column, examples)
+    if column:
+        cases = Cases(index, pixels, Truth.load(folder))
+        shared = _ranked(findings, column, column.best, examples)
+        found.ranks, found.samples = list(shared), [f"{name}: {case}" for name, case in shared.items()]
+        for backbone in _backbones(findings, found.dataset, column):
+            found.overlays[backbone] = _overlays(findings, column, backbone, cases, shared.values())
+            own = _ranked(findings, column, backbone, examples).values()
+            captioned = zip(own, _overlays(findings, column, backbone, cases, own), strict=True)
+            found.own[backbone] = [(picture, f"{case}: {caption}") for case, (picture, caption) in captioned]
+        found.strips = len(index.table) > index.table["volume_id"].nunique()
+        rows = np.array([cases.fullest(case) for case in shared.values()])
+    else:
+        rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
+        found.samples = index.table["sample_id"].iloc[rows].tolist()
     sizes = [pictures.size_of(tuple(pixels.shapes[row])) for row in rows]
     found.images = [
         pictures.uri(pictures.grey(pixels.images[row], size)) for row, size in zip(rows, sizes, strict=True)
     ]
-    if column:
-        truth = Truth.load(folder)
-        for backbone in _backbones(findings, found.dataset, column):
-            found.overlays[backbone] = _overlays(findings, column, backbone, truth, index, pixels, rows, sizes)
     for backbone in _backbones(findings, found.dataset, column):
-        step = findings.study.steps.get(("embed", found.dataset, backbone))
-        if step is None:
-            continue  # a network from scratch has no features of its own
-        if not step.outputs[0].is_file():
-            found.why.append(f"{findings.title(backbone)} has no features yet.")
-        elif not (dense := Embeddings.load(step.folder).dense):
-            found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
-        else:
-            dense = dense[max(dense)][rows]  # of the deepest layer
-            found.features[backbone] = [pictures.uri(each) for each in pictures.components(dense, sizes)]
+        _features(found, findings, backbone, rows, sizes)
 
 
-def _choose(
-    findings: Findings, index: Index, pixels: Pixels, column: Column | None, examples: int
-) -> tuple[np.ndarray, list[str]]:
-    """Return rows of the Index and their names: best to worst case of the best backbone, or evenly spaced."""
-    if column is None:
-        rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
-        return rows, index.table["sample_id"].iloc[rows].tolist()
-    cases = findings.cases(column.dataset, column.best)
-    protocol = column.protocol_of(column.best)
+def _features(found: Gallery, findings: Findings, backbone: str, rows: np.ndarray, sizes) -> None:
+    step = findings.study.steps.get(("embed", found.dataset, backbone))
+    if step is None:
+        return  # a network from scratch has no features of its own
+    if not step.outputs[0].is_file():
+        found.why.append(f"{findings.title(backbone)} has no features yet.")
+    elif not (dense := Embeddings.load(step.folder).dense):
+        found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
+    else:
+        dense = dense[max(dense)][rows]  # of the deepest layer
+        found.features[backbone] = [pictures.uri(each) for each in pictures.components(dense, sizes)]
+
+
+def _overlays(findings: Findings, column: Column, backbone: str, cases: "Cases", chosen) -> list[tuple[str, str]]:
+    maps = Predictions.load(findings.study.steps["segment", column.dataset, backbone].folder).maps
+    maps, values = maps[column.protocol_of(backbone)], _values(findings, column, backbone)
+    name = words.METRICS[column.metric]
+    return [(cases.picture(case, maps[case]), f"{name} {words.number(values[case])}") for case in chosen]
+
+
+def _values(findings: Findings, column: Column, backbone: str) -> pd.Series:
+    """Return the macro score of every test case of a backbone, by case, best first."""
+    cases, protocol = findings.cases(column.dataset, backbone), column.protocol_of(backbone)
     chosen = (cases["protocol"] == protocol) & (cases["part"] == "test") & (cases["class"] == "macro")
-    cases = cases[chosen & (cases["metric"] == column.metric)].dropna(subset="value")
-    cases = cases.sort_values(["value", "case_id"], ascending=[False, True])
-    places = np.unique(np.linspace(0, len(cases) - 1, examples).round().astype(int))
-    names = (
-        ["best", "median", "worst"] if len(places) == 3 else [f"rank {place + 1} of {len(cases)}" for place in places]
-    )
-    ids = cases["case_id"].iloc[places].tolist()
-    rows = np.array([_fullest(np.flatnonzero(index.table["volume_id"] == case), pixels.masks) for case in ids])
-    return rows, [f"{name}: {case}" for name, case in zip(names, ids, strict=True)]
+    cases = cases[chosen & (cases["metric"] == column.metric)]
+    return cases.sort_values(["value", "case_id"], ascending=[False, True]).set_index("case_id")["value"]
 
 
-def _fullest(rows: np.ndarray, masks: np.ndarray) -> int:
-    """Return the row with the largest structures: of a volume the slice that shows most."""
-    return int(rows[np.argmax([np.count_nonzero(masks[row]) for row in rows])]) if len(rows) > 1 else int(rows[0])
+def _ranked(findings: Findings, column: Column, backbone: str, examples: int) -> dict[str, str]:
+    """Return the cases of evenly spaced ranks of a backbone by name: best, median and worst for three."""
+    ids = _values(findings, column, backbone).dropna().index
+    places = np.unique(np.linspace(0, len(ids) - 1, examples).round().astype(int))
+    names = ["best", "median", "worst"] if len(places) == 3 else [f"rank {place + 1} of {len(ids)}" for place in places]
+    return dict(zip(names, ids[places], strict=True))
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The stored images and the truth of a dataset, by case: a film, or a volume, shown as a strip of slices."""
+
+    index: Index
+    pixels: Pixels
+    truth: Truth
+
+    def picture(self, case: str, prediction: np.ndarray) -> str:
+        """Return a picture of a case with the contours of its truth and a prediction, as a data URI."""
+        rows = self._rows(case)
+        width = pictures.WIDTH if len(rows) == 1 else pictures.STRIP_WIDTH
+        size = pictures.size_of(tuple(self.pixels.shapes[rows[0]]), width)
+        truth = self.truth.maps[case]
+        shown = [[_shown(self.index, row, labels) for labels in (truth, prediction)] for row in rows]
+        drawn = [pictures.overlay(self.pixels.images[row], *two, size) for row, two in zip(rows, shown, strict=True)]
+        return pictures.uri(pictures.strip(drawn))
+
+    def _rows(self, case: str) -> list[int]:
+        rows = self._all_rows(case)
+        there = [row for row in rows if len(rows) > 1 and self.pixels.masks[row].any()] or list(rows)
+        return [there[place] for place in np.unique(np.linspace(0, len(there) - 1, STRIP).round().astype(int))]
+
+    def fullest(self, case: str) -> int:
+        """Return the row with the largest structures: of a volume the slice that shows most."""
+        rows = self._all_rows(case)
+        return int(
+            rows[np.argmax([np.count_nonzero(self.pixels.masks[row]) for row in rows])] if len(rows) > 1 else rows[0]
+        )
+
+    def _all_rows(self, case: str) -> np.ndarray:
+        return np.flatnonzero(self.index.table["volume_id"] == case)
 
 
 def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[str]:
@@ -131,21 +184,6 @@ def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[
     rivals = [name for name in column.order if name not in column.controls]
     twins = [name for name in (twin(column.best),) if name in column.order]
     return list(dict.fromkeys([column.best, *twins, *rivals, *column.order]))[:BACKBONES]
-
-
-def _overlays(findings, column, backbone, truth, index, pixels, rows, sizes) -> list[tuple[str, str]]:
-    verb = findings.study.steps["segment", column.dataset, backbone]
-    protocol = column.protocol_of(backbone)
-    maps, cases = Predictions.load(verb.folder).maps[protocol], findings.cases(column.dataset, backbone)
-    chosen = (cases["protocol"] == protocol) & (cases["metric"] == column.metric) & (cases["class"] == "macro")
-    values = cases[chosen].set_index("case_id")["value"]
-    found = []
-    for row, size in zip(rows, sizes, strict=True):
-        case = index.table["volume_id"].iloc[row]
-        shown = (_shown(index, row, labels[case]) for labels in (truth.maps, maps))
-        picture = pictures.overlay(pixels.images[row], *shown, size)
-        found.append((pictures.uri(picture), f"{words.METRICS[column.metric]} {words.number(values[case])}"))
-    return found
 
 
 def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:

@@ -9,12 +9,14 @@ from PIL import Image
 from radprobe.report import style
 
 WIDTH = 224  # pixels
+STRIP_WIDTH = 96  # pixels, of one slice among several
+GAP = 2  # white pixels between the slices of a strip
 COLOURS = 64  # of the palette: small files
 
 
-def size_of(shape: tuple[int, int]) -> tuple[int, int]:
+def size_of(shape: tuple[int, int], width: int = WIDTH) -> tuple[int, int]:
     """Return (width, height) of a picture of an image of this height and width."""
-    return WIDTH, max(1, round(WIDTH * shape[0] / shape[1]))
+    return width, max(1, round(width * shape[0] / shape[1]))
 
 
 def grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -36,6 +38,12 @@ def overlay(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, size: 
     picture[edges[0]], picture[edges[1]] = style.TRUTH, style.PREDICTION
     picture[edges[0] & edges[1]] = style.BOTH
     return picture
+
+
+def strip(pictures: list[np.ndarray]) -> np.ndarray:
+    """Return RGB pictures [h, w, 3] of one size side by side."""
+    gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([part for each in pictures for part in (gap, each)][1:], axis=1)
 
 
 def _contour(labels: np.ndarray) -> np.ndarray:
