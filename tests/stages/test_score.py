@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import synthetic_study
 
-from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores
+from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
 from radprobe.metrics.surfaces import METRICS
 from radprobe.stages import score
@@ -169,3 +169,30 @@ def test_few_shot_rows_are_means_and_percentiles_over_the_draws(finished):
             assert f"over {len(each)} draws, not over patients" in row.note
         else:
             assert np.isnan(row.low)
+
+
+def test_distances_between_surfaces_of_films_are_in_pixels_and_say_so(finished):
+    table = scores(finished, "montgomery", "derived").table.set_index("metric")
+    for metric in ("hd95", "assd"):
+        assert table.loc[metric, "note"].str.startswith("in pixels: spacing unknown").all()
+    assert not table.loc["dsc", "note"].str.contains("pixels").any()
+
+
+@pytest.mark.parametrize("finer", [1, 4])
+def test_the_tolerance_of_films_follows_their_size_and_that_of_volumes_is_in_mm(tmp_path, finer):
+    labels = np.zeros((2, 50, 100), np.uint8)
+    labels[0, :, 20:40] = labels[1, :, 21:41] = 1  # sideways by 10 thousandths of the longer side
+    labels = np.kron(labels, np.ones((finer, finer), np.uint8))
+
+    def agree(spacing, tolerance):
+        for name, each in zip(("truth", "found"), labels, strict=True):
+            LabelMaps.write(tmp_path, name, [("a", "a", "test", each, spacing)])
+        maps = {"p": LabelMaps.read(tmp_path, "found")}
+        truth = Truth(LabelMaps.read(tmp_path, "truth"), {})
+        found = score.Segmented(Predictions(["one"], maps=maps, facts={}), "p", "test", truth, tolerance=tolerance)
+        return found.segmenter.cases["nsd"].item() == 1
+
+    assert agree([], 10)
+    assert not agree([], 9)
+    assert agree([0.5, 0.5], finer * 0.5)
+    assert not agree([0.5, 0.5], finer * 0.45)

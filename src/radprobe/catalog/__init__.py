@@ -117,7 +117,7 @@ class Published(Strict):
 class Tolerance(Strict):
     """How far two surfaces may lie apart and still agree: the normalised surface distance counts what does."""
 
-    value: float = Field(gt=0, description="mm, or pixels of the original image where its spacing is unknown.")
+    value: float = Field(gt=0, description="mm, or thousandths of the longer side where spacing is unknown.")
     source: str = Field(description="Who chose it.")
 
 
@@ -182,7 +182,7 @@ class Folder(Strict):
     modality: str = Field("not stated", description="X-ray, CT, MRI ...")
     licence: str = Field("not stated", description="Who may use the images.")
     stored: int = Field(448, gt=0, description="Side of the stored images, pixels.")
-    tolerance: float = Field(2, gt=0, description="Of the normalised surface distance: mm, pixels where unknown.")
+    tolerance: float = Field(2, gt=0, description="Of the normalised surface distance: mm, or thousandths of the side.")
     size: int | None = Field(
         None, gt=0, description="Side that a backbone gets; null: 224 to classify, 448 to segment."
     )

@@ -14,6 +14,7 @@ from radprobe.metrics.classification import MACRO, macro
 from radprobe.metrics.resampling import Bootstrap, draws, interval, patients_of
 
 NOWHERE = "absent from truth and prediction"
+DISTANCES = ("hd95", "assd")
 NO_SURFACE = "absent from truth or prediction, so no distance exists"
 
 
@@ -91,8 +92,11 @@ class Segmenter:
         return np.concatenate([values, macro(values)[:, None]], axis=1)
 
 
-def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap) -> list[dict]:
-    """Return one row a metric and class, and macro: those of single cases, dsc_pooled, jaccard_study."""
+def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "") -> list[dict]:
+    """Return one row a metric and class, and macro: those of single cases, dsc_pooled, jaccard_study.
+
+    unit: what the notes of distances say of their unit.
+    """
     found, n = [], len(segmenter.matrices)
     for metric in (*segmenter.cases, *segmenter.POOLED):
         defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
@@ -108,6 +112,8 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap) -> list[dict]
             elif not kept.all():
                 gone = f"{n - kept.sum()} of {n} cases left out: {_absence(metric)}"
                 note = "; ".join(filter(None, (gone, note)))
+            if metric in DISTANCES:
+                note = "; ".join(filter(None, (unit, note)))
             row = {"metric": metric, "class": name, "value": float(point[column]), "low": low, "high": high}
             there = int(defined.any(axis=0).sum()) if name == MACRO else int(defined[:, column].any())
             found.append(

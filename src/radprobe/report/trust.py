@@ -3,6 +3,7 @@
 from typing import Any
 
 from radprobe.artifacts import PARTS
+from radprobe.catalog import Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
 from radprobe.report import look, words
 from radprobe.report.collect import Findings
@@ -46,6 +47,7 @@ def datasets(findings: Findings) -> list[dict]:
             "licence": entry.licence,
             "access": entry.access,
             "citation": entry.citation,
+            "surfaces agree": _tolerance(entry.tolerance),
         }
         sections = {
             "Card": card,
@@ -145,6 +147,13 @@ def _beaten(name: str, heads: dict[str, Column]) -> str:
     ]
     compared = [each for each in pairs if each is not None]
     return f"{sum(each.sign == 1 for each in compared)} of {len(compared)}" if compared else "–"
+
+
+def _tolerance(tolerance: Tolerance | None) -> str:
+    if tolerance is None:
+        return ""
+    unit = "mm (where spacing is unknown: thousandths of the longer side)"
+    return f"within {tolerance.value:g} {unit}; {tolerance.source}"
 
 
 def parts(split: dict) -> list[tuple[str, list[str]]]:

@@ -200,14 +200,22 @@ class Segmented:
             found = maps[case]
             matrices.append(_confusion(protocol, case, truth, found, n))
             if tolerance:
-                distances.append(surfaces(truth.maps[case], found, n, truth.maps.spacing(case), tolerance))
+                distances.append(_distances(truth, case, found, n, tolerance))
         by_name = {name: np.array([each[name] for each in distances]) for name in METRICS} if tolerance else None
+        self.in_pixels = sum(not truth.maps.spacing(case) for case in table["case_id"])
         self.segmenter = segmentation.Segmenter(np.reshape(matrices, (-1, n + 1, n + 1)), table["patient_id"], by_name)
         self.samples = table[["case_id", "patient_id"]].rename(columns={"case_id": "id"})
 
     def rows(self, how: Bootstrap) -> list[dict]:
-        """Return the rows of all metrics."""
-        return segmentation.rows(self.segmenter, self.classes, how)
+        """Return the rows of all metrics; those of distances say in which unit they are where it is not mm alone."""
+        return segmentation.rows(self.segmenter, self.classes, how, self._unit())
+
+    def _unit(self) -> str:
+        if not self.in_pixels:
+            return ""
+        n = len(self.table)
+        which = "" if self.in_pixels == n else f" in {self.in_pixels} of {n} cases, in mm in the others"
+        return f"in pixels{which}: spacing unknown"
 
     def cases(self) -> pd.DataFrame:
         """Return the per-case values."""
@@ -232,6 +240,12 @@ def _confusion(protocol: str, case: str, truth: Truth, prediction: np.ndarray, c
         return segmentation.confusion(truth.maps[case], prediction, classes)
     except ValueError as error:
         raise RadprobeError(f"{protocol}, {case}", str(error), "run prepare and segment again") from None
+
+
+def _distances(truth: Truth, case: str, found: np.ndarray, n: int, tolerance: float) -> dict[str, np.ndarray]:
+    """Return the surface metrics of a case; the tolerance is in mm, or in thousandths of its longer side."""
+    labels, spacing = truth.maps[case], truth.maps.spacing(case)
+    return surfaces(labels, found, n, spacing, tolerance if spacing else tolerance / 1000 * max(labels.shape))
 
 
 def _truth(study: Study, step: Step) -> Truth | None:
