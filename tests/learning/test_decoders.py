@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop
-from radprobe.learning.augment import Views
+from radprobe.learning.augment import Views, moved
 from radprobe.learning.maps import Maps
 from radprobe.models.decoders import Linear, UNet
 
@@ -215,3 +215,50 @@ def test_the_studys_unet_has_its_channels_and_no_logit_below_0():
     logits = decoder(layers, (50, 40))
     assert logits.shape == (2, 3, 50, 40)
     assert logits.min() >= 0
+
+
+@pytest.mark.parametrize("kind", [Linear, unet])
+def test_logits_that_are_no_numbers_stop_it_with_epoch_and_step_named(kind):
+    data, broken = maps(), maps()
+    broken.dense.dense[:] = float("nan")
+    statistics, how = data.statistics(), decoders.Recipe(5, "dice", loop.Schedule(epochs=2, seed=0))
+    with pytest.raises(RadprobeError, match=r"learning rate 0\.01: its loss is not finite at epoch 1, step 1"):
+        decoders.fit(lambda: kind(statistics, 3), broken, 3, [0.01], how)
+
+
+class Turning(Stored):
+    """Maps of labels, one channel each, whose views are turned as those of images are."""
+
+    def __init__(self, masks, views):
+        super().__init__(np.stack([masks == label for label in range(3)], 1).astype(np.float16))
+        self.views = views
+
+    def take(self, rows, layers, view=0):
+        dense = self.dense[rows]
+        if view:
+            matrices = self.views.matrices(rows, view)
+            dense = torch.stack([moved(each, matrices, nearest=False) for each in dense.float().unbind(1)], 1)
+        return [dense for _ in layers]
+
+
+def turning(views=None, n=12, size=32):
+    masks = maps(n=n, size=size).masks
+    return Maps(Turning(masks, Views("turn", n, 0, views)), (-1,), masks, np.arange(n), np.arange(n), CPU)
+
+
+@given(view=st.integers(1, 200), rows=st.lists(st.integers(0, 11), min_size=1, max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_a_view_moves_maps_and_labels_alike(view, rows):
+    data = turning()
+    (dense,), labels = data.features(np.array(rows), view), data.labels(np.array(rows), view)
+    sure, found = dense[:, 1:].max(1)  # background is also what lies outside
+    assert (labels[sure > 0.99] == found[sure > 0.99] + 1).all()
+    assert (labels[(dense[:, 1:] < 0.01).all(1)] == 0).all()
+    assert not torch.equal(data.labels(np.arange(12), view), data.labels(np.arange(12)))
+
+
+@pytest.mark.parametrize("views", [3, None])
+def test_it_learns_from_views_stored_or_new_in_each_epoch(views):
+    found = fit(turning(views), [0.1], 16, 4)
+    assert found.history["loss"].tail(4).max() < 0.3  # the last four epochs: every stored view, the image as it is too
+    assert decoders.mean_dsc(found.decoders, turning(), 3)[0] > 0.95
