@@ -12,6 +12,7 @@ from frozen import films, prepare, study
 from radprobe.artifacts import Embeddings, Weights
 from radprobe.files import RadprobeError
 from radprobe.learning import features
+from radprobe.learning.augment import Views, moved
 from radprobe.models import backbones
 from radprobe.stages import embed, segment
 
@@ -152,28 +153,48 @@ def _manifest(step):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("rows", [[3], [9, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [5, 5, 1, 7]])
 def test_maps_beyond_the_budget_are_made_again_and_are_those_that_would_be_stored(tmp_path, precision, rows):
-    s, step = made(tmp_path / "a", MONTGOMERY, precision=precision)
+    s, step = made(tmp_path / "a", MONTGOMERY, precision=precision, views=1)
     embed.run(s, step)
     cached = features.Cached(Embeddings.load(step.folder))
-    other, again = made(tmp_path / "b", MONTGOMERY, precision=precision, max_dense_cache_gb=1e-6)
+    other, again = made(tmp_path / "b", MONTGOMERY, precision=precision, views=1, max_dense_cache_gb=1e-6)
     embed.run(other, again)
     found = Embeddings.load(again.folder)
     assert found.facts["streamed"]
     assert not found.dense
-    np.testing.assert_array_equal(found.cls, Embeddings.load(step.folder).cls)
+    np.testing.assert_array_equal(found.tokens, Embeddings.load(step.folder).tokens)
     streamed = features.Streamed(segment.source_of(other, other.step("segment", MONTGOMERY, "test_vit")))
     assert streamed.shapes == cached.shapes
     layers = sorted(cached.shapes)
     assert len(layers) > 1
-    for one, two in zip(cached.take(np.array(rows), layers), streamed.take(np.array(rows), layers), strict=True):
-        assert torch.equal(one, two.cpu())
+    for view in (0, 1):
+        pairs = zip(*(dense.take(np.array(rows), layers, view) for dense in (cached, streamed)), strict=True)
+        assert all(torch.equal(one, two.cpu()) for one, two in pairs)
+
+
+def test_augmented_copies_are_crops_of_the_stored_image_and_follow_the_images_view_by_view(tmp_path):
+    s, step = made(tmp_path, views=2)
+    embed.run(s, step)
+    found, images = Embeddings.load(step.folder), torch.from_numpy(films(10, 64))
+    encoder = backbones.build(s.backbone("test_vit"), Weights.load(step.need("weights").folder), step.knobs["size"], 4)
+    views, whole = Views("crop", 10, s.params.seed, 2), features.extremes(images)
+    plain, *copies = found.views()
+    assert len(copies) == 2
+    np.testing.assert_array_equal(plain[0], found.cls)
+    for view, (tokens, patch_mean) in enumerate([plain, *copies]):
+        seen = moved(images.float(), views.matrices(range(10), view), nearest=False) if view else images
+        expected = encoder(seen, whole)  # on the grey scale of the whole image, not of the crop
+        np.testing.assert_allclose(tokens, expected.cls, atol=2e-3)
+        np.testing.assert_allclose(patch_mean, expected.patch_mean, atol=2e-3)
+    assert np.abs(copies[0][0] - copies[1][0]).max() > 0.05
+    assert np.abs(copies[0][0] - plain[0]).max() > 0.05
 
 
 KILLED = """
 import os, signal, sys
 from radprobe.learning import features
+from radprobe.learning.augment import Views, moved
 from radprobe.models import backbones
-from radprobe.stages import embed, segment
+from radprobe.stages import embed
 from radprobe.study import Study
 forward, left = backbones.Encoder.forward, [int(sys.argv[2])]
 def counted(self, *given):

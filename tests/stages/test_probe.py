@@ -2,15 +2,21 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
-from frozen import PARTS, prepare, study
+import torch
+import yaml
+from frozen import PARTS, study
+from frozen import prepare as write_prepared
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 from radprobe import artifacts
-from radprobe.artifacts import Embeddings, Predictions
+from radprobe.artifacts import Embeddings, Predictions, Scores, Split
 from radprobe.files import RadprobeError
-from radprobe.stages import probe
+from radprobe.learning import selection
+from radprobe.stages import embed, prepare, probe, retrieve, score, split
+from radprobe.study import METADATA, Study
 
 MULTILABEL = [name for name in probe.PROTOCOLS if name != "knn@paper"]  # there it is mlknn@paper
 NIH, CLASSES, N = "nih_chestxray14", ("a", "b"), 200
@@ -29,7 +35,7 @@ def made(root, labels=None, patch=True, n=N, **sections):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (n, len(CLASSES))).astype(float)
     labels = truth if labels is None else labels(truth.copy())
-    prepare(s, NIH, np.zeros((n, 4, 4), np.uint8), labels, classes=CLASSES)
+    write_prepared(s, NIH, np.zeros((n, 4, 4), np.uint8), labels, classes=CLASSES)
     step = s.step("embed", NIH, "test_vit")
     tokens = rng.normal(size=(n, 4 if patch else 1, 8))
     tokens[:, -1, :2] += 2 * truth
@@ -78,19 +84,37 @@ def test_the_same_job_gives_the_same_bytes(tmp_path):
     assert written[0] == written[1]
 
 
-def test_test_labels_change_no_score(tmp_path):
-    def flipped(labels):
-        labels[3::4] = 1 - labels[3::4]
+def test_permuting_test_labels_changes_test_metrics_and_nothing_else(tmp_path):
+    def permuted(labels):
+        labels[3::4] = labels[3::4][np.random.default_rng(1).permutation(N // 4)]
         return labels
 
-    tables = []
-    for name, change in (("a", None), ("b", flipped)):
+    found, scored = [], []
+    for name, change in (("a", None), ("b", permuted)):
         s, step = made(tmp_path / name, change)
         probe.run(s, step)
-        tables.append(Predictions.load(step.folder).table)
+        found.append(Predictions.load(step.folder))
+        score.run(s, s.step("score", NIH, "test_vit"))
+        scored.append(Scores.load(s.step("score", NIH, "test_vit").folder).table)
+    one, two = found
     scores = [f"score:{name}" for name in CLASSES]
-    np.testing.assert_array_equal(tables[0][scores], tables[1][scores])
-    assert (tables[0]["target:a"] != tables[1]["target:a"]).any()
+    np.testing.assert_array_equal(one.table[scores], two.table[scores])
+    np.testing.assert_array_equal(one.few_shot.scores, two.few_shot.scores)
+    pd.testing.assert_frame_equal(one.few_shot.table, two.few_shot.table)
+    assert selections(one) == selections(two)
+    values = ["protocol", "part", "metric", "class", "value"]
+    val, other_val = (table.loc[table["part"] == "val", values] for table in scored)
+    pd.testing.assert_frame_equal(val, other_val)
+    test, other_test = (table[(table["part"] == "test") & (table["class"] == "macro")] for table in scored)
+    learnt = (test["metric"] == "auroc") & ~test["protocol"].str.contains("shuffled|few-shot")
+    assert (test.loc[learnt, "value"] - other_test.loc[learnt, "value"]).min() > 0.05
+
+
+def selections(found):
+    """Everything that a job says of its choices: candidates, their values, what was chosen."""
+    costs = ("seconds", "peak_gb")
+    told = {**found.facts["protocols"], "few_shot": found.facts["few_shot"]}
+    return {name: {key: value for key, value in each.items() if key not in costs} for name, each in told.items()}
 
 
 def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
@@ -122,6 +146,26 @@ def test_a_diverged_head_is_reported_and_not_chosen(tmp_path):
     assert [c["value"] is None for c in facts["candidates"]] == [False, True]
 
 
+def test_a_head_that_diverges_when_it_is_fitted_again_is_reported_and_passed_over(tmp_path, monkeypatch):
+    fit, failed = probe.grid.fit, []
+
+    def fails_once(table, labels, recipes, *rest):
+        heads = fit(table, labels, recipes, *rest)
+        if len(recipes) == 1 and not failed:
+            failed.append(vars(recipes[0]))
+            heads[0].weight.fill_(torch.inf)
+        return heads
+
+    monkeypatch.setattr(probe.grid, "fit", fails_once)
+    s, step = made(tmp_path, paper=False)
+    probe.run(s, step)
+    found = Predictions.load(step.folder)
+    facts = found.facts["protocols"]["linear"]
+    assert facts["diverged_when_refitted"] == failed
+    assert facts["chosen"] not in failed
+    assert np.isfinite(found.table["score:a"]).all()
+
+
 @pytest.mark.parametrize(("start", "part"), [(0, "train"), (2, "val")])
 def test_one_sided_labels_stop_it_by_name(tmp_path, start, part):
     def one_sided(labels):
@@ -145,10 +189,25 @@ def test_without_a_leak_certificate_nothing_runs(tmp_path):
         probe.run(s, step)
 
 
-def test_it_needs_neither_timm_nor_monai():
-    code = "import sys, radprobe.stages.probe; print([n for n in ('timm', 'monai', 'torchvision') if n in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "[]"
+JOB = """
+import runpy, sys
+sys.argv = ["radprobe", "probe", sys.argv[1], "test_vit", "--params", sys.argv[2]]
+try:
+    runpy.run_module("radprobe", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print([name for name in ("timm", "monai", "torchvision", "transformers") if name in sys.modules])
+"""
+
+
+def test_a_whole_job_imports_neither_timm_nor_monai(tmp_path):
+    s, step = made(tmp_path)
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(s.params.model_dump(mode="json")))
+    call = [sys.executable, "-c", JOB, NIH, str(params)]
+    found = subprocess.run(call, check=True, capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+    assert (step.folder / "predictions.json").is_file()
 
 
 def test_a_volume_is_the_mean_of_its_slices_and_gives_one_score(tmp_path):
@@ -173,11 +232,12 @@ def test_a_volume_is_the_mean_of_its_slices_and_gives_one_score(tmp_path):
     fitted = np.array([PARTS[row % 4] != "test" for row in range(N // 8)])
     k = Predictions.load(step.folder).facts["protocols"]["knn"]["chosen"]["k"]
     labels = np.array([row // 4 % 2 for row in range(N // 8)])
-    for query, score in zip(volumes[[PARTS[row % 4] == "test" for row in range(N // 8)]], test["score:a"], strict=True):
+    queries = volumes[[PARTS[row % 4] == "test" for row in range(N // 8)]]
+    for query, value in zip(queries, test["score:a"], strict=True):
         similarity = volumes[fitted] @ query
         near = np.argsort(-similarity)[:k]
         weight = np.exp(similarity[near] / 0.07)
-        assert score == pytest.approx((weight * labels[fitted][near]).sum() / weight.sum(), abs=1e-3)
+        assert value == pytest.approx((weight * labels[fitted][near]).sum() / weight.sum(), abs=1e-3)
 
 
 def test_heads_of_epochs_see_the_augmented_copies_and_the_others_do_not(tmp_path):
@@ -256,16 +316,33 @@ def test_few_shot_heads_see_the_drawn_patients_of_train_alone(tmp_path, monkeypa
     assert ours["shots"].tolist() == [1, 1, 1, 4, 4, 4, 0]
     assert ours["draw"].tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert (table["protocol"] == "few-shot@paper").sum() == 2
-    assert seen[-len(table) :] == table["n_samples"].tolist()  # val and the rest of train take no part
+    taught = ~np.isnan(found.scores).all(axis=(1, 2))  # a single patient with both labels tells nothing apart
+    assert taught.sum() >= len(table) - 2
+    assert seen[-taught.sum() :] == table.loc[taught, "n_samples"].tolist()  # val and the rest of train take no part
     assert found.scores.shape == (len(table), N // 4, len(CLASSES))
     targets = Predictions.load(step.folder).table.query("protocol == 'knn' and part == 'test'").sort_values("sample_id")
+    targets = targets[[f"target:{name}" for name in CLASSES]].to_numpy()
     auc = [
-        np.mean([roc_auc_score(targets[f"target:{name}"], scores[:, column]) for column, name in enumerate(CLASSES)])
+        selection.macro_auroc(np.where(np.isnan(scores), np.nan, targets), np.nan_to_num(scores))
         for scores in found.scores
     ]
-    few, more = (np.mean([auc[row] for row in ours.index[ours["shots"] == shots]]) for shots in (1, 4))
+    few, more = (np.nanmean([auc[row] for row in ours.index[ours["shots"] == shots]]) for shots in (1, 4))
     assert few < more < auc[6] + 0.05
     assert auc[6] > 0.75
+
+
+def test_a_class_that_a_draw_cannot_teach_has_no_score_there(tmp_path):
+    def without_b_in_train(labels):
+        labels[0::4, 1] = labels[1::4, 1] = 0
+        return labels
+
+    s, step = made(tmp_path, without_b_in_train)
+    probe.run(s, step)
+    found = Predictions.load(step.folder).few_shot
+    everyone = (found.table["shots"] == 0).to_numpy()
+    assert np.isnan(found.scores[~everyone]).all()  # only patients with a positive of `a` are drawn: no negative
+    assert np.isfinite(found.scores[everyone][..., 0]).all()
+    assert np.isnan(found.scores[..., 1]).all()
 
 
 def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypatch):
@@ -288,3 +365,53 @@ def test_the_studys_variants_and_the_floor_can_be_left_out(tmp_path):
     found = Predictions.load(step.folder)
     assert list(found.table["protocol"].unique()) == ["knn", "mlknn", "linear", "logistic"]
     assert found.few_shot is None
+
+
+def from_raw(root, dataset, patients, backbone, **sections):
+    """A study of a generated download by the tiny random ViT and controls, made as far as the scores of one of them."""
+    content = {"study": "raw", "device": "cpu", "threads": 1, "paths": {"root": str(root)}, "score": {"resamples": 100}}
+    content |= {"datasets": {dataset: {"phantom": {"patients": patients}, "stored": 128}}, "backbones": ["test_vit"]}
+    s = Study({**content, "probe": SMALL, **sections})
+    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
+        if not s.step(verb, dataset).outputs[0].is_file():
+            stage.run(s, s.step(verb, dataset))
+    if backbone != METADATA:
+        retrieve.weights(s, s.step("weights", None, backbone))
+    for verb, stage in (("embed", embed), ("probe", probe), ("score", score)):
+        stage.run(s, s.step(verb, dataset, backbone))
+    return s
+
+
+@pytest.mark.slow
+def test_slices_of_ct_are_scored_by_patient(tmp_path):
+    sars = "sars_cov_2_ct"
+    s = from_raw(tmp_path, sars, 40, "test_vit")
+    table = artifacts.Index.load(s.step("prepare", sars).folder).table
+    cases = table.drop_duplicates("volume_id")
+    assert len(cases) == 40 < len(table)
+    parts = Split.load(s.step("split", sars).folder).table.merge(table[["sample_id", "volume_id"]])
+    found = Predictions.load(s.step("probe", sars, "test_vit").folder)
+    assert list(found.table["protocol"].unique()) == [name for name in probe.PROTOCOLS if not name.startswith("mlknn")]
+    for (_, part), rows in found.table.groupby(["protocol", "part"]):
+        assert sorted(rows["sample_id"]) == sorted(set(parts.loc[parts["part"] == part, "volume_id"]))
+    assert found.facts["protocols"]["linear"]["n_train"] == parts.loc[parts["part"] == "train", "volume_id"].nunique()
+    assert found.few_shot.scores.shape[1] == parts.loc[parts["part"] == "test", "volume_id"].nunique()
+    ours = found.few_shot.table.query("protocol == 'few-shot'").groupby("shots")["n_patients"].max()
+    assert (ours[1], ours[4]) == (2, 8)  # of Covid, and of the others
+    scored = Scores.load(s.step("score", sars, "test_vit").folder).table
+    scored = scored[(scored["metric"] == "auroc") & (scored["part"] == "test")]
+    assert (scored["n_samples"] == found.few_shot.scores.shape[1]).all()
+    told = ~scored["protocol"].str.endswith("@paper")  # one patient alone, the study's draw, teaches nothing
+    assert scored.loc[told, "value"].between(0, 1).all()
+
+
+def test_metadata_alone_run_every_protocol_on_the_draws_of_the_backbones(tmp_path):
+    for backbone in ("test_vit", METADATA):
+        s = from_raw(tmp_path, NIH, 60, backbone)
+    alone, seen = (Predictions.load(s.step("probe", NIH, name).folder) for name in (METADATA, "test_vit"))
+    assert set(alone.facts["protocols"]) == set(seen.facts["protocols"]) == set(MULTILABEL)
+    pd.testing.assert_frame_equal(alone.few_shot.table, seen.few_shot.table)
+    keys = ["protocol", "part", "sample_id", "target:Effusion"]
+    pd.testing.assert_frame_equal(alone.table[keys], seen.table[keys])
+    assert Embeddings.load(s.step("embed", NIH, METADATA).folder).cls.shape[2] < 10
+    assert np.isfinite(alone.table["score:Effusion"]).all()

@@ -278,15 +278,20 @@ def _shuffled(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
 
 
 def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: dict[str, Any]) -> FewShotScores:
-    """Fit one head a draw, C fixed, on the drawn cases alone; score the test part, its cases sorted by id."""
+    """Fit one head a draw, C fixed, on the drawn cases alone; score the test part, its cases sorted by id.
+
+    A class without a positive and a negative in a draw cannot be learnt from it: its scores there are NaN.
+    """
     wanted, tests = knobs["few_shot"], samples.rows["test"]
     tests = tests[np.argsort(samples.cases.ids[tests])]
     every = draws.every(index, split, task, wanted, knobs["seed"], knobs["paper"])
-    rows, scores = [], np.empty((len(every), len(tests), len(samples.classes)), np.float32)
+    rows, scores = [], np.full((len(every), len(tests), len(samples.classes)), np.nan, np.float32)
     for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
         train = samples.cases.of(draw.split.rows(index, "train"))
-        fitted = logistic.fit(samples.cls[train], samples.labels[train], [wanted["c"]], samples.exclusive)
-        scores[number] = _ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
+        labels = samples.labels[train]
+        if (taught := selection.both_present(labels.numpy())).any():
+            fitted = logistic.fit(samples.cls[train], labels[:, taught], [wanted["c"]], samples.exclusive)
+            scores[number][:, taught] = _ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
         rows.append(draw.row(protocol))
     return FewShotScores(pd.DataFrame(rows, columns=FewShotScores.COLUMNS), scores)
 
