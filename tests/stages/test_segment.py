@@ -3,9 +3,9 @@ import pytest
 from frozen import PARTS, prepare, study
 
 from radprobe import artifacts
-from radprobe.artifacts import Embeddings, Predictions
+from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
-from radprobe.stages import segment
+from radprobe.stages import score, segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
@@ -139,10 +139,55 @@ def test_masks_that_are_all_empty_in_train_or_val_stop_it_before_anything_is_fit
         segment.run(s, step)
 
 
-def test_a_class_absent_from_train_or_test_is_no_error(tmp_path):
-    masks = np.kron(np.random.default_rng(0).integers(0, 3, (N, 2, 2)), np.ones((16, 16), int)).astype(np.uint8)
-    for i in range(N):
-        masks[i][masks[i] == (2 if PARTS[i % 4] == "train" else 1)] = 0
-    s, step, _ = made(tmp_path, masks)
+def coarse_without(label, *parts):
+    """Labels of the cells of each film; those of `parts` have none of `label`."""
+    coarse = np.random.default_rng(0).integers(0, 3, (N, 2, 2))
+    gone = [PARTS[i % 4] in parts for i in range(N)]
+    coarse[gone] = np.where(coarse[gone] == label, 0, coarse[gone])
+    return coarse
+
+
+def scored(root, coarse):
+    """Segment films of these labels and score them; return the Scores and the label maps."""
+    s, step, _ = made(root, np.kron(coarse, np.ones((16, 16), int)).astype(np.uint8))
+    truth = s.step("prepare", MONTGOMERY)
+    cases = ((f"film{i:04d}", f"film{i:04d}", "", np.kron(coarse[i], np.ones((20, 12), int)), []) for i in range(N))
+    Truth.write(truth.folder, truth.spec, cases, list(CLASSES))
     segment.run(s, step)
-    assert set(Predictions.load(step.folder).maps["linear-decoder"].table["part"]) == {"val", "test"}
+    score.run(s, s.step("score", MONTGOMERY, "test_vit"))
+    return Scores.load(s.step("score", MONTGOMERY, "test_vit").folder), Predictions.load(step.folder).maps
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("test",), ("train", "val", "test")])
+def test_a_class_absent_from_train_from_test_or_from_both_is_missing_or_0_where_it_should_be(tmp_path, parts):
+    coarse = coarse_without(2, *parts)
+    found, maps = scored(tmp_path, coarse)
+    cases = found.cases[(found.cases["part"] == "test") & (found.cases["class"] == CLASSES[1])]
+    values = cases.set_index(["metric", "case_id"])["value"]
+    tests = [i for i in range(N) if PARTS[i % 4] == "test"]
+    there = {i: ((coarse[i] == 2).any(), (maps["linear-decoder"][f"film{i:04d}"] == 2).any()) for i in tests}
+    assert any(truth for truth, _ in there.values()) == ("test" not in parts)
+    for i, (truth, predicted) in there.items():
+        dsc, hd95, error = (values[metric, f"film{i:04d}"] for metric in ("dsc", "hd95", "volume_error"))
+        assert np.isnan(dsc) == (not truth and not predicted)  # nothing to find, nothing found: missing, not 0 or 1
+        assert truth == predicted or dsc == 0  # a miss, or a false alarm
+        assert np.isnan(hd95) == (not (truth and predicted))
+        assert np.isnan(error) == (not truth)
+    row = found.table.query("part == 'test' and metric == 'dsc'").set_index("class").loc[CLASSES[1]]
+    defined = sum(truth or predicted for truth, predicted in there.values())
+    assert row["n_samples"] == defined
+    assert ("absent from truth and prediction" in row["note"]) == (defined < len(tests))
+
+
+def test_films_whose_masks_are_empty_are_left_out_where_nothing_is_found(tmp_path):
+    coarse = coarse_without(1, "test")
+    coarse[3::4] = 0
+    found, maps = scored(tmp_path, coarse)
+    rows = found.table.query("part == 'test' and metric == 'dsc'").set_index("class")
+    predicted = [np.isin([1, 2], maps["linear-decoder"][f"film{i:04d}"]) for i in range(3, N, 4)]
+    for number, name in enumerate(CLASSES):
+        alarms = sum(each[number] for each in predicted)
+        assert rows.loc[name, "n_samples"] == alarms
+        assert rows.loc[name, "value"] == 0 if alarms else np.isnan(rows.loc[name, "value"])
+    hd95 = found.table.query("part == 'test' and metric == 'hd95'")
+    assert hd95["value"].isna().all()
