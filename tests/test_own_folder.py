@@ -8,6 +8,7 @@ import pandas as pd
 import pydicom
 import pytest
 from imaging.dicom_files import SECRETS, write, write_series
+from PIL import Image
 
 from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
 from radprobe.stages import embed, prepare, probe, report, retrieve, score, segment, split
@@ -18,7 +19,7 @@ STAGES = {"retrieve": retrieve, "prepare": prepare, "split": split, "embed": emb
 PATIENTS = 24
 
 
-def run(root, **folder):
+def run(root, embedding=None, **folder):
     """Run every step of a study of the folder root/mine; return the study."""
     content = {
         "study": "own",
@@ -29,7 +30,7 @@ def run(root, **folder):
         "datasets": {"mine": {"raw": "mine", "folder": {"stored": 64, "size": 160, **folder}}},
         "backbones": ["test_vit"],
         "controls": [],
-        "embed": {"precision": "fp32"},
+        "embed": {"precision": "fp32", **(embedding or {})},
         "probe": {"linear": {"epochs": 20}},
         "segment": {"linear": {"learning_rates": [0.01, 0.1], "epochs": 30}, "unet": None, "few_shot": None},
         "score": {"resamples": 200},
@@ -135,3 +136,28 @@ def test_nifti_volumes_are_classified_by_patient_with_the_split_that_the_table_g
     facts = json.loads((study.step("prepare", "mine").folder / "pixels.json").read_text())["facts"]
     assert facts["orientations"] == {"RAS": PATIENTS}
     assert (study.path("reports") / "explorer.html").is_file()
+
+
+def test_neither_the_order_of_files_and_rows_nor_the_size_of_shards_changes_a_score(tmp_path):
+    written = []
+    for name, step, shard in (("a", 1, 256), ("b", -1, 7)):
+        rng, rows = np.random.default_rng(3), []
+        films = {f"{k}_{view}.png": texture(rng, k % 2, (40, 50)) for k in range(PATIENTS) for view in range(2)}
+        (tmp_path / name / "mine").mkdir(parents=True)
+        for path in list(films)[::step]:
+            values = np.clip(films[path] / 4 + 128, 0, 255).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / name / "mine" / path)
+            patient = int(path.split("_")[0])
+            rows.append({"path": path, "patient": f"case{patient}", "ill": patient % 2})
+        pd.DataFrame(rows).to_csv(tmp_path / name / "mine/labels.csv", index=False)
+        study = run(tmp_path / name, {"shard_rows": shard}, task="binary", classes=["ill"])
+        predictions = study.step("probe", "mine", "test_vit").folder
+        scores = Scores.load(study.step("score", "mine", "test_vit").folder)
+        files = ("predictions.parquet", "few_shot.parquet", "few_shot.npy")
+        written.append(([(predictions / file).read_bytes() for file in files], scores))
+    (one, scored), (other, again) = written
+    assert one == other
+    for table in (scored.table, again.table):
+        table.drop(columns=["seconds", "peak_gb", "spec"], inplace=True)
+    pd.testing.assert_frame_equal(scored.table, again.table)
+    assert macro(study, "auroc")["linear"] > 0.8
