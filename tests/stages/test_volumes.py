@@ -6,10 +6,10 @@ import pytest
 from nibabel import orientations
 
 from radprobe import artifacts
-from radprobe.artifacts import Embeddings, Index, Pixels, Predictions, Split, Truth
+from radprobe.artifacts import Embeddings, Index, Pixels, Predictions, Scores, Split, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
-from radprobe.stages import prepare, retrieve, segment, split
+from radprobe.stages import export, prepare, retrieve, score, segment, split
 from radprobe.study import Study
 
 MSD = "msd_hippocampus"
@@ -78,11 +78,8 @@ def test_truth_is_the_file_and_pixels_are_its_slices(tmp_path, slices):
     assert sum(pixels.facts["orientations"].values()) == len(truth)
 
 
-@pytest.mark.parametrize("slices", ["canonical", "paper"])
-def test_predictions_lie_on_the_grid_of_the_file(tmp_path, slices):
-    """Features that hold the stored mask: what comes back is the truth, but for the resampling."""
-    truth = write_volumes(tmp_path / "raw", np.random.default_rng(1))
-    chosen = study(tmp_path, slices=slices)
+def segmented(chosen):
+    """Segment with features that hold the stored mask; return the step."""
     run(chosen, "retrieve", "prepare", "split")
     step = chosen.step("embed", MSD, "test_vit")
     masks = Pixels.load(step.need("prepare").folder).masks
@@ -100,6 +97,15 @@ def test_predictions_lie_on_the_grid_of_the_file(tmp_path, slices):
     )
     step = chosen.step("segment", MSD, "test_vit")
     segment.run(chosen, step)
+    return step
+
+
+@pytest.mark.parametrize("slices", ["canonical", "paper"])
+def test_predictions_lie_on_the_grid_of_the_file(tmp_path, slices):
+    """Features that hold the stored mask: what comes back is the truth, but for the resampling."""
+    truth = write_volumes(tmp_path / "raw", np.random.default_rng(1))
+    chosen = study(tmp_path, slices=slices)
+    step = segmented(chosen)
     found = Predictions.load(step.folder).maps["linear-decoder"]
     parts = Split.load(step.need("split").folder).facts["parts"]
     assert len(found) == parts["val"]["cases"] + parts["test"]["cases"] > 4
@@ -109,6 +115,31 @@ def test_predictions_lie_on_the_grid_of_the_file(tmp_path, slices):
         for label in (1, 2):
             both = ((labels == label) & (truth[case] == label)).sum()
             assert 2 * both / ((labels == label).sum() + (truth[case] == label).sum()) > 0.85
+
+
+def test_a_volume_of_one_slice_goes_through_to_its_score_and_its_file(tmp_path):
+    write_volumes(tmp_path / "raw", np.random.default_rng(7))
+    thin = "hippocampus_000"
+    for name in ("imagesTr", "labelsTr"):
+        path = tmp_path / "raw/Task04_Hippocampus" / name / f"{thin}.nii.gz"
+        file = nibabel.load(path)
+        middle = file.shape[2] // 2
+        nibabel.save(file.slicer[:, :, middle : middle + 1], path)
+    chosen = study(tmp_path)
+    step = segmented(chosen)
+    maps = Predictions.load(step.folder).maps["linear-decoder"]
+    assert maps.table.loc[thin, "part"] == "test"
+    assert maps[thin].shape == (*file.shape[:2], 1)
+    score.run(chosen, chosen.step("score", MSD, "test_vit"))
+    found = Scores.load(chosen.step("score", MSD, "test_vit").folder)
+    values = found.cases[(found.cases["case_id"] == thin) & (found.cases["class"] == "anterior")].set_index("metric")
+    assert values.loc["dsc", "value"] > 0.85
+    assert 0 <= values.loc["hd95", "value"] < 10
+    assert not found.table["note"].str.contains("pixels").any()  # its spacing is known: mm
+    export.run(chosen, step, tmp_path / "out")
+    image = nibabel.load(tmp_path / f"out/linear-decoder/test/{thin}.nii.gz")
+    np.testing.assert_array_equal(np.asarray(image.dataobj), maps[thin])
+    np.testing.assert_allclose(image.affine, nibabel.load(path).affine, atol=1e-5)
 
 
 def test_grey_values_without_a_unit_may_be_of_any_size(tmp_path):
