@@ -1,10 +1,11 @@
 """The whole probe job on features of a size: seconds by head, and the most memory of the process.
 
-    python benchmarks/all_probes.py [rows] [columns] [threads]
+    python benchmarks/all_probes.py [rows] [columns] [tokens] [threads]
 
-Generated features (three blocks of CLS and the mean patch token, float16) and 14 labels as rare as those of NIH
-ChestX-ray14, split as its official lists are; the shipped params but for 10 epochs of the linear probe. NIH's full size
-is 112120 rows of 1536 columns (DINOv2 ViT-S) or 5120 (ViT-L with four blocks).
+Generated features (float16) and 14 labels as rare as those of NIH ChestX-ray14, split as its official lists are; the
+shipped params but for 10 epochs of the linear probe. The columns are those of so many tokens: the CLS of the last
+blocks and, of more than one token, the mean patch token. NIH's full size is 112120 rows; DINOv2 ViT-S has 1920 columns
+of 5 tokens, ViT-L 5120; with 1 token, kNN and the logistic sweep see all columns, and the grid has 4 heads for 16.
 """
 
 import json
@@ -20,7 +21,7 @@ import pandas as pd
 import yaml
 
 from radprobe import artifacts, catalog
-from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split
+from radprobe.artifacts import Embeddings, Index, LeakCertificate, Pixels, Predictions, Split
 from radprobe.study import Study
 
 NIH, PARTS = "nih_chestxray14", {"train": 76522, "val": 10002, "test": 25596}
@@ -42,8 +43,8 @@ def study(root: Path, threads: int) -> Study:
     return Study(content)
 
 
-def make(s: Study, rows: int, columns: int) -> None:
-    """Write Index, Split, its certificate and Embeddings, a shard at a time."""
+def make(s: Study, rows: int, columns: int, tokens: int) -> None:
+    """Write Index, Pixels of which nobody reads any, Split, its certificate and Embeddings, a shard at a time."""
     rng, classes = np.random.default_rng(0), catalog.datasets()[NIH].classes
     names = [f"film{i:06d}" for i in range(rows)]
     patients = [f"patient{i // 4:06d}" for i in range(rows)]
@@ -54,28 +55,30 @@ def make(s: Study, rows: int, columns: int) -> None:
         table[f"label:{name}"] = labels[:, column]
     step = s.step("prepare", NIH)
     Index(table).save(step.folder, step.spec)
+    Pixels(np.zeros((rows, 1, 1), np.uint8), None, np.ones((rows, 2), int)).save(step.folder, step.spec)
     ends = np.cumsum([round(rows * n / sum(PARTS.values()) / 4) * 4 for n in PARTS.values()])
     part = np.array(list(PARTS))[np.searchsorted(ends[:-1], np.arange(rows), side="right")]
     step = s.step("split", NIH)
     Split(table[["sample_id", "patient_id"]].assign(part=part), classes).save(step.folder, step.spec)
     LeakCertificate({}, []).save(step.folder, step.spec)
-    step, dim, files = s.step("embed", NIH, BACKBONE), columns // 4, []
+    step, dim, files = s.step("embed", NIH, BACKBONE), columns // tokens, []
     for number, start in enumerate(range(0, rows, SHARD)):
         of_shard = labels[start : start + SHARD]
         n, shift = len(of_shard), of_shard @ rng.normal(size=(len(classes), dim)) * 0.1
-        arrays = {"cls": rng.standard_normal((n, 3, dim), np.float32) + shift[:, None].astype(np.float32)}
-        arrays["patch_mean"] = rng.standard_normal((n, dim), np.float32)
+        found = rng.standard_normal((n, tokens, dim), np.float32)
+        found[:, : max(tokens - 1, 1)] += shift[:, None].astype(np.float32)
+        arrays = {"cls": found[:, :-1], "patch_mean": found[:, -1]} if tokens > 1 else {"cls": found}
         for kind, array in arrays.items():
             files.append(f"{number:05d}.{kind}.npy")
             artifacts.write_array(step.folder / files[-1], array.astype(np.float16))
     artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 0.0, "peak_gb": 0.0}, files)
 
 
-def main(rows: str = "6000", columns: str = "1536", threads: str = "2") -> None:
+def main(rows: str = "6000", columns: str = "1920", tokens: str = "5", threads: str = "2") -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         s = study(root, int(threads))
-        make(s, int(rows), int(columns))
+        make(s, int(rows), int(columns), int(tokens))
         begun = time.perf_counter()
         command = [sys.executable, "-m", "radprobe", "probe", NIH, BACKBONE, "--params", str(root / "params.yaml")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -84,7 +87,8 @@ def main(rows: str = "6000", columns: str = "1536", threads: str = "2") -> None:
         took = {name: round(each["seconds"], 1) for name, each in facts["protocols"].items()}
         took["few-shot"] = round(facts["few_shot"]["seconds"], 1)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-    print(f"{int(rows):,} rows of {columns} columns, {threads} threads: {seconds:.0f} s, {peak:.2f} GB")
+    heads = facts["protocols"]["linear"]["heads"]
+    print(f"{int(rows):,} rows of {columns} columns, {heads} heads, {threads} threads: {seconds:.0f} s, {peak:.2f} GB")
     print(f"seconds: {json.dumps(took)} (each kNN counts the search that they share)")
     print(f"ratio all_probes_minutes {seconds / 60:.2f}")
     print(f"ratio all_probes_gb {peak:.2f}")

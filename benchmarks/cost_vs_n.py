@@ -3,8 +3,9 @@
     python benchmarks/cost_vs_n.py [rows ...]
 
 Generated features of 384 columns, 14 labels. Prints seconds, and ends in the exponent of time over rows (1: linear)
-from the smallest to the largest: the grid and the logistic sweep over the rows they are fitted to; kNN over the rows
-that are searched for a fixed number of queries.
+from the smallest to the largest: the grid and the logistic sweep over the rows they are fitted to; the search for
+neighbours over the rows that are searched for a fixed number of queries, and ML-kNN over as many rows once they are
+found. (To find the neighbours of all rows among all rows, as ML-kNN is fitted, is quadratic, as any exact search.)
 """
 
 import sys
@@ -16,7 +17,7 @@ import torch
 from radprobe.learning import grid, knn, logistic
 from radprobe.learning.device import threads
 
-COLUMNS, CLASSES, QUERIES = 384, 14, 2000
+COLUMNS, CLASSES, QUERIES, K = 384, 14, 2000, 50
 
 
 def data(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,26 +34,36 @@ def linear(x: torch.Tensor, y: torch.Tensor) -> None:
 
 
 def sweep(x: torch.Tensor, y: torch.Tensor) -> None:
-    logistic.fit(x, y, np.geomspace(1e-4, 1e2, 5).tolist())
+    logistic.fit(x, y, np.geomspace(1e-4, 1e2, 5).tolist(), False)
 
 
 def neighbours(x: torch.Tensor, y: torch.Tensor) -> None:
-    knn.nearest(x, {"test": np.arange(QUERIES), "train": np.arange(QUERIES, len(x))}, [("test", "train")], 50)
+    queries, rows = torch.randn((QUERIES, COLUMNS)).half(), np.arange(len(x))
+    knn.nearest(torch.cat([x, queries]), {"train": rows, "test": len(x) + np.arange(QUERIES)}, [("test", "train")], K)
+
+
+def mlknn(x: torch.Tensor, y: torch.Tensor) -> None:
+    rows, generator = torch.arange(len(x)), torch.Generator().manual_seed(0)
+    near = torch.randint(0, len(x), (len(x), K), generator=generator)
+    found = knn.Neighbours(rows, rows, torch.zeros(near.shape), near)
+    knn.mlknn_scores(found, found, y, [5, 10, 20, K], 1.0)
+
+
+HEADS = {"linear_grid": linear, "logistic_sweep": sweep, "knn_search": neighbours, "mlknn_scores": mlknn}
 
 
 def main(*rows: str) -> None:
-    sizes = [int(each) for each in rows or ("4000", "16000", "64000")]
-    heads = {"linear_grid": linear, "logistic_sweep": sweep, "knn_search": neighbours}
-    seconds = {name: [] for name in heads}
+    sizes = [int(each) for each in rows or ("1000", "4000", "16000", "64000")]
+    seconds = {name: [] for name in HEADS}
     with threads(1):
-        for name, fit in heads.items():
-            fit(*data(2 * QUERIES))  # warm
+        for name, fit in HEADS.items():
+            fit(*data(sizes[0]))  # warm
             for n in sizes:
-                x, y = data(n + QUERIES * (name == "knn_search"))
+                given = data(n)
                 begun = time.perf_counter()
-                fit(x, y)
+                fit(*given)
                 seconds[name].append(time.perf_counter() - begun)
-            told = ", ".join(f"{n:,} rows {each:.2f} s" for n, each in zip(sizes, seconds[name], strict=True))
+            told = ", ".join(f"{n:,} rows {each:.3f} s" for n, each in zip(sizes, seconds[name], strict=True))
             print(f"{name}: {told}")
     for name, each in seconds.items():
         print(f"ratio cost_vs_n_{name} {np.log(each[-1] / each[0]) / np.log(sizes[-1] / sizes[0]):.2f}")

@@ -122,12 +122,13 @@ def _settings(values: dict) -> str:
 
 
 def _chosen(facts: dict) -> str:
-    """Say what was chosen, from which part, among how many candidates, and which of them diverged."""
+    """Say what was chosen, from which part, among how many candidates, and which of them diverged or went on."""
     chosen, candidates = facts.get("chosen", {}), facts.get("candidates", [])
     diverged = sum(each.get("value", 0) is None for each in candidates)
-    again = len(facts.get("diverged_when_refitted", []))
+    again, late = (len(facts.get(name, [])) for name in ("diverged_when_refitted", "not_converged"))
     said = [_settings(chosen), _selection(chosen, candidates, facts.get("selected_on", "a part not stated"))]
     said += [f"{diverged} of them diverged"] if diverged else []
+    said += [f"{late} of them had not converged"] if late else []
     said += [f"{again} better on val diverged when fitted again on train + val"] if again else []
     return "; ".join(said)
 
