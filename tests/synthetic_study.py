@@ -189,7 +189,7 @@ EMBEDDING = {"seconds": 150.0, "peak_gb": 1.5}
 
 
 def _took(chosen, *others):
-    candidates = [{**each, "value": 0.7} for each in (chosen, *others)]
+    candidates = [{"value": 0.7, **each} for each in (chosen, *others)]
     return {"selected_on": "val", "chosen": chosen, "candidates": candidates, "seconds": 30.0, "peak_gb": 1.0}
 
 
@@ -213,11 +213,12 @@ def _probe(made, step, generator):
 
 
 CS = [{"c": c} for c in np.geomspace(1e-6, 1e5, 45).tolist()]
+DIVERGED = {"learning_rate": 0.5, "value": None}
 CHOSEN = {
     "knn": _took({"k": 5}),
     "mlknn": _took({"k": 5}),
     "linear": _took({"learning_rate": 0.01}),
-    "linear@paper": _took({"learning_rate": 0.01}, {"learning_rate": 0.05}),
+    "linear@paper": _took({"learning_rate": 0.01}, {"learning_rate": 0.05}, DIVERGED),
     "logistic": {**_took(CS[20], *CS[:20], *CS[21:]), "not_converged": [1e5]},
     "shuffled": {"chosen": {"c": 0.01}, "selected_on": "nothing: C is fixed", "seconds": 30.0, "peak_gb": 1.0},
 }
