@@ -389,6 +389,8 @@ def test_slices_of_ct_are_scored_by_patient(tmp_path):
     table = artifacts.Index.load(s.step("prepare", sars).folder).table
     cases = table.drop_duplicates("volume_id")
     assert len(cases) == 40 < len(table)
+    batch = Embeddings.load(s.step("embed", sars, "test_vit").folder).facts["batch"]
+    assert batch > table.groupby("volume_id").size().max()  # slices of several patients go through together
     parts = Split.load(s.step("split", sars).folder).table.merge(table[["sample_id", "volume_id"]])
     found = Predictions.load(s.step("probe", sars, "test_vit").folder)
     assert list(found.table["protocol"].unique()) == [name for name in probe.PROTOCOLS if not name.startswith("mlknn")]
