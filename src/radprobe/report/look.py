@@ -19,10 +19,10 @@ STRIP = 4  # slices of a volume, from the first to the last that shows a structu
 
 @dataclass
 class Gallery:
-    """Pictures of a dataset: for every sample a row, for every backbone a column. `why` says what is not shown.
+    """Pictures of a dataset. `why` says what is not shown.
 
-    overlays: the same cases through all backbones; own: each backbone's own best, median and worst, rows named by
-    `ranks`. strips: they show several slices.
+    overlays: the same cases, `samples`, through some backbones; own: the best, median and worst (`ranks`) of each
+    backbone. strips: they show several slices. images, features: the samples, and what backbones make of them.
     """
 
     dataset: str
@@ -91,6 +91,7 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
         found.ranks, found.samples = list(shared), [f"{name}: {case}" for name, case in shared.items()]
         for backbone in _backbones(findings, found.dataset, column):
             found.overlays[backbone] = _overlays(findings, column, backbone, cases, shared.values())
+        for backbone in column.order:
             own = _ranked(findings, column, backbone, examples).values()
             captioned = zip(own, _overlays(findings, column, backbone, cases, own), strict=True)
             found.own[backbone] = [(picture, f"{case}: {caption}") for case, (picture, caption) in captioned]

@@ -8,8 +8,8 @@ from PIL import Image
 
 from radprobe.report import style
 
-WIDTH = 224  # pixels
-STRIP_WIDTH = 96  # pixels, of one slice among several
+WIDTH = 172  # pixels, as they are shown: contours stay sharp
+STRIP_WIDTH = 72  # pixels, of one slice among several: three strips of four beside each other
 GAP = 2  # white pixels between the slices of a strip
 COLOURS = 64  # of the palette: small files
 
