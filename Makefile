@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real test test-fast lint lock schema datasets-table backbones-table golden clean
+.PHONY: setup demo phantoms study real volumes test test-fast lint lock schema datasets-table backbones-table golden clean
 
 setup: .venv/ready
 
@@ -30,9 +30,13 @@ study: setup           ## the study of params.yaml; RADPROBE_PROFILE=slurm runs 
 	mkdir -p results
 	$(BIN)/snakemake --cores $(CORES) $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE))
 
-real: setup            ## real X-rays on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
+real: setup            ## real films on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
 	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real
 	@echo "Open real/reports/explorer.html (the answer) and real/reports/report.html (run times, provenance)."
+
+volumes: setup         ## real volumes on a laptop: make volumes RAW=<raw downloads> WEIGHTS=<weights>
+	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/volumes
+	@echo "Open volumes/reports/explorer.html."
 
 test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
 	$(BIN)/python -m pytest
