@@ -20,6 +20,7 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/segment.smk"
+include: "workflow/rules/adapt.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 

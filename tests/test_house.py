@@ -83,7 +83,7 @@ def test_the_command_line_and_the_graph_need_no_torch():
 # of every environment: the modules of the stages that run in it, and the readers of images that may be absent there
 ENVIRONMENTS = {
     "data": {"retrieve", "prepare"},
-    "models": {"retrieve", "split", "embed", "probe", "segment"},
+    "models": {"retrieve", "split", "embed", "probe", "segment", "adapt"},
     "score": {"score", "report"},
 }
 READERS = {"nibabel": "nibabel", "isal": "isal", "pydicom": "pydicom", "gdcm": "python-gdcm"}

@@ -84,7 +84,11 @@ def _fault(path: Path, manifest: Manifest):
     return fault
 
 
-TOGETHER = ({"index", "truth", "pixels"}, {"split", "leaks"})  # made by one step, so made again together
+TOGETHER = (
+    {"index", "truth", "pixels"},
+    {"split", "leaks"},
+    {"predictions", "adapter"},
+)  # made by one step, so made again together
 
 
 def _set_aside(path: Path) -> None:
@@ -463,8 +467,8 @@ class Embeddings:
 
     @property
     def costs(self) -> dict[str, float]:
-        """Seconds and peak memory (GB) of the embedding, as its predictions carry them on."""
-        return {"seconds": self.facts["seconds"], "peak_gb": self.facts["peak_gb"]}
+        """Seconds, peak memory (GB) and parameters of the embedding, as its predictions carry them on."""
+        return {key: self.facts[key] for key in ("seconds", "peak_gb", "parameters") if key in self.facts}
 
 
 class Shards:
@@ -556,6 +560,25 @@ class Predictions:
         return cls(facts.pop("classes"), table, maps, facts, few_shot, training)
 
 
+@dataclass
+class Adapter:
+    """What was trained of a backbone, and its head, alone; the header of the file says what it belongs to."""
+
+    KIND: ClassVar[str] = "adapter"
+    FILE: ClassVar[str] = "adapter.safetensors"
+
+    @classmethod
+    def seal(cls, folder: Path, spec: str) -> None:
+        """Write adapter.json for the file that lies there."""
+        seal(folder, cls.KIND, spec, {}, [cls.FILE])
+
+    @classmethod
+    def file(cls, folder: Path) -> Path:
+        """Return the file, checked."""
+        unseal(folder, cls.KIND)
+        return Path(folder) / cls.FILE
+
+
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 _number = {"coerce": True, "nullable": True}
@@ -577,6 +600,9 @@ SCORES_SCHEMA = pa.DataFrameSchema(
         "seed": pa.Column(int, coerce=True),
         "seconds": pa.Column(float, **_number),  # of embedding and fitting
         "peak_gb": pa.Column(float, **_number),
+        "trained_parameters": pa.Column(float, **_number),  # head and decoder included; NaN where nothing is trained
+        "trained_share": pa.Column(float, **_number),  # of all parameters, backbone and head
+        "best_epoch": pa.Column(float, **_number),  # that val chose; NaN where there are no epochs to choose from
         "spec": pa.Column(str),  # of the Predictions
     },
     strict=True,

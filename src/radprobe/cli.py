@@ -95,6 +95,16 @@ def segment(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path(
 
 
 @app.command()
+def adapt(
+    dataset: DatasetId,
+    backbone: Annotated[str, typer.Argument(help="How, too: <id>+bitfit, <id>+lora or <id>+end_to_end.")],
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Train a backbone with its head: every bias, LoRA, or end to end."""
+    _make(params, "adapt", dataset, backbone)
+
+
+@app.command()
 def score(
     dataset: DatasetId,
     backbone: Annotated[str | None, typer.Argument(help="A backbone; none compares those of the dataset.")] = None,

@@ -65,13 +65,22 @@ class OwnBackbone(Strict):
     architecture: Architecture | None = Field(None, description="Where it is like none: who builds it, and how.")
     recipe: Recipe | None = Field(None, description="How its features are made; null: as `like` does.")
     title: str = Field(description="How the report calls it.")
-    file: str = Field(description="safetensors or PyTorch state dict, absolute or under paths.weights.")
+    file: str | None = Field(None, description="safetensors or PyTorch state dict, absolute or under paths.weights.")
+    adapter: Path | None = Field(
+        None, description="Or an adapter.safetensors that `radprobe adapt` wrote: it names the backbone it belongs to."
+    )
     sha256: str | None = Field(None, description="Of the file; checked where given.")
     derived: str | None = Field(None, description="Why these are not the published weights, shown with every score.")
     licence: str = Field("not stated", description="Licence of the weights.")
 
     @model_validator(mode="after")
     def _known_or_stated(self) -> Self:
+        if (self.file is None) == (self.adapter is None):
+            raise ValueError("say either `file` (weights) or `adapter`")
+        if self.adapter:
+            if self.like or self.architecture or self.recipe:
+                raise ValueError("an adapter names its backbone itself: leave out like, architecture and recipe")
+            return self
         if (self.like is None) == (self.architecture is None):
             raise ValueError("say either `like` (a catalog id) or `architecture`")
         if self.architecture and self.recipe is None:
@@ -211,6 +220,81 @@ class Segment(Strict):
     paper: bool = Field(True, description="Also the study's variants: unet-decoder@paper, its few-shot draw.")
 
 
+class Tuning(Strict):
+    """One way to adapt a backbone: a grid of learning rates, tried one after the other; val chooses."""
+
+    backbone_rates: list[PositiveFloat] = Field(
+        [1e-5], min_length=1, description="Adam learning rates of what is trained in the backbone."
+    )
+    head_rates: list[PositiveFloat] = Field([1e-3], min_length=1, description="Adam learning rates of the head.")
+
+
+class BitFit(Tuning):
+    """BitFit: every bias of the backbone, and nothing else in it."""
+
+    backbone_rates: list[PositiveFloat] = Field(
+        [1e-4, 1e-3], min_length=1, description="Adam learning rates of the biases."
+    )
+
+
+class Lora(Tuning):
+    """LoRA on the layers of attention and MLP; rank, alpha and dropout as in the study."""
+
+    backbone_rates: list[PositiveFloat] = Field(
+        [1e-4, 1e-3], min_length=1, description="Adam learning rates of the adapters."
+    )
+    rank: int = Field(48, gt=0, description="Of the two matrices whose product is added to a layer's weights.")
+    alpha: int = Field(16, gt=0, description="The product is scaled by alpha / rank.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Of what goes into the adapters.")
+    targets: list[str] | None = Field(
+        None, description="Names of layers, linear or convolutions; null: query, key, value and MLP."
+    )
+
+
+class Classify(Strict):
+    """How a backbone with a linear head is trained to classify."""
+
+    epochs: int = Field(20, gt=0, description="Passes over train, at most; val chooses the epoch.")
+    batch_size: int = Field(32, gt=0, description="Films, or volumes, per step.")
+    slices: int = Field(16, gt=0, description="Slices of a volume in a step, drawn anew; all when it is tested.")
+
+
+class Decode(Strict):
+    """How a backbone with a linear decoder is trained to segment."""
+
+    epochs: int = Field(30, gt=0, description="Passes over train, at most; val chooses the epoch.")
+    batch_size: int = Field(8, gt=0, description="Images per step.")
+    loss: Loss = Field("dice", description="Dice as in the study, or Dice plus cross-entropy.")
+
+
+class FewShotAdapt(Strict):
+    """Adapting to few patients, drawn again and again; val takes no part: first learning rates, fixed steps."""
+
+    shots: list[PositiveInt] = Field(
+        [1, 4, 16], min_length=1, description="Patients drawn, for each class where labels allow; then all."
+    )
+    draws: int = Field(5, ge=1, description="Draws, the same for every backbone; those of fewer patients are nested.")
+    steps: int = Field(100, gt=0, description="Steps of training, about: whole passes over what was drawn.")
+
+
+class Adapt(Strict):
+    """Backbones that are trained with their head, a row of its own for each way to do so. null leaves a way out."""
+
+    backbones: list[str] | None = Field(
+        None, description="Which backbones of the study; null: all with pretrained weights. random:<id> may be named."
+    )
+    bitfit: BitFit | None = BitFit()
+    lora: Lora | None = Lora()
+    end_to_end: Tuning | None = Tuning()
+    classify: Classify = Classify()
+    segment: Decode = Decode()
+    warmup: float = Field(1, ge=0, description="Epochs of linear warm-up; then learning rates follow a cosine to 0.")
+    patience: PositiveInt | None = Field(5, description="Stop when val has not improved for so many epochs.")
+    accumulate: int = Field(1, gt=0, description="Batches per step: half the batch_size and twice this is the same.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the forward pass.")
+    few_shot: FewShotAdapt | None = Field(None, description="Also on few patients: much work.")
+
+
 class Score(Strict):
     """Intervals and comparisons."""
 
@@ -267,6 +351,7 @@ class Params(Strict):
     embed: Embed = Embed()
     probe: Probe = Probe()
     segment: Segment = Segment()
+    adapt: Adapt | None = Field(None, description="Backbones trained with their head; null: all stay frozen.")
     score: Score = Score()
     report: Report = Report()
 

@@ -4,6 +4,7 @@ A step is one verb applied to one dataset and backbone. Its spec hashes what its
 catalog entry, the verb's VERSION and the specs of the steps that it needs. It is known before anything has run.
 """
 
+import json
 import math
 import os
 import shutil
@@ -31,17 +32,23 @@ from radprobe.catalog import (
 )
 from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
-from radprobe.params import DatasetChoice
+from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 6, "segment": 3, "score": 4, "compare": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 6, "segment": 3, "adapt": 1}
+VERSIONS |= {"score": 5, "compare": 2}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
 RANDOM, PIXELS, METADATA, CEILING = "random:", "pixels", "metadata", "ceiling"  # controls
 SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to segment
 FROM_SCRATCH = "from-scratch"  # their protocol
+LARGEST_HEADER = 100_000_000  # bytes of a safetensors file's header, as its library allows
 WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
+ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
+TITLES = {"bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
+MODES = tuple(TITLES)  # those ways, and their protocols
+STANDING = (FROM_SCRATCH, *MODES)  # protocols that stand beside every one of frozen features
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ OUTPUTS = {
     "embed": ["embeddings"],
     "probe": ["predictions"],
     "segment": ["predictions"],
+    "adapt": ["predictions", "adapter"],
     "score": ["scores"],
     "compare": ["comparison"],
 }
@@ -93,7 +101,7 @@ OUTPUTS = {
 class Missing:
     """Something that the study asks for and that is not here."""
 
-    kind: str  # dataset | backbone
+    kind: str  # dataset | backbone | adaptation
     name: str
     why: str
     remedy: str
@@ -142,7 +150,9 @@ class Study:
         return bool(self.params.download and open_set) and self.layout(dataset) is None
 
     def weights_file(self, backbone: str) -> Path | None:
-        """Return the local safetensors file of a backbone, or None where there is none."""
+        """Return the local safetensors file of a backbone (its adapter, if it is one), or None where there is none."""
+        if adapter := self.adapter_file(backbone):
+            return adapter
         folder = self.path("weights")
         return next((folder / name for name in self.backbone(backbone).local if (folder / name).is_file()), None)
 
@@ -156,8 +166,20 @@ class Study:
             names.append(name)
             if "random" in self.params.controls and not self.backbone(name).random:
                 names.append(RANDOM + name)
+        adapt = self.params.adapt
+        for name in self._adapted(names) if adapt else ():
+            names += [name + ADAPTED + mode for mode in MODES if getattr(adapt, mode)]
         names += [control for control in (PIXELS, METADATA, CEILING) if control in self.params.controls]
         return list(dict.fromkeys(names))
+
+    def _adapted(self, names: list[str]) -> list[str]:
+        """Return which backbones are adapted: those that params name, or all that were pretrained."""
+        able = [name for name in names if name not in SCRATCH and not name.endswith(PAPER)]
+        if self.params.adapt.backbones is None:
+            return [name for name in able if not self.backbone(name).random]
+        for name in self.params.adapt.backbones:
+            _known(name, dict.fromkeys(able), "adapt.backbones")
+        return list(self.params.adapt.backbones)
 
     def dataset(self, name: str) -> Dataset:
         """Return the catalog's entry of a benchmark as this study uses it, or the entry of an own folder."""
@@ -170,7 +192,10 @@ class Study:
         return entry.model_copy(update={key: value for key, value in update.items() if value is not None})
 
     def backbone(self, name: str) -> Backbone:
-        """Return the entry of a catalog id, an own id, a random twin `random:<id>`, or `<id>@paper` as in the study."""
+        """Return the entry of a catalog id or an own id, of `random:<id>`, `<id>@paper` or `<id>+<mode>`, adapted."""
+        if mode := mode_of(name):
+            entry = self.backbone(with_weights(name))
+            return entry.model_copy(update={"id": name, "title": f"{entry.title} + {TITLES[mode]}", "paper": None})
         if name.endswith(PAPER):
             return _as_the_study(self.backbone(name.removesuffix(PAPER)), name)
         if name.startswith(RANDOM):
@@ -194,6 +219,8 @@ class Study:
 
     def _own_backbone(self, name: str) -> Backbone:
         own = self.params.own_backbones[name]
+        if own.adapter:
+            return self._from_adapter(name, own)
         source = {"id": name, "title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
         source |= {"local": [own.file], "sha256": own.sha256, "citation": "own weights"}
         if own.like:
@@ -207,6 +234,26 @@ class Study:
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise RadprobeError(f"params: own_backbones.{name}", reason, "see params.schema.json") from None
+
+    def _from_adapter(self, name: str, own: OwnBackbone) -> Backbone:
+        """Return the entry of a backbone with an adapter: that of its backbone, under its own name."""
+        facts = self.adapter(name)
+        entry = self.backbone(facts["backbone"])
+        nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "sha256": own.sha256}
+        how = f"{entry.title}, adapted ({facts['mode']}) on {facts['dataset']}"
+        update = {"id": name, "title": own.title, "family": "own", "derived": own.derived or how, "paper": None}
+        update |= {"local": [], "random": False, "gated": False, **nowhere}
+        return entry.model_copy(update=update)
+
+    def adapter_file(self, backbone: str) -> Path | None:
+        """Return the adapter of an own backbone, None where it has none."""
+        own = self.params.own_backbones.get(with_weights(backbone))
+        return self.params.paths.root / own.adapter if own and own.adapter else None
+
+    def adapter(self, backbone: str) -> dict[str, Any] | None:
+        """Return what the adapter of an own backbone says of itself, None where it has none."""
+        path = self.adapter_file(backbone)
+        return read_adapter(path) if path else None
 
     @cached_property
     def missing(self) -> list[Missing]:
@@ -228,17 +275,32 @@ class Study:
 
     def _missing_backbones(self) -> Iterator[Missing]:
         for name in self.backbones:
-            entry = self.backbone(name)
-            if entry.random or self.weights_file(name) or (entry.package and package_folder(entry.package)):
-                continue
-            if all(made.is_file() for made in self._weights(with_weights(name)).outputs):
-                continue  # fetched before
-            why = "no weights"
-            if entry.repo and self.may_fetch:
-                if not entry.gated or logged_in():
-                    continue
-                why = "its weights are given out only to those who accept their terms, and no token of the hub is here"
-            yield Missing("backbone", name, why, catalog.how_to_get_weights(entry, self.path("weights")))
+            found = self._not_adaptable(name) if mode_of(name) else self._without_weights(name)
+            if found:
+                yield found
+
+    def _without_weights(self, name: str) -> Missing | None:
+        entry = self.backbone(name)
+        if facts := self.adapter(name):
+            base = self._without_weights(facts["backbone"])
+            return base and Missing("backbone", name, f"{base.why} of {base.name}, which it adapts", base.remedy)
+        if entry.random or self.weights_file(name) or (entry.package and package_folder(entry.package)):
+            return None
+        if all(made.is_file() for made in self._weights(with_weights(name)).outputs):
+            return None  # fetched before
+        why = "no weights"
+        if entry.repo and self.may_fetch:
+            if not entry.gated or logged_in():
+                return None
+            why = "its weights are given out only to those who accept their terms, and no token of the hub is here"
+        return Missing("backbone", name, why, catalog.how_to_get_weights(entry, self.path("weights")))
+
+    def _not_adaptable(self, name: str) -> Missing | None:
+        cost = self.cost(name)
+        if mode_of(name) == "lora" and self.params.adapt.lora.targets is None and cost and not cost.lora_layers:
+            why = "LoRA adapts layers of attention and MLP, and this network has none"
+            return Missing("adaptation", name, why, "name its layers in adapt.lora.targets, or choose another way")
+        return None
 
     @property
     def may_fetch(self) -> bool:
@@ -255,8 +317,8 @@ class Study:
     @cached_property
     def backbones_here(self) -> list[str]:
         """The backbones of the study whose weights are here, or may be fetched."""
-        gone = {missing.name for missing in self.missing if missing.kind == "backbone"}
-        return [name for name in self.backbones if name not in gone]
+        gone = {missing.name for missing in self.missing if missing.kind != "dataset"}
+        return [name for name in self.backbones if not {name, _base(name)} & gone]
 
     def applies(self, dataset: str, backbone: str) -> bool:
         """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment."""
@@ -267,6 +329,11 @@ class Study:
             return entry.task == "segmentation" and self.params.segment.scratch is not None
         return backbone != CEILING or entry.task == "segmentation"
 
+    def predicting(self, dataset: str, backbone: str | None) -> str | None:
+        """Return the verb that makes the predictions of a cell; None where there is nothing to predict."""
+        verb = PREDICTING.get(self.dataset(dataset).task)
+        return "adapt" if verb and backbone and mode_of(backbone) else verb
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -275,7 +342,7 @@ class Study:
         steps: dict[tuple[str, str | None, str | None], Step] = {}
         for backbone in map(with_weights, self.backbones_here):
             if backbone not in WITHOUT_WEIGHTS:
-                steps["weights", None, backbone] = self._weights(backbone)
+                steps |= {("weights", None, step.backbone): step for step in _in_order(self._weights(backbone))}
         for dataset in self.datasets_here:
             for step in self._of_dataset(dataset, steps):
                 steps[step.verb, step.dataset, step.backbone] = step
@@ -296,7 +363,7 @@ class Study:
 
     def _step(self, verb: str, dataset: str | None, backbone: str | None, knobs: dict, *needs: Step) -> Step:
         spec = files.digest([verb, VERSIONS.get(verb, 1), dataset, backbone, knobs, [need.spec for need in needs]])
-        root = self.path("results" if verb in ("probe", "segment", "score", "compare") else "work")
+        root = self.path("results" if verb in ("probe", "segment", "adapt", "score", "compare") else "work")
         middle = [slug(backbone)] if backbone else []
         folder = root.joinpath(*([dataset] if dataset else []), verb, *middle, spec)
         return Step(verb, dataset, backbone, knobs, folder, spec, needs)
@@ -306,6 +373,8 @@ class Study:
         where = {"repo", "revision", "filename", "random", "sha256", "local"}
         knobs = entry.model_dump(include={*Architecture.model_fields, *where})
         knobs |= {"seed": self.params.seed} if entry.random else {}
+        if facts := self.adapter(backbone):
+            return self._step("weights", None, backbone, knobs | facts, self._weights(facts["backbone"]))
         return self._step("weights", None, backbone, knobs)
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
@@ -321,7 +390,9 @@ class Study:
         yield prepare
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
         embeds = {
-            name: self._embed(dataset, name, entry, prepare, steps) for name in names if name not in (CEILING, *SCRATCH)
+            name: self._embed(dataset, name, entry, prepare, steps)
+            for name in names
+            if name not in (CEILING, *SCRATCH) and not mode_of(name)
         }
         yield from embeds.values()
         if entry.task == "look":
@@ -334,7 +405,7 @@ class Study:
         predictions = {}
         for name in names:
             needs = [prepare, split, *([embeds[name]] if name in embeds else [])]
-            if ("weights", None, with_weights(name)) in steps and entry.task == "segmentation":
+            if ("weights", None, with_weights(name)) in steps and (entry.task == "segmentation" or mode_of(name)):
                 needs.append(steps["weights", None, with_weights(name)])  # maps that are not stored are made again
             predictions[name] = self._predictions(dataset, name, entry, needs)
             yield predictions[name]
@@ -343,16 +414,26 @@ class Study:
         yield self._step("compare", dataset, None, _dump(p.score), prepare, *compared)
 
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
-        verb, p = PREDICTING[entry.task], self.params
+        verb, p = self.predicting(dataset, backbone), self.params
         knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
         if backbone == CEILING:
             knobs = {}
+        elif mode := mode_of(backbone):
+            knobs |= self._adapting(mode, self.backbone(backbone), entry)
         elif backbone in SCRATCH:
             side = self.backbone(backbone).side(entry.size)
             knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
         else:
             knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
         return self._step(verb, dataset, backbone, knobs, *needs)
+
+    def _adapting(self, mode: str, model: Backbone, entry: Dataset) -> dict[str, Any]:
+        adapt, head = self.params.adapt, "segment" if entry.task == "segmentation" else "classify"
+        shared = _dump(adapt)
+        knobs = {key: shared[key] for key in ("warmup", "patience", "accumulate", "precision", "few_shot")}
+        knobs |= {"mode": mode, **shared[mode], **shared[head]}
+        knobs |= {"recipe": model.encodes, "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
+        return knobs
 
     def _scoring(self, entry: Dataset) -> dict[str, Any]:
         """Return what scores depend on besides predictions."""
@@ -383,9 +464,10 @@ class Study:
     # --- resources ----------------------------------------------------------------------------------------------------
 
     def memory_mb(self, backbone: str) -> int:
-        """Memory that a job which runs a backbone asks for: the weights as float32, twice while they are loaded."""
+        """Memory that a job which runs a backbone asks for: its weights as float32, twice while they are loaded."""
         cost = self.cost(backbone)
-        return MEMORY_MB + (cost.parameters * 8 // 1_000_000 if cost else 0)
+        copies = 4 if mode_of(backbone) else 2  # to train: gradients and two moments besides
+        return MEMORY_MB + (cost.parameters * 4 * copies // 1_000_000 if cost else 0)
 
     @property
     def gpus(self) -> int:
@@ -398,12 +480,45 @@ class Study:
 
 def slug(backbone: str) -> str:
     """Return a backbone id as it stands in paths."""
-    return backbone.replace(":", "-").replace("@", "-")
+    return backbone.replace(":", "-").replace("@", "-").replace(ADAPTED, "-")
 
 
 def with_weights(backbone: str) -> str:
-    """Return the id under which the weights of a backbone are kept: those of `<id>@paper` are those of `<id>`."""
-    return backbone.removesuffix(PAPER)
+    """Return the id under which the weights of a backbone are kept: for `<id>@paper` and `<id>+lora` it is `<id>`."""
+    return backbone.partition(ADAPTED)[0].removesuffix(PAPER)
+
+
+def mode_of(backbone: str) -> str | None:
+    """Return how a backbone is adapted, None where it stays frozen."""
+    return backbone.partition(ADAPTED)[2] or None
+
+
+def frozen(backbone: str) -> str:
+    """Return the id of a backbone before it is adapted."""
+    return backbone.partition(ADAPTED)[0]
+
+
+def _base(backbone: str) -> str | None:
+    return frozen(backbone) if mode_of(backbone) else None
+
+
+def _in_order(step: Step) -> list[Step]:
+    """Return a step after all that it needs."""
+    return [*(each for need in step.needs for each in _in_order(need)), step]
+
+
+def read_adapter(path: Path) -> dict[str, Any]:
+    """Return what an adapter.safetensors says of itself: backbone, mode, size ...; reads its header only."""
+    try:
+        with path.open("rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(min(length, LARGEST_HEADER)))
+        return json.loads(header["__metadata__"]["radprobe"])
+    except FileNotFoundError:
+        raise RadprobeError(path, "is not there", "name the adapter.safetensors that `radprobe adapt` wrote") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = "is no adapter that radprobe wrote"
+        raise RadprobeError(path, reason, "name the adapter.safetensors that `radprobe adapt` wrote") from None
 
 
 def _as_the_study(entry: Backbone, name: str) -> Backbone:

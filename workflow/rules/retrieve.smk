@@ -34,6 +34,7 @@ rule retrieve:
 rule weights:
     input:
         local_weights,
+        needs("weights"),
     output:
         f"{WORK}/weights/{{backbone}}/{{spec}}/weights.json",
     log:

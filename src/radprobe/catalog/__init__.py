@@ -361,6 +361,7 @@ class Cost(Strict):
     parameters: int = Field(description="Its classifier not counted.")
     blocks: int = Field(description="Blocks, or stages of a CNN.")
     dim: int = Field(description="Width of the vector.")
+    lora_layers: int = Field(description="Layers of attention and MLP, which LoRA adapts; 0 for most CNNs.")
     gflops_224: float = Field(description="Of one forward pass of one image, a multiply-add counted as two.")
     tokens_224: int = Field(description="Patch tokens, or places of the dense map.")
     gflops_448: float

@@ -168,7 +168,7 @@ def fit(
 
 
 def _head(decoder: torch.nn.Module, rate: float) -> loop.Head:
-    return loop.Head(f"learning rate {rate:g}", decoder, [{"params": list(decoder.parameters()), "lr": rate}])
+    return loop.Head(f"learning rate {rate:g}", decoder, decoder.groups(rate))
 
 
 Batch = tuple[list[torch.Tensor], torch.Tensor]

@@ -31,6 +31,7 @@ from radprobe.models.backbones import Encoder, grey
 
 USUAL_TOKENS = 1024  # of 448 px in patches of 14
 DENSE_BATCH = 8  # images at once where maps are wanted: what a decoder takes, should they be streamed
+CPU = torch.device("cpu")
 Arrays = dict[str, torch.Tensor]  # by kind: cls, patch_mean, dense1 ...
 
 
@@ -200,14 +201,16 @@ class Streamed:
 class Grey:
     """No backbone: the images themselves, from 0 to 1, as the one layer of one channel."""
 
-    def __init__(self, images: np.ndarray, ranges: np.ndarray | None, size: int, views: Views):
-        self.images, self.ranges, self.size, self.views = images, ranges, size, views
+    def __init__(
+        self, images: np.ndarray, ranges: np.ndarray | None, size: int, views: Views, where: torch.device = CPU
+    ):
+        self.images, self.ranges, self.size, self.views, self.where = images, ranges, size, views, where
         self.shapes = {-1: (1, size, size)}
 
     def take(self, rows: np.ndarray, layers: Sequence[int], view: int = 0) -> list[torch.Tensor]:
-        """Return float32 [len(rows), 1, size, size] for each of `layers`."""
-        pixels = torch.from_numpy(self.images[rows])
-        ranges = extremes(pixels) if self.ranges is None else torch.from_numpy(self.ranges[rows])
+        """Return float32 [len(rows), 1, size, size] for each of `layers`, on the device."""
+        pixels = torch.from_numpy(self.images[rows]).to(self.where, non_blocking=True)
+        ranges = extremes(pixels) if self.ranges is None else torch.from_numpy(self.ranges[rows]).to(self.where)
         if view:
             pixels = moved(pixels, self.views.matrices(rows, view), nearest=False)
         return [grey(pixels, ranges, self.size) for _ in layers]

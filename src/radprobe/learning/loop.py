@@ -21,6 +21,7 @@ from radprobe import console, files
 from radprobe.files import RadprobeError
 
 Batch = TypeVar("Batch")
+NO_MEMORY = "not enough memory"  # what torch says on a CPU
 COLUMNS = ["epoch", "head", "loss", "value", "learning_rate", "seconds"]
 
 
@@ -58,6 +59,10 @@ class Fitted:
     epochs: list[int]
     history: pd.DataFrame  # COLUMNS
     diverged: list[str]
+
+
+class Diverged(RadprobeError):
+    """No head is left: the loss of every one was not finite."""
 
 
 @dataclass
@@ -148,7 +153,8 @@ class _Run:
         total, count = np.zeros(len(self.heads)), 0
         pending = 0
         for number, batch in enumerate(batches(epoch, generator)):
-            found = self._backward(losses(batch), epoch, number)
+            with _fitting(self.heads[0].name, self.where):
+                found = self._backward(losses(batch), epoch, number)
             total, count, pending = total + found, count + 1, pending + 1
             if pending == self.schedule.accumulate:
                 self._step(pending)
@@ -190,7 +196,7 @@ class _Run:
                     parameter.grad = None
             reason = f"its loss is not finite at epoch {epoch + 1}, step {number + 1}"
             if all(self.state.off):
-                raise RadprobeError(head.name, reason, "lower the learning rate, or look at the features and images")
+                raise Diverged(head.name, reason, "lower the learning rate, or look at the features and images")
             console.say(f"{head.name}: {reason}; the others go on")
 
     def _step(self, batches: int) -> None:
@@ -221,7 +227,8 @@ class _Run:
             return [math.nan] * len(self.heads)
         for head in self.heads:
             head.module.eval()
-        with torch.inference_mode():
+        autocast = torch.autocast(self.where.type, torch.bfloat16, enabled=self.schedule.precision == "bf16")
+        with torch.inference_mode(), autocast:
             values = [float(value) for value in validate()]
         return [math.nan if off else value for off, value in zip(self.state.off, values, strict=True)]
 
@@ -325,6 +332,19 @@ def _check_same(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> Non
             was, now = was.get(name), value[name]
         reason = f"was made with another {name} ({was}, now {now})"
         raise RadprobeError(path, reason, "remove its folder to train anew, or put the params back")
+
+
+@contextmanager
+def _fitting(name: str, where: torch.device) -> Iterator[None]:
+    """Tell what to do when a batch does not fit."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+            reason = f"a batch does not fit into the memory of the {'GPU' if where.type == 'cuda' else 'machine'}"
+            remedy = "halve batch_size and double accumulate, which trains the same, or give it smaller images (size)"
+            raise RadprobeError(name, reason, remedy) from error
+        raise
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a decoder is fitted to: dense maps and label maps of some samples, gathered batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Self
@@ -66,16 +66,23 @@ class Maps:
 
     def statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return mean and standard deviation [C] of each layer's channels, streaming."""
-        sums = [[0.0, 0.0, 0] for _ in self.layers]
-        for batch in self.in_order():
-            for each, x in zip(sums, self.features(batch), strict=True):
-                x = x.double()
-                each[0] += x.sum((0, 2, 3))
-                each[1] += (x * x).sum((0, 2, 3))
-                each[2] += x[:, 0].numel()
-        found = []
-        for total, squares, count in sums:
-            mean = total / count
-            variance = (squares / count - mean**2).clamp_min(0)
-            found.append((mean.float(), variance.sqrt().clamp_min(STD_FLOOR).float()))
-        return found
+        return channel_statistics(self.features(batch) for batch in self.in_order())
+
+
+@torch.no_grad()
+def channel_statistics(batches: Iterable[Sequence[torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return mean and standard deviation [C] of the channels of several [B, C, ...], streaming over batches of them."""
+    sums: list[list] = []
+    for batch in batches:
+        sums = sums or [[0.0, 0.0, 0] for _ in batch]
+        for each, x in zip(sums, batch, strict=True):
+            x = x.double().reshape(*x.shape[:2], -1)
+            each[0] += x.sum((0, 2))
+            each[1] += (x * x).sum((0, 2))
+            each[2] += x[:, 0].numel()
+    found = []
+    for total, squares, count in sums:
+        mean = total / count
+        variance = (squares / count - mean**2).clamp_min(0)
+        found.append((mean.float(), variance.sqrt().clamp_min(STD_FLOOR).float()))
+    return found

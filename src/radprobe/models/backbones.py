@@ -44,6 +44,7 @@ class Encoder(torch.nn.Module):
     def __init__(self, tower: Tower, size: int, blocks: int, dense: Sequence[int], frozen: bool):
         super().__init__()
         self.tower, self.recipe, self.size, self.dense, self.frozen = tower, tower.entry, size, tuple(dense), frozen
+        self.fixed_statistics = frozen  # do norms with running statistics keep them in training
         last = [] if self.recipe.pool == "library" else [*range(-blocks, 0)]
         self.vectors = tuple(last)  # the layers whose tokens make the vector
         self.layers = tuple(dict.fromkeys([*last, *self.dense]))
@@ -53,8 +54,13 @@ class Encoder(torch.nn.Module):
         self.train(not frozen)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the training mode; a frozen encoder stays as it is evaluated."""
-        return super().train(mode and not self.frozen)
+        """Set the training mode; a frozen encoder, and norms whose statistics are fixed, stay as they are evaluated."""
+        super().train(mode and not self.frozen)
+        if self.fixed_statistics:
+            for norm in self.modules():
+                if getattr(norm, "running_mean", None) is not None:
+                    norm.eval()
+        return self
 
     @property
     def parameters_count(self) -> int:
@@ -147,6 +153,8 @@ def build(
         reason = f"asks for {deepest} blocks, but {entry.name} has {tower.depth}"
         raise RadprobeError("params: embed.blocks", reason, f"set it to {tower.depth} or less")
     if weights.file:
+        if "size" in weights.facts:  # trained end to end: its positions are those of the images that it was trained on
+            tower.resize(weights.facts["size"])
         checkpoints.fill(tower, checkpoints.read(weights.file, entry), weights.file)
     tower.resize(size)
     return Encoder(tower, size, blocks, dense, frozen)

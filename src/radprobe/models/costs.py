@@ -4,6 +4,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from radprobe.catalog import Backbone, Cost
+from radprobe.models.adapters import targets
 from radprobe.models.architectures import build
 
 SIDES = (224, 448)
@@ -14,6 +15,7 @@ def cost(entry: Backbone) -> Cost:
     with torch.device("meta"), torch.no_grad():
         tower = build(entry).eval()
         found = {"parameters": sum(each.numel() for each in tower.parameters()), "blocks": tower.depth}
+        found["lora_layers"] = len(targets(tower.model))
         for side in SIDES:
             taken = entry.side(side)
             tower.resize(taken)

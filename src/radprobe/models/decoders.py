@@ -34,6 +34,10 @@ class Decoder(nn.Module):
         """Return logits [B, K, h, w] on the decoder's own grid."""
         raise NotImplementedError
 
+    def groups(self, rate: float) -> list[dict]:
+        """Return what is trained, each group with its learning rate; `rate` is the decoder's."""
+        return [{"params": list(self.parameters()), "lr": rate}]
+
     @override
     def forward(self, maps: Sequence[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
         return upsampled(self.grid_logits(maps), size)

@@ -12,7 +12,7 @@ import yaml
 from radprobe import __version__
 from radprobe.report import tables, trust, words
 from radprobe.report.collect import Cell, Findings
-from radprobe.study import PREDICTING, Step, with_weights
+from radprobe.study import Step, with_weights
 
 PACKAGES = ["torch", "torchvision", "timm", "monai", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib"]
 PACKAGES += ["nibabel", "pillow", "snakemake", "dvc"]
@@ -79,7 +79,7 @@ def cells(findings: Findings) -> list[dict]:
 
 def _cell(findings: Findings, cell: Cell) -> dict:
     steps = findings.study.steps
-    verb = PREDICTING.get(findings.datasets[cell.dataset].task, "embed")
+    verb = findings.study.predicting(cell.dataset, cell.backbone) or "embed"
     made = [steps.get((name, cell.dataset, cell.backbone)) for name in ("embed", verb, "score", "compare")]
     specs = {step.verb: step.spec for step in made if step}
     again = cell.step if cell.state != "done" else steps.get((verb, cell.dataset, cell.backbone), cell.step)

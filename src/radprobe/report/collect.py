@@ -11,7 +11,7 @@ import pandas as pd
 from radprobe import catalog
 from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Manifest, Scores
 from radprobe.files import RadprobeError
-from radprobe.study import PREDICTING, Step, Study, slug, with_weights
+from radprobe.study import Step, Study, slug, with_weights
 
 LOG_LINES = 3
 
@@ -119,8 +119,7 @@ class Findings:
                 yield name, None
 
     def _cell(self, dataset: str, backbone: str | None) -> Cell:
-        task = self.study.dataset(dataset).task
-        verbs = ("retrieve", "prepare", "split", "embed", PREDICTING.get(task), "score")
+        verbs = ("retrieve", "prepare", "split", "embed", self.study.predicting(dataset, backbone), "score")
         keys = [(verb, dataset, backbone if verb in verbs[3:] else None) for verb in verbs]
         keys = (
             [("weights", None, with_weights(backbone)), *keys] if backbone else [*keys[:3], ("compare", dataset, None)]

@@ -7,7 +7,6 @@ import pandas as pd
 from radprobe.catalog import PAPER
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
-from radprobe.study import PREDICTING
 
 SINGLE = FEW_SHOT + PAPER  # the study's single draw
 ALL = 0  # every training patient
@@ -59,7 +58,8 @@ class Curves:
 
 def asked(findings: Findings) -> list[str]:
     """Return the datasets of which the study wants few-shot curves."""
-    wanted = {verb for verb in PREDICTING.values() if getattr(findings.study.params, verb).few_shot is not None}
+    verbs, params = ("probe", "segment", "adapt"), findings.study.params
+    wanted = {verb for verb in verbs if getattr(params, verb) and getattr(params, verb).few_shot is not None}
     return list(dict.fromkeys(step.dataset for step in findings.study.steps.values() if step.verb in wanted))
 
 
@@ -76,8 +76,9 @@ def curves(findings: Findings, dataset: str) -> Curves | None:
     ours = draws[draws["protocol"] == FEW_SHOT]
     shots = sorted({int(each) for each in ours["shots"]}, key=lambda each: (each == ALL, each))
     order = [name for name in findings.study.backbones if name in set(draws["backbone"])]
-    verb = PREDICTING[findings.datasets[dataset].task]
-    facts = [findings.facts(verb, dataset, name).get("few_shot", {}) for name in order]
+    facts = [
+        findings.facts(findings.study.predicting(dataset, name), dataset, name).get("few_shot", {}) for name in order
+    ]
     return Curves(
         dataset=dataset,
         metric=draws["metric"].iloc[0],
@@ -86,11 +87,13 @@ def curves(findings: Findings, dataset: str) -> Curves | None:
         single=_estimates(findings, dataset, order, shots, PAPER),
         draws=draws,
         controls=frozenset(name for name in order if findings.family(name) == "control"),
-        head=_head(next((each for each in facts if each), {})),
+        head=" and ".join(dict.fromkeys(_head(each) for each in facts if each)) or "a linear head",
     )
 
 
 def _head(fixed: dict) -> str:
+    if "mode" in fixed:
+        return f"a backbone with its head (first learning rates, {fixed['steps']} steps)"
     if "c" in fixed:
         return f"a logistic regression (C = {fixed['c']:g})"
     if "steps" in fixed:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
-from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH
+from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, mode_of
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
@@ -56,8 +56,8 @@ class Column:
     ceiling: Estimate | None = None  # what the truth scores at the stored size and back
 
     def protocol_of(self, backbone: str) -> str:
-        """Return what a backbone was scored with here: a network from scratch stands beside every decoder."""
-        return FROM_SCRATCH if backbone in SCRATCH else self.protocol
+        """Return what a backbone was scored with here: what was trained as a whole stands beside every protocol."""
+        return FROM_SCRATCH if backbone in SCRATCH else mode_of(backbone) or self.protocol
 
     @property
     def is_floor(self) -> bool:
@@ -106,11 +106,11 @@ def columns(findings: Findings) -> list[Column]:
         rows = rows[(rows["class"] == "macro") & (rows["part"] == "test")]
         rows = rows[~rows["protocol"].str.startswith(FEW_SHOT)]
         ceiling = next((estimate(row, "value") for row in _of(rows, CEILING).to_dict("records")), None)
-        scratch, rows = _of(rows, FROM_SCRATCH), rows[rows["protocol"] != CEILING]
-        if set(rows["protocol"]) != {FROM_SCRATCH}:  # it stands beside every decoder
-            rows = rows[rows["protocol"] != FROM_SCRATCH]
+        rows = rows[rows["protocol"] != CEILING]
+        whole = rows["protocol"].isin(STANDING)
+        beside, rows = (rows[whole], rows[~whole]) if not whole.all() else (rows[:0], rows)
         for protocol, of_protocol in rows.groupby("protocol", sort=False):
-            each = of_protocol if protocol == FROM_SCRATCH else pd.concat([of_protocol, scratch])
+            each = pd.concat([of_protocol, beside])
             pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))

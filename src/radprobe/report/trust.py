@@ -8,7 +8,7 @@ from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vect
 from radprobe.report import look, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, controls_of
-from radprobe.study import RANDOM, SCRATCH, with_weights
+from radprobe.study import RANDOM, SCRATCH, mode_of, with_weights
 
 MOST = 20  # entries of a list that are told in full
 
@@ -72,8 +72,8 @@ def datasets(findings: Findings) -> list[dict]:
 
 
 def backbones(findings: Findings, heads: dict[str, Column]) -> list[dict]:
-    """Return for each backbone here, random twins apart, its card: licence, size, recipe, weights, cost, controls."""
-    names = [name for name in findings.study.backbones_here if not name.startswith(RANDOM)]
+    """Return for each backbone here, random twins and adapted ones apart, its card: licence, size, recipe, weights, cost, controls."""
+    names = [name for name in findings.study.backbones_here if not name.startswith(RANDOM) and not mode_of(name)]
     return [_backbone(findings, name, heads) for name in names]
 
 
@@ -196,7 +196,7 @@ def banners(findings: Findings) -> list[str]:
         if index.get("partial"):
             absent, listed = index.get("n_absent", "some"), index.get("n_listed", "those listed")
             lines.append(f"A partial copy of {entry.title}: {absent} of {listed} images are absent.")
-    for name in study.backbones_here:
+    for name in (name for name in study.backbones_here if not mode_of(name)):
         if why := study.backbone(name).derived:
             lines.append(f"{study.backbone(name).title} has derived weights, not the published ones: {why}.")
     untrained = [name for name in study.params.backbones if study.backbone(name).random and name not in SCRATCH]

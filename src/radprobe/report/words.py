@@ -27,6 +27,9 @@ PROTOCOLS = {
     "unet-decoder": "a U-Net decoder",
     "unet-decoder@paper": "a U-Net decoder as in the study",
     "from-scratch": "training from scratch",
+    "bitfit": "all biases trained (BitFit)",
+    "lora": "low-rank adapters (LoRA)",
+    "end_to_end": "end-to-end fine-tuning",
 }
 Name = Callable[[str], str]
 
@@ -72,7 +75,7 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     if best is None:
         return ["No score is defined: " + "; ".join(sorted({score.note for score in column.scores.values()})) + "."]
     score = column.scores[best]
-    how, metric = protocol(column.protocol), METRICS[column.metric]
+    how, metric = protocol(column.protocol_of(best)), METRICS[column.metric]
     first = f"{name(best)} with {how}: {metric} {text(score)}."
     if not interval(score):
         first += f" No interval: {score.note.removeprefix('no interval: ')}."

@@ -13,6 +13,7 @@ from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, 
 from radprobe.artifacts import FewShot as FewShotScores
 from radprobe.files import RadprobeError
 from radprobe.learning import draws, grid, knn, logistic, selection
+from radprobe.learning.cases import Cases, ranking
 from radprobe.learning.device import measured
 from radprobe.params import FewShot
 from radprobe.study import Step, Study
@@ -28,10 +29,7 @@ class Samples:
     ):
         exclusive, self.within = task == "multiclass", within
         self.cases = Cases(index)
-        every = index.labels()[:, [index.classes.index(name) for name in split.classes]]
-        if exclusive:  # of a class that the split leaves out: known to be none of the others, but not to be anything
-            every[~(every == 1).any(axis=1)] = np.nan
-        self.labels = torch.from_numpy(every[self.cases.first])
+        self.labels = self.cases.labels(index, split, exclusive)
         self.table, *self.views = (self._table(*view) for view in embeddings.views())
         width = self.table.columns(grid.Recipe(1, False, 0.0))
         self.cls, self.classes, self.exclusive = self.table.x[:, width], split.classes, exclusive
@@ -78,27 +76,6 @@ class Samples:
         return selection.macro_auroc(self.y("val").numpy(), scores.numpy()) if scores.isfinite().all() else float("nan")
 
 
-class Cases:
-    """The rows of an Index grouped by volume; a film is a case of its own."""
-
-    def __init__(self, index: Index):
-        self.of_row, names = pd.factorize(index.table["volume_id"])
-        self.first = np.unique(self.of_row, return_index=True)[1]
-        self.ids, self.patients = names, index.table["patient_id"].to_numpy()[self.first]
-
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """Return the cases that some rows belong to, sorted."""
-        return np.unique(self.of_row[rows])
-
-    def mean(self, features: np.ndarray) -> torch.Tensor:
-        """Return the mean of features [n, ...] over the rows of each case (arXiv 2312.02366, 3D classification)."""
-        if len(self.ids) == len(self.of_row):
-            return torch.from_numpy(features)
-        shape = (len(self.ids), *features.shape[1:])
-        total = torch.zeros(shape).index_add_(0, torch.from_numpy(self.of_row), torch.from_numpy(features).float())
-        return total / torch.from_numpy(np.bincount(self.of_row)).view(-1, *[1] * (features.ndim - 1))
-
-
 _USE = {"train": "trained", "val": "chosen", "test": "evaluated"}
 Result = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]  # scores of val, scores of test, facts
 
@@ -127,7 +104,7 @@ def run(study: Study, step: Step) -> None:
         facts[name] |= {f"n_{part}": len(samples.rows[part]) for part in ("train", "val", "test")}
         softmax = found.get("softmax", False)
         tables += [_rows(samples, name, part, scores, softmax) for part, scores in (("val", val), ("test", test))]
-        best = samples.value(_ranking(val, softmax))
+        best = samples.value(ranking(val, softmax))
         console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}")
     if not tables:
         raise RadprobeError("params: probe", "every protocol is null", "leave at least one of knn, mlknn, linear")
@@ -155,15 +132,8 @@ def _wanted(name: str, task: str, knobs: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor, softmax: bool) -> pd.DataFrame:
-    rows, cases, ranking = samples.rows[part], samples.cases, _ranking(scores, softmax)
-    table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": cases.ids[rows]})
-    table["patient_id"] = cases.patients[rows]
-    for column, name in enumerate(samples.classes):
-        table[f"score:{name}"] = ranking[:, column].double().numpy()
-        table[f"target:{name}"] = samples.y(part)[:, column].double().numpy()
-        if softmax:
-            table[f"logit:{name}"] = scores[:, column].double().numpy()
-    return table
+    rows, targets = samples.rows[part], samples.y(part)
+    return samples.cases.table(rows, protocol, part, samples.classes, scores, targets, softmax)
 
 
 # --- protocols: candidates are fitted on train, val chooses, the chosen one is fitted again on train + val ------------
@@ -229,7 +199,7 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = F
     heads = grid.fit(table.rows(samples.rows["train"]), samples.y("train"), recipes, *how, samples.views_of("train"))
     parts = {part: table.rows(samples.rows[part]) for part in ("val", "test", "train+val")}
     logits = [head.logits(parts["val"]) for head in heads]
-    values = [samples.value(_ranking(each, samples.exclusive)) for each in logits]
+    values = [samples.value(ranking(each, samples.exclusive)) for each in logits]
     diverged = [vars(recipe) for recipe, value in zip(recipes, values, strict=True) if np.isnan(value)]
     again = []  # chosen, and then diverged on train + val
     while True:
@@ -247,6 +217,7 @@ def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = F
     ]
     counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": len(diverged)}
     counts |= {"diverged_when_refitted": again, "softmax": samples.exclusive}
+    counts["parameters"] = refitted.weight.numel() + refitted.bias.numel()
     return logits[best], test, {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
 
 
@@ -259,12 +230,13 @@ def _logistic(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     x, y = samples.cls, samples.y
     sweep = logistic.fit(x[samples.rows["train"]], y("train"), cs, samples.exclusive)
     val = sweep.logits(x[samples.rows["val"]])
-    values = [samples.value(_ranking(each, samples.exclusive)) for each in val]
+    values = [samples.value(ranking(each, samples.exclusive)) for each in val]
     best = selection.best(values, "values of C")
     refitted = logistic.fit(x[samples.rows["train+val"]], y("train+val"), [cs[best]], samples.exclusive)
     test = refitted.logits(x[samples.rows["test"]])[0]
     candidates = [{"c": c, "value": None if np.isnan(value) else value} for c, value in zip(cs, values, strict=True)]
     facts = {"chosen": {"c": cs[best]}, "candidates": candidates, "softmax": samples.exclusive}
+    facts["parameters"] = (x.shape[1] + 1) * len(samples.classes)
     return val[best], test, {**facts, "not_converged": sweep.not_converged}
 
 
@@ -291,14 +263,9 @@ def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: di
         labels = samples.labels[train]
         if (taught := selection.both_present(labels.numpy())).any():
             fitted = logistic.fit(samples.cls[train], labels[:, taught], [wanted["c"]], samples.exclusive)
-            scores[number][:, taught] = _ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
+            scores[number][:, taught] = ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
         rows.append(draw.row(protocol))
     return FewShotScores(pd.DataFrame(rows, columns=FewShotScores.COLUMNS), scores)
-
-
-def _ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
-    """Return scores; of logits of which one class is true the log softmax: alone they do not rank samples (D09)."""
-    return scores.double().log_softmax(1) if softmax else scores
 
 
 PROTOCOLS = {

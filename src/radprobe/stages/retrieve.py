@@ -70,6 +70,14 @@ def weights(study: Study, step: Step) -> None:
 
     name, params = step.backbone, study.params
     entry, local = study.backbone(name), study.weights_file(name)
+    if facts := study.adapter(name):
+        from radprobe.models.adapters import merged
+
+        base = Weights.load(step.need("weights").folder)
+        found = merged(study.backbone(facts["backbone"]), base, study.adapter_file(name), facts, step.folder)
+        found.facts["derived"] = entry.derived
+        found.save(step.folder, step.spec)
+        return
     found = obtain(name, entry, local, step.folder, study.path("weights"), params.seed, study.may_fetch)
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
     if found.file and not found.facts["sha256_known"]:

@@ -20,7 +20,7 @@ from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, segmentation
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.surfaces import METRICS, surfaces
-from radprobe.study import FROM_SCRATCH, Step, Study
+from radprobe.study import STANDING, Step, Study
 
 PARTS = ("val", "test")
 
@@ -59,7 +59,7 @@ def compare(study: Study, step: Step) -> None:
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
     found = []
     protocols = list(dict.fromkeys(name for each in predictions.values() for name in _protocols(each)))
-    for protocol in [name for name in protocols if name != FROM_SCRATCH] or protocols:
+    for protocol in [name for name in protocols if name not in STANDING] or protocols:
         having = {backbone: name for backbone, each in predictions.items() if (name := _named(each, protocol))}
         scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
@@ -258,15 +258,20 @@ def _protocols(predictions: Predictions) -> list[str]:
 
 
 def _named(predictions: Predictions, protocol: str) -> str | None:
-    """Return the protocol, or training from scratch, which stands beside every decoder; None where there is neither."""
-    return next((name for name in (protocol, FROM_SCRATCH) if name in _protocols(predictions)), None)
+    """Return the protocol, or what was trained as a whole, which stands beside each; None where there is neither."""
+    return next((name for name in (protocol, *STANDING) if name in _protocols(predictions)), None)
 
 
 def _costs(embedding: dict, protocol: dict) -> dict[str, float]:
-    """Return the seconds of embedding and fitting, and the larger of their peaks of memory in GB."""
+    """Return the seconds of embedding and fitting, the larger of their peaks of memory in GB, and what was trained."""
+    trained = protocol.get("parameters", np.nan)
+    every = protocol.get("parameters_of_all", embedding.get("parameters", np.nan) + trained)
     return {
         "seconds": embedding["seconds"] + protocol["seconds"],
         "peak_gb": max(embedding["peak_gb"], protocol["peak_gb"]),
+        "trained_parameters": trained,
+        "trained_share": trained / every if every else np.nan,
+        "best_epoch": protocol.get("chosen", {}).get("epochs", np.nan),
     }
 
 

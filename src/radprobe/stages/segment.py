@@ -28,15 +28,13 @@ from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.imaging.resize import to_original
-from radprobe.imaging.volumes import Slicing
-from radprobe.learning import decoders, draws, features, loop, selection
+from radprobe.learning import decoders, draws, features, label_maps, loop, selection
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device, measured
 from radprobe.learning.maps import Maps
 from radprobe.models.decoders import FromImages, Linear, StudyUNet, UNet
 from radprobe.study import CEILING, FROM_SCRATCH, SCRATCH, Step, Study
 
-EVERY = 8  # slices that are predicted at once
 USE = {"train": "trained", "val": "chosen"}
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
 CHOSEN_BY = "mean DSC per case over foreground classes, at the stored size"
@@ -118,7 +116,7 @@ def _dense(study: Study, step: Step, index: Index, pixels: Pixels, where: torch.
     if step.backbone in SCRATCH:
         ranges = intensity.ranges(pixels.images, index.table["volume_id"], study.dataset(step.dataset).intensity)
         views = Views("turn", len(pixels.images), step.knobs["seed"], None if step.knobs["scratch"]["augment"] else 0)
-        return features.Grey(pixels.images, ranges, step.knobs["size"], views), NO_COST, {}
+        return features.Grey(pixels.images, ranges, step.knobs["size"], views, where), NO_COST, {}
     embeddings = Embeddings.load(step.need("embed").folder)
     layers = {name: tuple(found) for name, found in embeddings.facts["decoders"].items()}
     streamed = embeddings.facts["streamed"]
@@ -205,8 +203,8 @@ def _fit(job: Job, protocol: Protocol) -> tuple[LabelMaps, dict[str, Any], pd.Da
             what=f"{protocol.name}, again with val",
         )
     cases = chain(
-        _cases(fitted.decoders[best], parts["val"], job.index, job.pixels, "val"),
-        _cases(again.decoders[0], parts["test"], job.index, job.pixels, "test"),
+        label_maps.predicted(fitted.decoders[best], parts["val"], job.index, job.pixels, "val"),
+        label_maps.predicted(again.decoders[0], parts["test"], job.index, job.pixels, "test"),
     )
     LabelMaps.write(job.folder, protocol.name, cases)
     facts = {
@@ -251,36 +249,7 @@ def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewSh
     return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), decoders.counts(fitted, tests, job.labels)[1])
 
 
-# --- label maps on the original grid ----------------------------------------------------------------------------------
-
-
-def _cases(decoder: torch.nn.Module, maps: Maps, index: Index, pixels: Pixels, part: str) -> Iterator[tuple]:
-    """Yield (case_id, patient_id, part, label map on the original grid, spacing) of every film or volume."""
-    stored = pixels.images.shape[1:]
-    for case, places in maps.by_case():
-        slices = []
-        for start in range(0, len(places), EVERY):
-            batch = places[start : start + EVERY]
-            probabilities = _probabilities(decoder, maps, batch, stored)
-            sizes = pixels.shapes[maps.rows[batch]]
-            slices += [
-                to_original(each, tuple(map(int, size))) for each, size in zip(probabilities, sizes, strict=True)
-            ]
-        yield case, *_joined(index, maps.rows[places], slices, part)
-
-
-@torch.inference_mode()
-def _probabilities(decoder: torch.nn.Module, maps: Maps, batch: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    return decoder(maps.features(batch), size).softmax(1)
-
-
-def _joined(index: Index, rows: np.ndarray, slices: list[np.ndarray], part: str) -> tuple:
-    """Return patient_id, part, label map and spacing of the case whose slices are given: a film has one."""
-    sample, labels = index.table.iloc[rows[0]], slices[0]
-    if len(sample["affine"]):
-        affine = np.reshape(sample["affine"], (4, 4))
-        labels = Slicing.of(affine, index.facts["slices"]).join(np.stack(slices))
-    return sample["patient_id"], part, labels, sample["spacing"]
+# --- the ceiling, and what is asked of a split ------------------------------------------------------------------------
 
 
 def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
@@ -297,7 +266,7 @@ def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
                 to_original(one_hot(truth(pixels.masks[row]), labels).movedim(-1, 0), tuple(pixels.shapes[row]))
                 for row in of_case
             ]
-            yield case, *_joined(index, of_case, slices, part)
+            yield case, *label_maps.joined(index, of_case, slices, part)
 
     LabelMaps.write(step.folder, CEILING, chain(cases("val"), cases("test")))
     facts = {"protocols": {CEILING: {**NO_COST, "chosen": {}, "selected_on": "nothing"}}, "embedding": NO_COST}

@@ -1,0 +1,67 @@
+"""What is classified: films, or volumes as the mean of their slices; and what heads say of them, as a table."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from radprobe.artifacts import Index, Split
+
+
+class Cases:
+    """The rows of an Index grouped by volume; a film is a case of its own."""
+
+    def __init__(self, index: Index):
+        self.of_row, names = pd.factorize(index.table["volume_id"])
+        self.first = np.unique(self.of_row, return_index=True)[1]
+        self.ids, self.patients = names, index.table["patient_id"].to_numpy()[self.first]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the cases that some rows belong to, sorted."""
+        return np.unique(self.of_row[rows])
+
+    def rows(self, cases: np.ndarray) -> list[np.ndarray]:
+        """Return the rows of each of some cases, in order."""
+        order = np.argsort(self.of_row, kind="stable")
+        starts = np.searchsorted(self.of_row[order], [cases, cases + 1])
+        return [order[start:stop] for start, stop in starts.T]
+
+    def mean(self, features: np.ndarray) -> torch.Tensor:
+        """Return the mean of features [n, ...] over the rows of each case (arXiv 2312.02366, 3D classification)."""
+        if len(self.ids) == len(self.of_row):
+            return torch.from_numpy(features)
+        shape = (len(self.ids), *features.shape[1:])
+        total = torch.zeros(shape).index_add_(0, torch.from_numpy(self.of_row), torch.from_numpy(features).float())
+        return total / torch.from_numpy(np.bincount(self.of_row)).view(-1, *[1] * (features.ndim - 1))
+
+    def labels(self, index: Index, split: Split, exclusive: bool) -> torch.Tensor:
+        """Return the labels [cases, classes of the split] (1, 0, NaN); `exclusive`: one class is true of each case."""
+        every = index.labels()[:, [index.classes.index(name) for name in split.classes]]
+        if exclusive:  # of a class that the split leaves out: known to be none of the others, but not to be anything
+            every[~(every == 1).any(axis=1)] = np.nan
+        return torch.from_numpy(every[self.first])
+
+    def table(
+        self,
+        cases: np.ndarray,
+        protocol: str,
+        part: str,
+        classes: list[str],
+        scores: torch.Tensor,
+        targets: torch.Tensor,
+        softmax: bool,
+    ) -> pd.DataFrame:
+        """Return scores and targets [len(cases), classes] as rows of Predictions."""
+        ranked = ranking(scores, softmax)
+        table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": self.ids[cases]})
+        table["patient_id"] = self.patients[cases]
+        for column, name in enumerate(classes):
+            table[f"score:{name}"] = ranked[:, column].double().numpy()
+            table[f"target:{name}"] = targets[:, column].double().numpy()
+            if softmax:
+                table[f"logit:{name}"] = scores[:, column].double().numpy()
+        return table
+
+
+def ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
+    """Return scores; of logits of which one class is true the log softmax: alone they do not rank samples (D09)."""
+    return scores.double().log_softmax(1) if softmax else scores

@@ -1,0 +1,165 @@
+"""Training a backbone with a linear head to classify: films, or volumes as the mean vector of their slices."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from radprobe.learning import loop, selection
+from radprobe.learning.cases import ranking
+from radprobe.learning.features import Grey
+from radprobe.models.tuned import Classifier, groups
+
+EVERY = 32  # images at once where nothing is trained
+
+
+@dataclass(frozen=True)
+class Images:
+    """The grey images of some cases, `rows` of each (one of a film), and their labels [n, classes]: 1, 0, NaN."""
+
+    grey: Grey
+    rows: list[np.ndarray]
+    labels: torch.Tensor
+    where: torch.device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: np.ndarray, view: int = 0) -> torch.Tensor:
+        """Return grey images [len(rows), 1, size, size] on the device; view 0 is the image as it is."""
+        return self.grey.take(rows, (-1,), view)[0].to(self.where)
+
+    def in_order(self) -> Iterator[torch.Tensor]:
+        """Yield all images, some at a time."""
+        rows = np.concatenate(self.rows)
+        return (self.take(rows[start : start + EVERY]) for start in range(0, len(rows), EVERY))
+
+    def of_case(self, case: int) -> Iterator[torch.Tensor]:
+        """Yield the images of a case, some at a time."""
+        rows = self.rows[case]
+        return (self.take(rows[start : start + EVERY]) for start in range(0, len(rows), EVERY))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images [B, 1, size, size], the case that each belongs to, and the labels of the cases [n, classes]."""
+
+    images: torch.Tensor
+    case: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How: cases a step, slices of a volume in it, is one class true of each case, learning rates, the schedule."""
+
+    batch_size: int
+    slices: int
+    exclusive: bool
+    backbone_rate: float
+    head_rate: float
+    schedule: loop.Schedule
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The network as it was in its best epoch by val (the last one without val), its macro AUROC there, its curves."""
+
+    network: Classifier
+    value: float
+    epochs: int
+    history: pd.DataFrame
+
+    @classmethod
+    def of(cls, network: Classifier, found: loop.Fitted) -> Self:
+        """Return the one head of a fit."""
+        return cls(network, found.values[0], found.epochs[0], found.history)
+
+
+def fit(
+    make: Callable[[], Classifier],
+    train: Images,
+    how: Recipe,
+    val: Images | None = None,
+    folder: Path | None = None,
+    what: str | None = None,
+) -> Fitted:
+    """Train the network that `make` builds on `train`; `folder` holds checkpoints, and a killed fit goes on there.
+
+    The loss is the cross-entropy of each class, summed over classes and averaged over cases, or, if one class is true
+    of each case, the cross-entropy over classes. Unknown labels (NaN) take no part. Every epoch sees new crops.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(how.schedule.seed)
+        network = make().to(train.where)
+    parameters = groups(network.encoder, network.head, how.backbone_rate, how.head_rate)
+    head = loop.Head(f"learning rates {how.backbone_rate:g} and {how.head_rate:g}", network, parameters)
+    found = loop.fit(
+        [head],
+        lambda epoch, generator: _batches(train, how, epoch, generator),
+        lambda batch: iter([_loss(network, batch, how.exclusive)]),
+        how.schedule,
+        train.where,
+        steps_per_epoch=-(-len(train) // how.batch_size),
+        validate=None if val is None else lambda: [_macro_auroc(network, val, how.exclusive)],
+        folder=folder,
+        what=what,
+    )
+    return Fitted.of(network, found)
+
+
+def _batches(train: Images, how: Recipe, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
+    view = train.grey.views.of_epoch(epoch)
+    for batch in torch.randperm(len(train), generator=generator).split(how.batch_size):
+        rows = [_some(train.rows[case], how.slices, generator) for case in batch]
+        case = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor([len(each) for each in rows]))
+        images = train.take(np.concatenate(rows), view)
+        yield Batch(images, case.to(train.where), train.labels[batch].to(train.where))
+
+
+def _some(rows: np.ndarray, most: int, generator: torch.Generator) -> np.ndarray:
+    """Return some of the slices of a volume, drawn without replacement, in order."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.sort(torch.randperm(len(rows), generator=generator)[:most].numpy())]
+
+
+def _loss(network: Classifier, batch: Batch, exclusive: bool) -> torch.Tensor:
+    vectors = network.vectors(batch.images)
+    logits = network(_means(vectors, batch.case, len(batch.labels)))
+    known, target = ~batch.labels.isnan(), batch.labels.nan_to_num(0.0)
+    if exclusive:
+        each = -logits.float().log_softmax(1) * target
+    else:
+        each = binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * known
+    return each.sum(1).mean()
+
+
+def _means(vectors: torch.Tensor, case: torch.Tensor, n: int) -> torch.Tensor:
+    vectors = vectors.float()
+    total = torch.zeros(n, vectors.shape[1], device=vectors.device).index_add(0, case, vectors)
+    return total / torch.bincount(case, minlength=n)[:, None]
+
+
+@torch.inference_mode()
+def logits(network: Classifier, images: Images) -> torch.Tensor:
+    """Return the logits [n, classes] of every case, by the mean vector of all its images; on the CPU."""
+    network.eval()
+    found = []
+    if all(len(rows) == 1 for rows in images.rows):
+        found = [network(network.vectors(each).float()) for each in images.in_order()]
+    else:
+        for case in range(len(images)):
+            vectors = torch.cat([network.vectors(each).float() for each in images.of_case(case)])
+            found.append(network(vectors.mean(0, keepdim=True)))
+    return torch.cat(found).float().cpu()
+
+
+def _macro_auroc(network: Classifier, val: Images, exclusive: bool) -> float:
+    found = ranking(logits(network, val), exclusive)
+    return selection.macro_auroc(val.labels.numpy(), found.numpy()) if found.isfinite().all() else float("nan")

@@ -1,0 +1,147 @@
+"""Which parameters of a backbone are trained: all of them, every bias (BitFit), or low-rank adapters (LoRA).
+
+LoRA (Hu et al. 2022, arXiv 2106.09685) is peft's, on the linear layers of attention and MLP: query, key and value, and
+the layers of the MLP, SwiGLU ones too, as in the study. BitFit (Ben Zaken et al. 2022, arXiv 2106.10199) trains every
+parameter that is called a bias. What was trained is saved alone, and merged into the weights that it was trained from.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from radprobe import files
+from radprobe.artifacts import Weights
+from radprobe.catalog import Backbone
+from radprobe.files import RadprobeError
+from radprobe.models.architectures import Tower
+from radprobe.models.backbones import Encoder, build
+
+BITFIT, LORA, END_TO_END = "bitfit", "lora", "end_to_end"
+# How timm, transformers and open_clip, and DINOv2's own code, call the layers that LoRA adapts.
+ATTENTION = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
+MLP = ("fc1", "fc2", "c_fc", "c_proj", "fc1_g", "fc1_x", "w12", "w3", "weights_in", "weights_out")
+BACKBONE, HEAD = "backbone.", "head."  # how the names in a file of adapters begin
+ADAPTER = "default"  # peft's name of the one adapter
+
+
+def adapt(encoder: Encoder, mode: str, lora: dict[str, Any] | None = None) -> None:
+    """Let exactly the parameters of `mode` move; `lora` holds rank, alpha, dropout and targets (None: all known ones).
+
+    New adapters take their first values from torch's generator and change nothing until they are trained. Raises
+    RadprobeError where the backbone has nothing of the kind.
+    """
+    model, title = encoder.tower.model, encoder.recipe.title
+    encoder.fixed_statistics = mode != END_TO_END
+    if mode == LORA:
+        _inject(encoder.tower, lora)
+        return
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(mode == END_TO_END or name.rpartition(".")[2].endswith("bias"))
+    if not trained(encoder):
+        raise RadprobeError(f"{mode} of {title}", "the network has no such parameter", "choose another way to adapt it")
+
+
+def trained(encoder: Encoder) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters of the backbone that move, by name."""
+    named = encoder.tower.model.named_parameters()
+    return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+
+def targets(model: torch.nn.Module, wanted: Sequence[str] | None = None) -> list[str]:
+    """Return the full names of the layers that LoRA adapts: linear ones of known names, or those that are `wanted`.
+
+    A wanted name is the last part of a layer's, and the layer may be a convolution too.
+    """
+    kinds = torch.nn.Linear if wanted is None else torch.nn.Linear | torch.nn.Conv2d
+    names = ATTENTION + MLP if wanted is None else wanted
+    return [name for name, each in model.named_modules() if isinstance(each, kinds) and name.split(".")[-1] in names]
+
+
+def _inject(tower: Tower, lora: dict[str, Any]):
+    """Put adapters into a tower; return peft's own view of it, which can merge them."""
+    from peft import LoraConfig, LoraModel  # takes seconds to import
+
+    found = targets(tower.model, lora["targets"])
+    if not found:
+        asked = f"named {', '.join(lora['targets'])}" if lora["targets"] else "of attention or MLP"
+        kinds = (torch.nn.Linear, torch.nn.Conv2d)
+        known = {name.split(".")[-1] for name, each in tower.model.named_modules() if isinstance(each, kinds)}
+        reason = f"it has no layer {asked}; its layers are called {', '.join(sorted(known))}"
+        remedy = "name some of them in adapt.lora.targets, or choose bitfit or end_to_end"
+        raise RadprobeError(f"lora of {tower.entry.title}", reason, remedy)
+    how = {"r": lora["rank"], "lora_alpha": lora["alpha"], "lora_dropout": lora["dropout"]}
+    return LoraModel(tower.model, LoraConfig(target_modules=found, bias="none", **how), ADAPTER)
+
+
+# --- what was trained, as a file --------------------------------------------------------------------------------------
+
+
+def save(path: Path, encoder: Encoder, head: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write what was trained of a backbone, and its head, as safetensors; `facts` go into its header.
+
+    They name at least the backbone, the mode, LoRA's settings, and the SHA-256 of the weights that it started from.
+    What was trained end to end is the whole backbone, with the statistics of its norms.
+    """
+    moved = dict(trained(encoder))
+    if facts["mode"] == END_TO_END:
+        moved |= dict(encoder.tower.model.named_buffers())
+    named = {BACKBONE + name: value for name, value in moved.items()} | {HEAD + name: head[name] for name in head}
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in named.items()}
+    facts = {**facts, "size": encoder.size, "tensors_sha256": _digest(tensors)}
+    with files.atomic(path) as temporary:
+        # one key of metadata: safetensors writes several in any order
+        save_file(tensors, temporary, metadata={"radprobe": json.dumps(facts, sort_keys=True)})
+        temporary.chmod(0o644)  # safetensors lets nobody else read
+
+
+def merged(entry: Backbone, base: Weights, path: Path, facts: dict[str, Any], folder: Path) -> Weights:
+    """Put what `save` wrote into the backbone that it was trained from; write plain weights to `folder`.
+
+    Raises RadprobeError where the file is broken, or where `base` are other weights than those it started from.
+    """
+    if facts["base_sha256"] != base.sha256:
+        reason = f"was trained from weights of sha256 {facts['base_sha256']}, not {base.sha256}"
+        raise RadprobeError(path, reason, f"get those weights of {facts['backbone']}")
+    size = facts["size"] if facts["mode"] == END_TO_END else entry.side(entry.native_size)
+    tower = build(entry, base, size).tower
+    adapted = _inject(tower, facts["lora"]) if facts["mode"] == LORA else None
+    state, expected = _read(path, facts), tower.model.state_dict()
+    wrong = [name for name, each in state.items() if name not in expected or expected[name].shape != each.shape]
+    if wrong or not state:
+        reason = f"its tensor {wrong[0]} has no place in {entry.name}" if wrong else "holds nothing of a backbone"
+        raise RadprobeError(path, reason, "name the adapter that `radprobe adapt` wrote")
+    tower.model.load_state_dict(state, strict=False)
+    model = adapted.merge_and_unload() if adapted else tower.model
+    file = folder / "weights.safetensors"
+    plain = {entry.prefix + name: value.clone().contiguous() for name, value in model.state_dict().items()}
+    with files.atomic(file) as temporary:
+        save_file(plain, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)
+    parameters = sum(each.numel() for each in model.parameters())
+    told = {"bytes": file.stat().st_size, "tensors": len(plain), "parameters": parameters, "sha256_known": True}
+    told |= {"size": size} if facts["mode"] == END_TO_END else {}
+    return Weights(file, files.sha256(file), f"adapter:{path.name} of {facts['backbone']}", told)
+
+
+def _read(path: Path, facts: dict[str, Any]) -> dict[str, torch.Tensor]:
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RadprobeError(path, f"is no complete safetensors file ({error})", "copy it again") from None
+    if _digest(state) != facts["tensors_sha256"]:
+        raise RadprobeError(path, "its tensors are not those that were written", "copy it again")
+    return {name.removeprefix(BACKBONE): each for name, each in state.items() if name.startswith(BACKBONE)}
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,231 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from frozen import PARTS, prepare, study
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+
+from radprobe import artifacts
+from radprobe.artifacts import Adapter, Embeddings, Predictions
+from radprobe.files import RadprobeError
+from radprobe.learning import loop
+from radprobe.stages import adapt, embed, retrieve
+from radprobe.study import MODES, Study, read_adapter
+
+NIH, MONTGOMERY, CLASSES, N, SIDE = "nih_chestxray14", "montgomery", ("a", "b"), 64, 32
+SETTINGS = {
+    "backbones": ["test_vit"],
+    "bitfit": {"backbone_rates": [0.001], "head_rates": [0.01]},
+    "lora": {"backbone_rates": [0.001], "head_rates": [0.003, 0.01], "rank": 4},
+    "end_to_end": {"backbone_rates": [0.0003], "head_rates": [0.01]},
+    "classify": {"epochs": 8, "batch_size": 8},
+    "segment": {"epochs": 4, "batch_size": 8},
+    "precision": "fp32",
+    "patience": None,
+}
+
+
+def made(root, dataset=NIH, labels=None, images=None, **changes) -> Study:
+    """A study whose images say their labels: a bright upper half is class a, stripes are class b."""
+    choice = {dataset: {"phantom": {"patients": 1}, "size": SIDE, "stored": SIDE}}
+    s = study(root, dataset, datasets=choice, adapt=SETTINGS | changes)
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (N, 2))
+    pixels = rng.integers(0, 60, (N, SIDE, SIDE))
+    pixels[truth[:, 0] == 1, : SIDE // 2] += 120
+    pixels[truth[:, 1] == 1] += 60 * (np.arange(SIDE) // 4 % 2)
+    pixels = pixels.astype(np.uint8) if images is None else images
+    if dataset == NIH:
+        prepare(s, dataset, pixels, truth if labels is None else labels(truth.copy()), classes=CLASSES)
+    else:
+        masks = (pixels > 100).astype(np.uint8) + (pixels > 160)
+        prepare(s, dataset, pixels, masks=masks.astype(np.uint8), classes=CLASSES)
+    return s
+
+
+def run(s, mode, dataset=NIH):
+    step = s.step("adapt", dataset, f"test_vit+{mode}")
+    adapt.run(s, step)
+    return step, Predictions.load(step.folder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_classifies_val_and_test_and_says_what_it_trained(tmp_path, mode):
+    step, found = run(made(tmp_path), mode)
+    assert list(found.table["protocol"].unique()) == [mode]
+    for part, rows in found.table.groupby("part"):
+        assert rows["sample_id"].tolist() == [f"film{i:04d}" for i in range(N) if PARTS[i % 4] == part]
+        assert np.mean([roc_auc_score(rows[f"target:{c}"], rows[f"score:{c}"]) for c in CLASSES]) > 0.7, part
+    facts = found.facts["protocols"][mode]
+    assert facts["selected_on"] == "val"
+    assert (facts["n_train"], facts["n_val"], facts["n_test"]) == (N // 2, N // 4, N // 4)
+    assert 1 <= facts["chosen"]["epochs"] <= 8
+    assert len(facts["candidates"]) == len(SETTINGS[mode]["head_rates"])
+    assert facts["seconds"] > 0
+    assert facts["peak_gb"] > 0
+    kept = load_file(Adapter.file(step.folder))
+    assert 0 < facts["parameters"] <= facts["parameters_of_all"]
+    trained = sum(t.numel() for name, t in kept.items() if not name.endswith((".mean", ".std")))
+    assert trained == facts["parameters"]
+    assert {name.partition(".")[0] for name in kept} == {"backbone", "head"}
+    assert set(found.training["phase"]) == {"search", "refit"}
+    assert not (step.folder / "training").exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_segments_on_the_original_grid(tmp_path, mode):
+    step, found = run(made(tmp_path, MONTGOMERY), mode, MONTGOMERY)
+    maps = found.maps[mode]
+    assert set(maps.table["part"]) == {"val", "test"}
+    pixels = artifacts.Pixels.load(step.need("prepare").folder)
+    right = [(maps[case] == pixels.masks[int(case.removeprefix("film"))]).mean() for case in maps]
+    majority = (pixels.masks == 0).mean()
+    assert maps[next(iter(maps))].shape == (SIDE, SIDE)
+    assert np.mean(right) > majority
+    assert found.facts["protocols"][mode]["parameters"] < 500_000
+    Adapter.file(step.folder)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("after", [2, 9])  # fits of an epoch: in the search, in the refit
+@pytest.mark.parametrize("mode", ["lora", "end_to_end"])
+def test_a_killed_job_goes_on_to_the_same_bytes(tmp_path, monkeypatch, mode, after):
+    once = {mode: {**SETTINGS[mode], "head_rates": [0.01]}}
+    step, expected = run(made(tmp_path / "a", **once), mode)
+    s = made(tmp_path / "b", **once)
+    epoch, done = loop._Run.epoch, []
+
+    def dying(self, *given):
+        if len(done) == after:
+            raise Killed
+        done.append(1)
+        epoch(self, *given)
+
+    monkeypatch.setattr(loop._Run, "epoch", dying)
+    with pytest.raises(Killed):
+        run(s, mode)
+    monkeypatch.undo()
+    again, found = run(s, mode)
+    assert found.table.equals(expected.table)
+    assert Adapter.file(again.folder).read_bytes() == Adapter.file(step.folder).read_bytes()
+
+
+def test_test_labels_change_only_the_targets(tmp_path):
+    def permuted(labels):
+        tests = [i for i in range(N) if PARTS[i % 4] == "test"]
+        labels[tests] = 1 - labels[tests]
+        return labels
+
+    step, expected = run(made(tmp_path / "a"), "lora")
+    again, found = run(made(tmp_path / "b", labels=permuted), "lora")
+    scores = [f"score:{name}" for name in CLASSES]
+    assert found.table[scores].equals(expected.table[scores])
+    assert not found.table["target:a"].equals(expected.table["target:a"])
+    assert Adapter.file(again.folder).read_bytes() == Adapter.file(step.folder).read_bytes()
+
+
+def test_an_adapter_is_a_backbone_of_its_own_that_embed_loads(tmp_path):
+    s = made(tmp_path)
+    step, _ = run(s, "lora")
+    plain = s.step("embed", NIH, "test_vit")
+    embed.run(s, plain)
+    content = json.loads(s.params.model_dump_json())
+    path = Adapter.file(step.folder)
+    own = {"mine": {"title": "Ours", "adapter": str(path.relative_to(tmp_path))}}
+    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": []})
+    entry = s.backbone("mine")
+    assert (entry.title, entry.family) == ("Ours", "own")
+    assert entry.derived.endswith(f"adapted (lora) on {NIH}")
+    retrieve.weights(s, s.step("weights", None, "test_vit"))
+    weights = s.step("weights", None, "mine")
+    retrieve.weights(s, weights)
+    made_by_it = s.step("embed", NIH, "mine")
+    embed.run(s, made_by_it)
+    one, other = (Embeddings.load(each.folder).tokens[:, -1].astype(float) for each in (plain, made_by_it))
+    assert one.shape == other.shape
+    assert np.abs(one - other).max() > 1e-3
+    assert read_adapter(path)["backbone"] == "test_vit"
+
+
+def test_few_shot_draws_are_adapted_each_and_score_every_test_case(tmp_path):
+    wanted = {"shots": [1, 8], "draws": 2, "steps": 8}
+    _, found = run(made(tmp_path, few_shot=wanted), "bitfit")
+    few = found.few_shot
+    assert few.table["shots"].tolist() == [1, 1, 8, 8, 0]
+    assert few.scores.shape == (5, N // 4, 2)
+    targets = found.table[found.table["part"] == "test"].sort_values("sample_id")["target:a"]
+    assert roc_auc_score(targets, few.scores[-1, :, 0]) > 0.7
+    _, found = run(made(tmp_path / "s", MONTGOMERY, few_shot=wanted), "bitfit", MONTGOMERY)
+    assert found.few_shot.scores.shape == (5, N // 4, 3, 3)
+
+
+def test_volumes_are_the_mean_of_their_slices(tmp_path):
+    s = made(tmp_path, classify={"epochs": 2, "batch_size": 4, "slices": 2})
+    step = s.step("prepare", NIH)
+    index = artifacts.Index.load(step.folder)
+    parts = [PARTS[i // 4 % 4] for i in range(N)]
+    index.table["volume_id"] = index.table["patient_id"] = [f"volume{i // 4:03d}" for i in range(N)]
+    for name in CLASSES:
+        index.table[f"label:{name}"] = np.repeat(np.arange(N // 4) // 4 % 2, 4).astype(float)
+    index.save(step.folder, step.spec)
+    split = s.step("split", NIH)
+    table = index.table[["sample_id", "patient_id"]].assign(part=parts)
+    artifacts.Split(table, list(CLASSES)).save(split.folder, split.spec)
+    _, found = run(s, "lora")
+    assert found.table["sample_id"].str.startswith("volume").all()
+    assert found.table.groupby("part").size().to_dict() == {"val": N // 16, "test": N // 16}
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (lambda labels: np.ones_like(labels), "no class has both a positive and a negative in train"),
+        (lambda labels: np.where(np.arange(N)[:, None] % 4 == 2, 0, labels), "in val"),
+    ],
+)
+def test_a_part_of_one_class_only_stops_it_before_anything_is_trained(tmp_path, labels, why):
+    with pytest.raises(RadprobeError, match=why):
+        run(made(tmp_path, labels=labels), "lora")
+
+
+def test_a_loss_that_is_not_finite_is_named_and_the_other_learning_rate_goes_on(tmp_path, capsys):
+    wild = {"backbone_rates": [1e30], "head_rates": [1e30]}
+    with pytest.raises(RadprobeError, match=r"not finite at epoch \d, step \d"):
+        run(made(tmp_path / "a", end_to_end=wild), "end_to_end")
+    _, found = run(
+        made(tmp_path / "b", end_to_end={**wild, "backbone_rates": [1e30, 0.0001], "head_rates": [0.01]}), "end_to_end"
+    )
+    facts = found.facts["protocols"]["end_to_end"]
+    assert [each["value"] is None for each in facts["candidates"]] == [True, False]
+    assert facts["chosen"]["backbone_rate"] == 0.0001
+
+
+def test_a_batch_that_does_not_fit_says_what_to_do(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("radprobe.learning.tuning._loss", full)
+    with pytest.raises(RadprobeError, match="does not fit into the memory") as error:
+        run(made(tmp_path), "lora")
+    assert "halve batch_size and double accumulate" in str(error.value)
+
+
+def test_lora_of_a_cnn_leaves_the_study_loudly_and_named_layers_bring_it_back(tmp_path):
+    content = {
+        "study": "s",
+        "paths": {"root": str(tmp_path)},
+        "datasets": {NIH: {"phantom": {"patients": 1}}},
+        "backbones": ["tf_efficientnet_lite0"],
+        "adapt": {},
+    }
+    s = Study(content)
+    assert [(gone.kind, gone.name) for gone in s.missing] == [("adaptation", "tf_efficientnet_lite0+lora")]
+    assert {b for v, _, b in s.steps if v == "adapt"} == {f"tf_efficientnet_lite0+{m}" for m in MODES if m != "lora"}
+    s = Study({**content, "adapt": {"lora": {"targets": ["conv_pw"]}}})
+    assert not s.missing
+    assert ("adapt", NIH, "tf_efficientnet_lite0+lora") in s.steps

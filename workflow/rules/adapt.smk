@@ -1,0 +1,27 @@
+"""Backbones that are trained with their head: every bias, LoRA, or end to end."""
+
+
+rule adapt:
+    input:
+        needs("adapt"),
+    output:
+        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{spec}}/adapter.json",
+    log:
+        f"{WORK}/logs/adapt/{{dataset}}/{{backbone}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/adapt/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    conda:
+        "../../envs/models.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=memory("adapt"),
+        runtime=1440,
+        gpu=GPUS,
+    params:
+        spec=knobs("adapt"),
+        named=named("adapt"),
+    message:
+        "Training {wildcards.backbone} on {wildcards.dataset}"
+    shell:
+        "python -m radprobe adapt {params.named} > {log} 2>&1"
