@@ -13,7 +13,7 @@ import typer
 from radprobe import __version__, files
 from radprobe.console import say
 from radprobe.files import RadprobeError
-from radprobe.study import Step, Study
+from radprobe.study import Step, Study, mode_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The study.")]
@@ -133,7 +133,8 @@ def export(
 ) -> None:
     """Write the predicted label maps of a cell as NIfTI (volumes) or PNG (films), for a viewer."""
     study = Study(params)
-    _stage("export").run(study, study.step("segment", dataset, backbone), folder, protocol)
+    verb = "adapt" if mode_of(backbone) else "segment"
+    _stage("export").run(study, study.step(verb, dataset, backbone), folder, protocol)
 
 
 @app.command()

@@ -41,7 +41,18 @@ def everything(text):
 
 def test_the_page_answers_in_order(text):
     ids = [attributes["id"] for tag, attributes in Page(text).tags if tag == "section"]
-    assert ids == ["verdict", "map", "differences", "few-shot", "look", "figures", "table", "trust", "again"]
+    assert ids == [
+        "verdict",
+        "map",
+        "differences",
+        "adaptation",
+        "few-shot",
+        "look",
+        "figures",
+        "table",
+        "trust",
+        "again",
+    ]
 
 
 def test_verdicts_carry_scores_twins_costs_and_caveats(text):

@@ -42,9 +42,11 @@ SNAKEMAKE_REPORT = shlex.join(
 WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
-WITH_FEW_SHOT = {verb for verb in ("probe", "segment") if getattr(STUDY.params, verb).few_shot}
+SECTIONS = {verb: getattr(STUDY.params, verb) for verb in ("probe", "segment", "adapt")}
+WITH_FEW_SHOT = {verb for verb, section in SECTIONS.items() if section and section.few_shot}
 FEW_SHOT = sorted({dataset for verb, dataset, _ in STEPS if verb in WITH_FEW_SHOT})
 FIGURES = sorted({dataset for verb, dataset, _ in STEPS if verb == "compare"})
+ADAPTATION = FIGURES if "adapt" in {verb for verb, _, _ in STEPS} else []
 
 for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")

@@ -12,7 +12,8 @@ rule report:
         ),
         report(
             [f"{REPORTS}/figures/{name}.svg" for name in FIGURES]
-            + [f"{REPORTS}/figures/{name}_few_shot.svg" for name in FEW_SHOT],
+            + [f"{REPORTS}/figures/{name}_few_shot.svg" for name in FEW_SHOT]
+            + [f"{REPORTS}/figures/{name}_adaptation.svg" for name in ADAPTATION],
             caption="../report/figure.rst",
             category="Scores by benchmark",
         ),

@@ -122,7 +122,8 @@ def _features(found: Gallery, findings: Findings, backbone: str, rows: np.ndarra
 
 
 def _overlays(findings: Findings, column: Column, backbone: str, cases: "Cases", chosen) -> list[tuple[str, str]]:
-    maps = Predictions.load(findings.study.steps["segment", column.dataset, backbone].folder).maps
+    verb = findings.study.predicting(column.dataset, backbone)
+    maps = Predictions.load(findings.study.steps[verb, column.dataset, backbone].folder).maps
     maps, values = maps[column.protocol_of(backbone)], _values(findings, column, backbone)
     name = words.METRICS[column.metric]
     return [(cases.picture(case, maps[case]), f"{name} {words.number(values[case])}") for case in chosen]

@@ -7,7 +7,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from radprobe.report import again, few_shot, look, style, tables, trust, words
+from radprobe.report import adaptation, again, few_shot, look, style, tables, trust, words
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import inline
@@ -43,6 +43,7 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         maps=tables.maps(findings, columns, heads),
         heads=heads,
         forests=[found for column in columns if not column.is_floor and (found := tables.forest(findings, column))],
+        adaptations=[_adaptation(findings, each, figures) for each in heads.values() if adaptation.is_asked(findings)],
         few_shots=[_few_shot(findings, each, figures) for each in curves],
         galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
         figures={name: Markup(inline(figures[name])) for name in findings.datasets if name in figures},
@@ -71,6 +72,13 @@ def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Ga
     if column is None and findings.datasets[dataset].task != "look":
         return look.Gallery(dataset, findings.datasets[dataset].title, why=["Nothing was scored, so nothing is shown."])
     return look.gallery(findings, dataset, column)
+
+
+def _adaptation(findings: Findings, column: Column, figures: dict[str, str]) -> dict:
+    """Return what the section on adaptation shows of a dataset: rows, and the chart of what was trained."""
+    rows, file = adaptation.rows(findings, column), adaptation.file(column.dataset)
+    svg = Markup(inline(figures[file])) if file in figures and rows else None
+    return {"column": column, "rows": rows, "file": file, "svg": svg}
 
 
 def _few_shot(findings: Findings, found: Curves, figures: dict[str, str]) -> dict:

@@ -110,7 +110,7 @@ def columns(findings: Findings) -> list[Column]:
         whole = rows["protocol"].isin(STANDING)
         beside, rows = (rows[whole], rows[~whole]) if not whole.all() else (rows[:0], rows)
         for protocol, of_protocol in rows.groupby("protocol", sort=False):
-            each = pd.concat([of_protocol, beside])
+            each = of_protocol if protocol == FLOOR else pd.concat([of_protocol, beside])
             pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))

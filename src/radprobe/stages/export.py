@@ -15,7 +15,7 @@ from radprobe.study import Step, Study
 
 
 def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> None:
-    """Write the label maps of a `segment` step under `folder`: <protocol>/<part>/<case>, and labels.csv.
+    """Write the label maps of a `segment` or `adapt` step under `folder`: <protocol>/<part>/<case>, and labels.csv.
 
     Volumes become .nii.gz with the affine of their image, films .png whose palette shows each label in a colour of its
     own: both hold the label numbers. Raises RadprobeError where there is no such protocol.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe import console, files
-from radprobe.report import few_shot, few_shot_chart, figures, page, ranking
+from radprobe.report import adaptation, few_shot, few_shot_chart, figures, page, ranking
 from radprobe.report.collect import Findings
 from radprobe.study import Study
 
@@ -14,12 +14,13 @@ def run(study: Study, folder: Path | None = None) -> None:
     findings = Findings(study)
     columns = ranking.columns(findings)
     curves = {name: few_shot.curves(findings, name) for name in few_shot.asked(findings)}
-    drawn = {
-        name: figures.draw(findings, name, [column for column in columns if column.dataset == name])
-        for name, entry in findings.datasets.items()
-        if entry.task != "look"
-    }
+    datasets = [name for name, entry in findings.datasets.items() if entry.task != "look"]
+    by_dataset = {name: [column for column in columns if column.dataset == name] for name in datasets}
+    drawn = {name: figures.draw(findings, name, each) for name, each in by_dataset.items()}
     drawn |= {few_shot.file(name): few_shot_chart.draw(findings, name, each) for name, each in curves.items()}
+    if adaptation.is_asked(findings):
+        for name, each in by_dataset.items():
+            drawn[adaptation.file(name)] = adaptation.draw(findings, name, ranking.headline(each))
     for name, svg in drawn.items():
         figures.save(folder / "figures" / f"{name}.svg", svg)
     found = [each for each in curves.values() if each]

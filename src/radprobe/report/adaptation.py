@@ -1,0 +1,147 @@
+"""Frozen, or trained in which way: one table a dataset, and a chart of the score by the share that was trained."""
+
+import math
+import textwrap
+from dataclasses import dataclass
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from radprobe.report import figures, style, words
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column, Estimate
+from radprobe.study import MODES, TITLES, frozen, mode_of
+
+MARKERS = dict(zip(("frozen", *MODES), style.MARKERS, strict=False))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A backbone in one state: frozen under the protocol of the column, or trained. Unknown numbers are NaN."""
+
+    backbone: str
+    base: str
+    how: str
+    score: Estimate
+    gain: Estimate | None  # over the frozen one, paired
+    parameters: float
+    share: float  # of the parameters of backbone and head
+    epoch: float
+    seconds: float
+    peak_gb: float
+
+    @property
+    def mode(self) -> str:
+        """How it was trained, or `frozen`."""
+        return mode_of(self.backbone) or "frozen"
+
+    @property
+    def cells(self) -> list[str]:
+        """Parameters, share, epoch, time and memory as they stand in the table."""
+        percent = f"{100 * self.share:.3g} %"
+        texts = [_millions(self.parameters), percent, f"{self.epoch:.0f}", words.duration(self.seconds)]
+        numbers = [self.parameters, self.share, self.epoch, self.seconds, self.peak_gb]
+        texts.append(f"{self.peak_gb:.2f} GB")
+        return ["–" if math.isnan(number) else text for number, text in zip(numbers, texts, strict=True)]
+
+
+def is_asked(findings: Findings) -> bool:
+    """Does the study train backbones?"""
+    return any(mode_of(name) for name in findings.study.backbones)
+
+
+def file(dataset: str) -> str:
+    """Return the name of the file of a dataset's chart, without its ending."""
+    return f"{dataset}_adaptation"
+
+
+def rows(findings: Findings, column: Column) -> list[Row]:
+    """Return every backbone that was trained, after itself frozen; none where nothing was trained yet."""
+    trained = [name for name in findings.study.backbones if mode_of(name) and name in column.scores]
+    names = dict.fromkeys(each for name in trained for each in (frozen(name), *_modes(name, trained)))
+    return [_row(findings, column, name) for name in names if name in column.scores]
+
+
+def _modes(backbone: str, trained: list[str]) -> list[str]:
+    return [name for name in trained if frozen(name) == frozen(backbone)]
+
+
+def _row(findings: Findings, column: Column, backbone: str) -> Row:
+    table, base = findings.scores, frozen(backbone)
+    chosen = (table["dataset"] == column.dataset) & (table["backbone"] == backbone) & (table["part"] == "test")
+    chosen &= (table["protocol"] == column.protocol_of(backbone)) & (table["metric"] == column.metric)
+    found = table[chosen & (table["class"] == "macro")].iloc[0]
+    numbers = [
+        math.nan if pd.isna(found[name]) else float(found[name])
+        for name in ("trained_parameters", "trained_share", "best_epoch", "seconds", "peak_gb")
+    ]
+    how = TITLES[mode_of(backbone)] if mode_of(backbone) else f"frozen, {words.label(column.protocol)}"
+    gain = column.difference(backbone, base) if backbone != base else None
+    return Row(backbone, base, how, column.scores[backbone], gain, *numbers)
+
+
+def _millions(parameters: float) -> str:
+    return f"{parameters / 1e6:.3g} M" if parameters >= 1e5 else f"{parameters:,.0f}"
+
+
+def draw(findings: Findings, dataset: str, column: Column | None) -> str:
+    """Return the chart of a dataset as SVG: the share of parameters that was trained on a log axis, the score on y."""
+    every = rows(findings, column) if column else []
+    found = [row for row in every if row.score.defined and row.share > 0]
+    title = findings.datasets[dataset].title
+    with matplotlib.rc_context(style.RC):
+        if not found:
+            return figures.empty(f"{title}: no backbone was trained yet")
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        bases = list(dict.fromkeys(row.base for row in found))
+        for place, base in enumerate(bases):
+            line = sorted((row for row in found if row.base == base), key=lambda row: row.share)
+            _draw_line(axes, line, style.FAMILIES[findings.family(base)], ("-", "--", ":", "-.")[place % 4])
+        axes.set_xscale("log")
+        axes.set_axisbelow(True)
+        axes.grid(axis="y", color="#888888", alpha=0.3, linewidth=0.6)
+        axes.set_xlabel("share of backbone and head that was trained, % (log scale)")
+        axes.set_ylabel(f"{words.METRICS[column.metric]}, macro, test; bars: 95 % intervals")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        figure.suptitle(f"{title}\n{textwrap.fill(finding(findings, found), 84)}", x=0.01, ha="left", fontsize=11)
+        figure.legend(handles=_legend(findings, found, bases), loc="outside lower left", ncols=3, frameon=False)
+        return figures.svg(figure)
+
+
+def _draw_line(axes, line: list[Row], colour: str, dashes: str) -> None:
+    axes.plot([100 * row.share for row in line], [row.score.value for row in line], dashes, color=colour, linewidth=1)
+    for row in line:
+        if words.interval(row.score):
+            axes.plot([100 * row.share] * 2, [row.score.low, row.score.high], color=colour, linewidth=1.8)
+        axes.plot(100 * row.share, row.score.value, MARKERS[row.mode], color=colour, markersize=7)
+
+
+def _legend(findings: Findings, found: list[Row], bases: list[str]) -> list[Line2D]:
+    kinds = dict.fromkeys((row.mode, row.how) for row in found)
+    marks = [Line2D([], [], marker=MARKERS[mode], linestyle="none", color=style.INK, label=how) for mode, how in kinds]
+    lines = [
+        Line2D(
+            [],
+            [],
+            color=style.FAMILIES[findings.family(base)],
+            linestyle=("-", "--", ":", "-.")[place % 4],
+            label=textwrap.fill(findings.title(base), 28),
+        )
+        for place, base in enumerate(bases)
+    ]
+    return marks + lines
+
+
+def finding(findings: Findings, found: list[Row]) -> str:
+    """Return what the paired differences say of training, in a line."""
+    gains = [row for row in found if row.gain]
+    above = [row for row in gains if row.gain.sign == 1]
+    below = [row for row in gains if row.gain.sign == -1]
+    if not gains:
+        return "Trained backbones were not compared with frozen ones"
+    said = [f"resolvably above frozen features in {len(above)} of {len(gains)} ways"] if above else []
+    said += [f"resolvably below in {len(below)}"] if below else []
+    return "Training the backbone: " + (", ".join(said) or "not resolvable from frozen features in any way")

@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import synthetic_study
+
+from radprobe.report import adaptation, ranking
+from radprobe.report.collect import Findings
+from radprobe.stages import report
+
+ADAPT = {"backbones": ["derived", "tf_efficientnet_lite0"], "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    return synthetic_study.build(root, adapt=ADAPT)
+
+
+@pytest.fixture(scope="module")
+def page(trained):
+    report.run(trained)
+    return (trained.path("reports") / "explorer.html").read_text(encoding="utf-8")
+
+
+def head(trained, dataset):
+    findings = Findings(trained)
+    return findings, ranking.headline([each for each in ranking.columns(findings) if each.dataset == dataset])
+
+
+@pytest.mark.parametrize("dataset", ["montgomery", "nih_chestxray14"])
+def test_frozen_and_trained_stand_in_one_table_with_paired_gains_and_what_was_trained(trained, dataset):
+    findings, column = head(trained, dataset)
+    rows = adaptation.rows(findings, column)
+    states = {"derived": ["frozen", "bitfit", "lora", "end_to_end"]}
+    states["tf_efficientnet_lite0"] = ["frozen", "bitfit", "end_to_end"]  # a CNN has no layers for LoRA
+    assert [(row.base, row.mode) for row in rows] == [(base, how) for base, each in states.items() for how in each]
+    for row in rows:
+        assert (row.gain is None) == (row.mode == "frozen")
+        if row.gain:
+            frozen = next(each for each in rows if each.base == row.base and each.mode == "frozen")
+            assert math.isclose(row.gain.value, row.score.value - frozen.score.value, abs_tol=1e-9)
+            assert row.gain.low <= row.gain.value <= row.gain.high
+            assert row.cells[2] == "7"
+            assert row.seconds == 600
+    assert [row.share for row in rows[1:4]] == [20_000 / 22e6, 3 / 22, 1]
+
+
+def test_the_map_and_the_verdict_know_the_trained_ones(trained):
+    _, column = head(trained, "montgomery")
+    assert {"derived+lora", "derived+bitfit", "tf_efficientnet_lite0+end_to_end"} <= set(column.scores)
+    assert column.best.endswith(("+lora", "+bitfit", "+end_to_end"))
+    assert column.protocol_of("derived+lora") == "lora"
+    assert column.protocol_of("derived") == "linear-decoder"
+
+
+def test_the_page_has_the_section_its_chart_and_why_a_way_was_not_taken(page, trained):
+    assert "Gain over frozen" in page
+    assert "LoRA adapts layers of attention and MLP, and this network has none" in page
+    svg = (trained.path("reports") / "figures/montgomery_adaptation.svg").read_text()
+    assert "share of backbone and head that was trained" in svg
+    assert "Training the backbone: resolvably above frozen features" in svg
+
+
+def test_a_study_of_frozen_backbones_says_how_to_train_some(text):
+    assert "Every backbone of this study stays frozen" in text
