@@ -310,3 +310,60 @@ def test_two_checkpoints_of_one_name_are_two():
         for folder in ("a", "b")
     ]
     assert specs_[0]._weights("mine").spec != specs_[1]._weights("mine").spec
+
+
+def adapting(**adapt):
+    datasets = {name: {"phantom": {"patients": 9}} for name in ("montgomery", "nih_chestxray14", "mni152")}
+    return Study(
+        {"study": "s", "datasets": datasets, "backbones": ["test_vit", "tf_efficientnet_lite0"], "adapt": adapt}
+    )
+
+
+def test_backbones_are_adapted_in_rows_of_their_own_and_only_pretrained_ones_unless_named():
+    study = adapting(lora=None)
+    adapted = [f"tf_efficientnet_lite0+{mode}" for mode in ("bitfit", "end_to_end")]  # test_vit is random
+    assert [name for name in study.backbones if "+" in name] == adapted
+    assert {(v, d) for v, d, b in study.steps if b == adapted[0]} == {
+        (verb, dataset) for verb in ("adapt", "score") for dataset in ("montgomery", "nih_chestxray14")
+    }
+    step = study.step("adapt", "montgomery", adapted[0])
+    assert {need.verb for need in step.needs} == {"prepare", "split", "weights"}
+    assert study.backbone(adapted[0]).title.endswith(" + BitFit")
+    named = adapting(backbones=["test_vit", "random:tf_efficientnet_lite0"], bitfit=None)
+    assert {name for name in named.backbones if "+" in name} == {
+        "test_vit+lora", "test_vit+end_to_end", "random:tf_efficientnet_lite0+lora",
+        "random:tf_efficientnet_lite0+end_to_end",
+    }  # fmt: skip
+
+
+def test_a_backbone_to_adapt_that_is_not_in_the_study_is_refused_by_name():
+    with pytest.raises(RadprobeError, match=r"adapt\.backbones: unknown name 'test_vitt'"):
+        _ = adapting(backbones=["test_vitt"]).backbones
+
+
+def test_an_option_of_one_way_moves_that_way_only():
+    one, other = adapting(lora=None), adapting(lora=None, bitfit={"head_rates": [0.5]})
+    moved = {key for key in one.steps if one.steps[key].spec != other.steps[key].spec}
+    assert moved == {
+        (verb, dataset, name)
+        for dataset in ("montgomery", "nih_chestxray14")
+        for verb, name in (
+            ("adapt", "tf_efficientnet_lite0+bitfit"), ("score", "tf_efficientnet_lite0+bitfit"), ("compare", None)
+        )
+    }  # fmt: skip
+
+
+def test_an_own_backbone_is_weights_or_an_adapter_and_a_file_that_is_none_is_refused(tmp_path):
+    def own(**entry):
+        content = {"study": "s", "datasets": {"montgomery": {"phantom": {"patients": 9}}}, "backbones": ["mine"]}
+        return Study({**content, "paths": {"root": str(tmp_path)}, "own_backbones": {"mine": {"title": "M", **entry}}})
+
+    with pytest.raises(RadprobeError, match="either `file`"):
+        own()
+    with pytest.raises(RadprobeError, match="names its backbone itself"):
+        own(adapter="a.safetensors", like="test_vit")
+    with pytest.raises(RadprobeError, match=r"a\.safetensors: is not there"):
+        own(adapter="a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(RadprobeError, match="no adapter that radprobe wrote"):
+        own(adapter="a.safetensors")

@@ -220,6 +220,27 @@ def test_a_head_that_diverges_is_switched_off_and_the_others_are_untouched():
         train([1e30])
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), "CPU"])
+def test_a_batch_that_does_not_fit_says_what_to_do(error):
+    def losses(batch):
+        if error == "CPU":
+            torch.empty(2**48)  # torch's own words
+        raise error
+
+    of = heads([0.01])
+    with pytest.raises(RadprobeError, match=r"does not fit into the memory[\s\S]*halve batch_size"):
+        loop.fit(of, batches, losses, Schedule(1, seed=0), CPU, steps_per_epoch=1)
+
+
+def test_other_errors_are_left_as_they_are():
+    with pytest.raises(RuntimeError, match="shapes"):
+        loop.fit(heads([0.01]), batches, _broken, Schedule(1, seed=0), CPU, steps_per_epoch=1)
+
+
+def _broken(batch):
+    raise RuntimeError("shapes do not match")
+
+
 def test_what_is_in_no_group_does_not_move():
     of = heads([0.1])
     frozen = of[0].module[0]

@@ -5,10 +5,11 @@ import torch
 from models import tiny
 from torch.testing import assert_close
 
+from radprobe import catalog
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError
 from radprobe.learning import loop
-from radprobe.models import adapters, backbones, weights
+from radprobe.models import adapters, architectures, backbones, weights
 from radprobe.models.adapters import BITFIT, END_TO_END, LORA
 from radprobe.models.tuned import Classifier, Segmenter, groups, vectors
 from radprobe.study import MODES, read_adapter
@@ -155,6 +156,15 @@ def test_lora_of_a_cnn_is_refused_with_its_layers_and_done_where_they_are_named(
 def test_names_that_no_layer_has_are_refused_by_name():
     with pytest.raises(RadprobeError, match=r"no layer named nowhere; its layers are called .*qkv"):
         classifier(NETWORKS["ViT"], LORA, lora={**SETTINGS, "targets": ["nowhere"]})
+
+
+@pytest.mark.parametrize(("size", "share"), [("small", 0.14), ("large", 0.054), ("giant", 0.036)])
+def test_lora_of_rank_48_is_the_share_that_the_study_trained(size, share):
+    with torch.device("meta"):
+        model = architectures.build(catalog.backbones()[f"vit_{size}_patch14_dinov2"]).model
+    layers = [model.get_submodule(name) for name in adapters.targets(model)]
+    added = sum(48 * (each.in_features + each.out_features) for each in layers)
+    assert added / sum(each.numel() for each in model.parameters()) == pytest.approx(share, abs=0.0006)
 
 
 def test_new_adapters_change_nothing():

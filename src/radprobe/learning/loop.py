@@ -21,7 +21,7 @@ from radprobe import console, files
 from radprobe.files import RadprobeError
 
 Batch = TypeVar("Batch")
-NO_MEMORY = "not enough memory"  # what torch says on a CPU
+NO_MEMORY = "DefaultCPUAllocator"  # what torch names when a CPU has not enough
 COLUMNS = ["epoch", "head", "loss", "value", "learning_rate", "seconds"]
 
 
