@@ -39,10 +39,10 @@ volumes: setup         ## real volumes on a laptop: make volumes RAW=<raw downlo
 	@echo "Open volumes/reports/explorer.html."
 
 test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-fast: setup       ## tests of a few seconds
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .
