@@ -649,6 +649,9 @@ COMPARISON_SCHEMA = pa.DataFrameSchema(
         "difference": pa.Column(float, **_number),  # backbone minus other, on the same test patients
         "low": pa.Column(float, **_number),
         "high": pa.Column(float, **_number),
+        "effect": pa.Column(float, **_number),  # in standard deviations of a single patient's difference
+        "p": pa.Column(float, **_number),  # two-sided, paired
+        "p_holm": pa.Column(float, **_number),  # corrected within the dataset and protocol
         "n_patients": pa.Column(int, coerce=True),
         "note": pa.Column(str),
     },

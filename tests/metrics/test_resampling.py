@@ -1,8 +1,18 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from radprobe.metrics.resampling import Bootstrap, counts, draws, interval, patients_of
+from radprobe.metrics.resampling import FEW, Bootstrap, Resampled, counts, patients_of, resampled
+
+
+def mean_of(sample):
+    return lambda weights: weights.T @ sample / weights.sum(0)
+
+
+def estimate(sample, resamples=300, seed=0, min_patients=5):
+    return resampled(mean_of(sample), len(sample), Bootstrap(resamples, seed, min_patients))
 
 
 @given(st.integers(1, 300), st.integers(0, 2**31))
@@ -26,26 +36,64 @@ def test_resamples_do_not_depend_on_the_order_of_samples():
 
 
 def test_chunks_give_what_one_call_gives():
-    how = Bootstrap(resamples=150, seed=3, min_patients=2)
     values = np.arange(12.0)
-    got = draws(lambda weights: weights.T @ values / 12, 12, how)
-    assert np.allclose(got, counts(12, 150, 3).T @ values / 12)
+    got = resampled(lambda weights: weights.T @ values / 12, 12, Bootstrap(150, 3, 2))
+    assert np.allclose(got.drawn, counts(12, 150, 3).T @ values / 12)
+    assert np.allclose(got.without, (values.sum() - values) / 12)
+    assert got.point == values.mean()
 
 
-def test_the_interval_of_a_mean_covers_the_truth_about_95_times_in_100():
-    generator, inside = np.random.default_rng(0), 0
-    for trial in range(200):
-        sample = generator.normal(size=80)
-        how = Bootstrap(resamples=300, seed=trial, min_patients=10)
-        low, high, _ = interval(draws(lambda w, s=sample: w.T @ s / 80, 80, how), 80, how)
-        inside += low <= 0 <= high
-    assert 180 <= inside <= 199
+@pytest.mark.parametrize("n", [12, FEW])
+@pytest.mark.parametrize("skew", [False, True])
+def test_the_interval_of_few_patients_is_scipys_bca(n, skew):
+    generator = np.random.default_rng(n)
+    sample = generator.exponential(size=n) if skew else generator.normal(size=n)
+    low, high, note = estimate(sample, resamples=20000).interval()
+    theirs = stats.bootstrap((sample,), np.mean, n_resamples=20000, method="BCa", rng=generator).confidence_interval
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03 * (theirs.high - theirs.low))
+    assert note == f"few patients: {n}"
+
+
+def test_the_interval_of_many_patients_is_the_percentile_interval():
+    found = estimate(np.random.default_rng(0).exponential(size=FEW + 1))
+    assert found.without is None
+    assert found.interval() == (*np.percentile(found.drawn, [2.5, 97.5]), "")
+
+
+def test_under_the_least_number_of_patients_there_is_none():
+    low, high, note = estimate(np.arange(9.0), min_patients=10).interval()
+    assert np.isnan([low, high]).all()
+    assert note == "no interval: 9 patients, fewer than 10"
+    assert estimate(np.arange(20.0), min_patients=10).interval(4)[2] == "no interval: 4 patients, fewer than 10"
+
+
+def test_a_sample_that_never_varies_has_an_interval_of_no_width():
+    assert estimate(np.ones(12)).interval()[:2] == (1, 1)
+
+
+# Shares of 500 intervals that hold the truth, as docs/intervals.md states them.
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "least"), [(10, 0.85), (20, 0.89), (50, 0.90), (200, 0.92)])
+def test_intervals_of_skewed_scores_cover_the_truth(n, least):
+    generator, truth = np.random.default_rng(n), 0.9  # the mean of Beta(9, 1), as DSC is skewed
+    inside = 0
+    for trial in range(500):
+        low, high, _ = estimate(generator.beta(9, 1, n), seed=trial).interval()
+        inside += low <= truth <= high
+    assert least <= inside / 500 <= 0.98
 
 
 def test_undefined_resamples_are_left_out_and_counted():
     how = Bootstrap(resamples=100, seed=0, min_patients=10)
     values = np.r_[np.full(7, np.nan), np.linspace(0, 1, 93)]
-    low, high, note = interval(values, 20, how)
+    low, high, note = Resampled(np.array(0.5), values, None, 40, how).interval()
     assert 0 < low < high < 1
     assert note == "undefined in 7 of 100 resamples"
-    assert np.isnan(interval(np.full(100, np.nan), 20, how)[:2]).all()
+    gone = Resampled(np.array(0.5), np.full(100, np.nan), None, 40, how)
+    assert np.isnan(gone.interval()[:2]).all()
+    assert np.isnan(gone.standard_error)
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    sample = np.random.default_rng(1).normal(size=400)
+    assert estimate(sample, 2000).standard_error == pytest.approx(sample.std() / 20, rel=0.06)

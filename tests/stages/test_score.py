@@ -27,7 +27,9 @@ def test_scores_hold_every_protocol_part_metric_and_class(finished):
     protocols = {"knn", "mlknn", "linear", "linear@paper", "logistic", "shuffled"}
     assert set(table.loc[~few_shot, "protocol"]) == protocols
     assert set(table["part"]) == {"val", "test"}
-    assert len(table[~few_shot]) == len(protocols) * 2 * (2 * 15 + 1)  # by class and macro, and auroc_study
+    ranked, operating = 2 * (2 * 15 + 1), 4 * 15  # by class and macro, auroc_study; on test alone
+    assert len(table[~few_shot]) == len(protocols) * (ranked + operating)
+    assert set(table.loc[table["metric"] == "f1", "part"]) == {"test"}
     assert set(table.loc[few_shot, "part"]) == {"test"}
     chosen = table[(table["part"] == "test") & (table["class"] == "macro") & (table["protocol"] == "linear")]
     chosen = chosen.set_index("metric")

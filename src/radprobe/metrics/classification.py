@@ -7,7 +7,7 @@ of everything above: sums over runs of the sorted samples, so one sparse matrix 
 import numpy as np
 import scipy.sparse
 
-from radprobe.metrics.resampling import Bootstrap, draws, interval, patients_of
+from radprobe.metrics.resampling import Bootstrap, Resampled, patients_of, resampled
 
 MACRO = "macro"
 
@@ -30,8 +30,8 @@ class Ranking:
         # Run 2 i is what lies between group i - 1 and group i, run 2 i + 1 is group i, the last run is what follows.
         run = 2 * np.searchsorted(kept, group, side="left")
         run[np.isin(group, kept)] += 1
-        self._runs = _sums(run, units, (2 * len(kept) + 1, n_units))
-        self._positive = _sums(run[targets] // 2, units[targets], (len(kept), n_units))
+        self._runs = sums(run, units, (2 * len(kept) + 1, n_units))
+        self._positive = sums(run[targets] // 2, units[targets], (len(kept), n_units))
 
     @property
     def defined(self) -> bool:
@@ -60,8 +60,12 @@ class Ranking:
         return auroc, auprc
 
 
-def _sums(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_array:
-    return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+def sums(
+    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], values: np.ndarray | None = None
+) -> scipy.sparse.csr_array:
+    """Return the matrix that sums `values` (or counts samples) by row, from the weights of columns."""
+    values = np.ones(len(rows)) if values is None else values
+    return scipy.sparse.csr_array((values, (rows, columns)), shape=shape)
 
 
 class Classifier:
@@ -108,8 +112,7 @@ def rows(
     counts as 0 (D08).
     """
     ours, study = (Classifier(each, targets, patient_ids) for each in (scores, sigmoid32(logits)))
-    once = np.ones((ours.patients, 1))
-    point, drawn = ours.areas(once)[0], draws(ours.areas, ours.patients, how)
+    areas = resampled(ours.areas, ours.patients, how)  # [..., classes, 2]
     whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.defined.sum())}
     gone = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]
     found = []
@@ -118,13 +121,15 @@ def rows(
             ranking, known = ours.rankings[index], np.isin(ours.targets[:, index], (0, 1))
             sizes = {"n_patients": len(np.unique(ours.units[known])), "n_samples": int(known.sum())}
             sizes |= {"n_classes": int(ranking.defined)}
-            found.append(_row(metric, name, point[index, column], drawn[:, index, column], sizes, how))
+            one = areas.map(lambda values, at=(index, column): values[:, *at])
+            found.append(_row(metric, name, one, sizes))
             found[-1]["note"] = _undefined(ranking) or found[-1]["note"]
         note = f"left out, undefined: {', '.join(gone)}" if gone else ""
-        found.append(_row(metric, MACRO, macro(point[:, column]), macro(drawn[..., column]), whole, how, note))
-    drawn, whole = draws(study.auroc_study, study.patients, how), {**whole, "n_classes": len(classes)}
+        every = areas.map(lambda values, column=column: macro(values[..., column]))
+        found.append(_row(metric, MACRO, every, whole, note))
+    theirs, whole = resampled(study.auroc_study, study.patients, how), {**whole, "n_classes": len(classes)}
     note = f"undefined, counted as 0: {', '.join(gone)}" if gone else ""
-    return [*found, _row("auroc_study", MACRO, study.auroc_study(once)[0], drawn, whole, how, note)]
+    return [*found, _row("auroc_study", MACRO, theirs, whole, note)]
 
 
 def sigmoid32(scores: np.ndarray) -> np.ndarray:
@@ -133,12 +138,11 @@ def sigmoid32(scores: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-np.asarray(scores, np.float32)))
 
 
-def _row(metric: str, name: str, value: float, drawn: np.ndarray, sizes: dict, how: Bootstrap, note: str = "") -> dict:
-    low, high, why = interval(drawn, sizes["n_patients"], how)
-    if np.isnan(value):
-        low = high = np.nan
+def _row(metric: str, name: str, found: Resampled, sizes: dict, note: str = "") -> dict:
+    low, high, why = found.interval(sizes["n_patients"])
     note = "; ".join(filter(None, (note, why)))
-    return {"metric": metric, "class": name, "value": float(value), "low": low, "high": high, **sizes, "note": note}
+    value = float(found.point)
+    return {"metric": metric, "class": name, "value": value, "low": low, "high": high, **sizes, "note": note}
 
 
 def _undefined(ranking: Ranking) -> str:

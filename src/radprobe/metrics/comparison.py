@@ -1,11 +1,11 @@
 """Is a difference real? Two backbones on the same resampled patients: what both find hard cancels out."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from radprobe.metrics.resampling import Bootstrap, draws, interval
+from radprobe.metrics.resampling import Bootstrap, Resampled, resampled
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # patient weights [patients, r] -> values [r]
 
@@ -14,17 +14,50 @@ def pairs(statistics: dict[str, Statistic], patients: int, how: Bootstrap) -> li
     """Return, for every two names, the difference of their statistics with a paired 95 % interval.
 
     The statistics must number the same patients alike; every one sees the same resamples. Intervals are per pair, not
-    corrected for the number of pairs.
+    corrected for the number of pairs; `p` is two-sided, from the same resamples, and `p_holm` is corrected (Holm 1979)
+    within this family of pairs. `effect` is the difference in standard deviations of a single patient's: the
+    difference over its standard error and the root of the number of patients (Cohen's d of paired samples).
     """
-    once = np.ones((patients, 1))
-    point = {name: statistic(once)[0] for name, statistic in statistics.items()}
-    drawn = {name: draws(statistic, patients, how) for name, statistic in statistics.items()}
-    found = []
-    for name, other in itertools.combinations(statistics, 2):
-        difference = float(point[name] - point[other])
-        low, high, note = interval(drawn[name] - drawn[other], patients, how)
-        if np.isnan(difference):
-            low, high, note = np.nan, np.nan, "undefined: a score is undefined"
-        row = {"backbone": name, "other": other, "difference": difference, "low": low, "high": high}
-        found.append({**row, "n_patients": patients, "note": note})
+    every = {name: resampled(statistic, patients, how) for name, statistic in statistics.items()}
+    found = [_pair(name, other, every[name].minus(every[other])) for name, other in itertools.combinations(every, 2)]
+    for row, adjusted in zip(found, holm([row["p"] for row in found]), strict=True):
+        row["p_holm"] = adjusted
     return found
+
+
+def _pair(name: str, other: str, apart: Resampled) -> dict:
+    low, high, note = apart.interval()
+    error = apart.standard_error
+    known = not np.isnan(low)
+    return {
+        "backbone": name,
+        "other": other,
+        "difference": float(apart.point),
+        "low": low,
+        "high": high,
+        "effect": float(apart.point) / error / np.sqrt(apart.patients) if known and error > 0 else np.nan,
+        "p": p_value(apart.drawn) if known else np.nan,
+        "n_patients": apart.patients,
+        "note": "undefined: a score is undefined" if np.isnan(apart.point) else note,
+    }
+
+
+def p_value(drawn: np.ndarray) -> float:
+    """Return the two-sided bootstrap p-value that a difference is 0: twice the rarer side of it, never 0.
+
+    (1 + the resamples at or beyond 0 on that side) / (1 + all resamples), as Davison and Hinkley 1997, ch. 4, count.
+    """
+    defined = drawn[~np.isnan(drawn)]
+    rarer = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (1 + rarer) / (1 + len(defined))))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down rule (1979); NaN counts for none and stays."""
+    values = np.asarray(values, float)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1))
+    adjusted = np.full(len(values), np.nan)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()

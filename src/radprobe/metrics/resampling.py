@@ -2,16 +2,19 @@
 
 Samples of one patient are not independent, so an interval that resamples images is too narrow (Field and Welsh 2007,
 "Bootstrapping clustered data", JRSS B 69:369-390). Intervals are percentile intervals (Efron and Tibshirani 1993,
-ch. 13).
+ch. 13); of few patients, where these are too narrow, BCa intervals (Efron 1987, JASA 82:171).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
+from scipy.stats import norm
 
 CHUNK = 64  # resamples that are computed at once, which bounds memory
 LEVEL = 95  # percent
+FEW = 30  # patients up to which an interval is corrected, and flagged
 
 
 @dataclass(frozen=True)
@@ -41,28 +44,83 @@ def counts(patients: int, resamples: int, seed: int) -> np.ndarray:
     return drawn
 
 
-def draws(statistic: Callable[[np.ndarray], np.ndarray], patients: int, how: Bootstrap) -> np.ndarray:
-    """Return `statistic` of every resample, [resamples, ...].
+@dataclass(frozen=True)
+class Resampled:
+    """A statistic [...] of all patients, of every resample [resamples, ...], and without each patient [patients, ...].
+
+    The last is known for few patients only, where intervals need it.
+    """
+
+    point: np.ndarray
+    drawn: np.ndarray
+    without: np.ndarray | None
+    patients: int
+    how: Bootstrap
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """Return `function` of the statistic, which it gets with resamples (or patients) along the first axis."""
+        without = None if self.without is None else function(self.without)
+        return replace(self, point=function(self.point[None])[0], drawn=function(self.drawn), without=without)
+
+    def minus(self, other: Self) -> Self:
+        """Return the difference from another statistic of the same patients in the same resamples."""
+        without = None if self.without is None else self.without - other.without
+        return replace(self, point=self.point - other.point, drawn=self.drawn - other.drawn, without=without)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard deviation of a scalar statistic over its defined resamples."""
+        defined = self.drawn[~np.isnan(self.drawn)]
+        return float(defined.std(ddof=1)) if len(defined) > 1 else np.nan
+
+    def interval(self, patients: int | None = None) -> tuple[float, float, str]:
+        """Return low, high and a note of the 95 % interval of a scalar statistic.
+
+        `patients` are those with a value, if not all: under `min_patients` there is no interval; up to FEW it is the
+        BCa interval (Efron 1987), flagged; else the percentile interval. Resamples in which the value is undefined are
+        left out, and the note counts them.
+        """
+        patients, how = self.patients if patients is None else patients, self.how
+        if np.isnan(self.point):
+            return np.nan, np.nan, ""
+        if patients < how.min_patients:
+            return np.nan, np.nan, f"no interval: {patients} patients, fewer than {how.min_patients}"
+        defined = self.drawn[~np.isnan(self.drawn)]
+        if not len(defined):
+            return np.nan, np.nan, "no interval: undefined in every resample"
+        gone = len(self.drawn) - len(defined)
+        notes = [f"undefined in {gone} of {len(self.drawn)} resamples"] if gone else []
+        tails = np.array([(100 - LEVEL) / 2, (100 + LEVEL) / 2]) / 100
+        if patients <= FEW:
+            notes.append(f"few patients: {patients}")
+            tails = _bca(tails, float(self.point), defined, self.without)
+        low, high = np.quantile(defined, tails)
+        return float(low), float(high), "; ".join(notes)
+
+
+def _bca(tails: np.ndarray, point: float, drawn: np.ndarray, without: np.ndarray | None) -> np.ndarray:
+    """Return the quantiles that correct for bias and acceleration; `tails` where these are undefined."""
+    left = None if without is None else without[~np.isnan(without)]
+    if left is None or len(left) < 2 or np.ptp(left) == 0:
+        return tails
+    share = ((drawn < point).mean() + (drawn <= point).mean()) / 2
+    if not 0 < share < 1:
+        return tails
+    bias, apart = norm.ppf(share), left.mean() - left
+    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+    moved = bias + norm.ppf(tails)
+    return norm.cdf(bias + moved / (1 - acceleration * moved))
+
+
+def resampled(statistic: Callable[[np.ndarray], np.ndarray], patients: int, how: Bootstrap) -> Resampled:
+    """Return `statistic` of all patients, of every resample and, for few patients, without each of them.
 
     `statistic` gets patient weights [patients, r], float64, and returns [r, ...]. It is called on CHUNK resamples at a
     time: at 2,000 resamples of 25,596 images in 14 classes the peak stays under 0.5 GB.
     """
+    point = statistic(np.ones((patients, 1)))[0]
+    without = statistic(1 - np.eye(patients)) if 1 < patients <= FEW else None
     weights = counts(patients, how.resamples, how.seed)
     starts = range(0, how.resamples, CHUNK)
-    return np.concatenate([statistic(weights[:, start : start + CHUNK].astype(np.float64)) for start in starts])
-
-
-def interval(values: np.ndarray, patients: int, how: Bootstrap) -> tuple[float, float, str]:
-    """Return low, high and a note of the 95 % percentile interval of resampled `values` [resamples].
-
-    NaN under `min_patients`. Resamples in which the value is undefined are left out, and the note counts them.
-    """
-    if patients < how.min_patients:
-        return np.nan, np.nan, f"no interval: {patients} patients, fewer than {how.min_patients}"
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return np.nan, np.nan, "no interval: undefined in every resample"
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    gone = len(values) - len(defined)
-    return float(low), float(high), f"undefined in {gone} of {len(values)} resamples" if gone else ""
+    drawn = np.concatenate([statistic(weights[:, start : start + CHUNK].astype(np.float64)) for start in starts])
+    return Resampled(np.asarray(point), drawn, without, patients, how)

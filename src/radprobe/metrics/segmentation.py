@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe.metrics.classification import MACRO, macro
-from radprobe.metrics.resampling import Bootstrap, draws, interval, patients_of
+from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
 
 NOWHERE = "absent from truth and prediction"
 DISTANCES = ("hd95", "assd")
@@ -100,21 +100,20 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
     found, n = [], len(segmenter.matrices)
     for metric in (*segmenter.cases, *segmenter.POOLED):
         defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
-        point = segmenter.estimate(metric, np.ones((segmenter.patients, 1)))[0]
-        drawn = draws(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
+        every = resampled(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
         for column, name in enumerate([*classes, MACRO]):
             kept = defined.any(axis=1) if name == MACRO else defined[:, column]
             patients = len(np.unique(segmenter.units[kept]))
-            low, high, note = interval(drawn[:, column], patients, how)
-            if np.isnan(point[column]):
-                low = high = np.nan
+            one = every.map(lambda values, column=column: values[:, column])
+            low, high, note = one.interval(patients)
+            if np.isnan(one.point):
                 note = f"undefined: {_absence(metric)} in every case"
             elif not kept.all():
                 gone = f"{n - kept.sum()} of {n} cases left out: {_absence(metric)}"
                 note = "; ".join(filter(None, (gone, note)))
             if metric in DISTANCES:
                 note = "; ".join(filter(None, (unit, note)))
-            row = {"metric": metric, "class": name, "value": float(point[column]), "low": low, "high": high}
+            row = {"metric": metric, "class": name, "value": float(one.point), "low": low, "high": high}
             there = int(defined.any(axis=0).sum()) if name == MACRO else int(defined[:, column].any())
             found.append(
                 {**row, "n_patients": patients, "n_samples": int(kept.sum()), "n_classes": there, "note": note}

@@ -13,6 +13,7 @@ TASKS = {
     "look": "To look at",
 }
 METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "dsc": "DSC", "iou": "IoU"}
+METRICS |= {"balanced_accuracy": "balanced accuracy", "f1": "F1", "brier": "Brier score", "ece": "ECE"}
 WITHOUT_NEAR = "_without_near"  # a metric without the test cases that have a near-duplicate in another part
 PROTOCOLS = {
     "linear": "a linear probe",

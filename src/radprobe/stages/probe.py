@@ -145,7 +145,8 @@ def _knn(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     def scores(source: str, query: str, ks: list[int]) -> torch.Tensor:
         return knn.weighted_scores(samples.near[query, source], samples.labels, ks, knobs["temperature"])
 
-    return _of_k(samples, ks, knobs["k"], scores)
+    val, test, facts = _of_k(samples, ks, knobs["k"], scores)
+    return val, test, {**facts, "scale": "probability"}
 
 
 def _knn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:

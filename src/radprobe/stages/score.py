@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from radprobe import catalog, console
 from radprobe.artifacts import (
@@ -17,7 +18,7 @@ from radprobe.artifacts import (
     Truth,
 )
 from radprobe.files import RadprobeError
-from radprobe.metrics import classification, comparison, segmentation
+from radprobe.metrics import classification, comparison, operating, segmentation
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.surfaces import METRICS, surfaces
 from radprobe.study import STANDING, Step, Study
@@ -33,12 +34,15 @@ def run(study: Study, step: Step) -> None:
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     tables, cases = [], []
     for protocol in _protocols(predictions):
-        costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
+        facts = predictions.facts["protocols"][protocol]
+        costs = _costs(predictions.facts["embedding"], facts)
         for part in PARTS:
             scored = _scored(predictions, protocol, part, truth, tolerance=step.knobs.get("tolerance"))
             if truth:
                 cases.append(scored.cases().assign(protocol=protocol, part=part))
             rows = scored.rows(how)
+            if part == "test" and not truth:
+                rows += scored.operating(_scored(predictions, protocol, "val", None), facts, how)
             if part == "test" and near & set(scored.samples["id"]):
                 rows += _without(near, predictions, protocol, truth, metric, how)
             tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
@@ -169,6 +173,20 @@ class Classified:
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
         return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
+
+    def operating(self, val: "Classified", facts: dict, how: Bootstrap) -> list[dict]:
+        """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration."""
+        exclusive = facts.get("softmax", False)
+        at = None if exclusive else operating.thresholds(val.scores, val.targets)
+        made = operating.called(self.scores, self._probability(facts), at, exclusive)
+        made = operating.Operating(made, self.targets, self.table["patient_id"], at)
+        return operating.rows(made, self.classes, how)
+
+    def _probability(self, facts: dict) -> np.ndarray:
+        """Return how likely each class is said to be: kNN says so itself, others by log softmax or logits."""
+        if facts.get("softmax", False):
+            return np.exp(self.scores)
+        return self.scores if facts.get("scale") == "probability" else expit(self.scores)
 
     @property
     def macro(self) -> Callable[[np.ndarray], np.ndarray]:

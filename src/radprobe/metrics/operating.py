@@ -1,0 +1,126 @@
+"""Scores at a threshold, and calibration: balanced accuracy, F1, Brier score and ECE of probabilities.
+
+Everything is a sum over samples, so one sparse matrix by patient gives all resamples.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from radprobe.metrics.classification import MACRO, macro, sums
+from radprobe.metrics.resampling import Bootstrap, Resampled, patients_of, resampled
+
+BINS = 15  # of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)
+METRICS = ("balanced_accuracy", "f1", "brier", "ece")
+
+
+def thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return for each class the least score [classes] that is called positive: the largest balanced accuracy.
+
+    scores, targets: [n, classes] of val; NaN where a class has no positive or no negative there. Among equally good
+    ones it is the middle of the widest gap's two scores, so that nothing hangs on a single sample.
+    """
+    return np.array([_threshold(*each) for each in zip(np.asarray(scores).T, np.asarray(targets).T, strict=True)])
+
+
+def _threshold(scores: np.ndarray, targets: np.ndarray) -> float:
+    known = (targets == 0) | (targets == 1)
+    scores, positive = scores[known], targets[known] == 1
+    if not positive.any() or positive.all():
+        return np.nan
+    order = np.argsort(-scores, kind="stable")
+    scores, positive = scores[order], positive[order]
+    rate = np.cumsum(positive) / positive.sum() - np.cumsum(~positive) / (~positive).sum()
+    ends = np.flatnonzero(np.append(scores[:-1] != scores[1:], True))  # where a threshold can lie: below a run of ties
+    best = ends[rate[ends] >= rate[ends].max() - 1e-12]
+    below = np.append(scores, scores[-1])[best + 1]
+    widest = np.argmax(scores[best] - below)
+    return float((scores[best[widest]] + below[widest]) / 2)
+
+
+@dataclass(frozen=True)
+class Called:
+    """What is called positive, and how likely it was said to be: bool and float [n, classes]."""
+
+    positive: np.ndarray
+    probability: np.ndarray
+
+
+def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusive: bool) -> Called:
+    """Call classes positive at their thresholds `at`, or, if one class is true of each sample, the likeliest one."""
+    if exclusive:
+        return Called(np.arange(scores.shape[1]) == scores.argmax(1)[:, None], probability)
+    return Called(scores >= at, probability)
+
+
+class Operating:
+    """Sums by patient of samples [n, classes]: four counts, squared errors, and what each bin of ECE holds."""
+
+    def __init__(self, made: Called, targets: np.ndarray, patient_ids, at: np.ndarray | None):
+        self.units, self.patients = patients_of(patient_ids)
+        self.known = (targets == 0) | (targets == 1)
+        self.at = at
+        true = targets == 1
+        columns = range(targets.shape[1])
+        self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp
+        self._errors = [self._by(c, np.zeros(len(true), int), 1, (made.probability - true)[:, c] ** 2) for c in columns]
+        bins = np.minimum((made.probability * BINS).astype(int), BINS - 1)
+        gaps = made.probability - true
+        self._bins = [self._by(c, bins[:, c], BINS, gaps[:, c]) for c in columns]
+
+    def _by(self, column: int, rows: np.ndarray, n: int, values: np.ndarray | None = None):
+        known = self.known[:, column]
+        values = None if values is None else values[known]
+        return sums(rows[known], self.units[known], (n, self.patients), values)
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        """Return METRICS by class, [r, classes, 4], for patient weights [patients, r]; NaN where undefined.
+
+        Balanced accuracy: the mean of sensitivity and specificity. F1: 2 tp / (2 tp + fp + fn). Brier: the mean of
+        (probability - label)^2. ECE: the mean over bins, by their weight, of |mean probability - share of positives|.
+        """
+        found = [self._of_class(c, weights) for c in range(len(self._counts))]
+        return np.stack([np.stack(each, -1) for each in found], 1)
+
+    def _of_class(self, column: int, weights: np.ndarray) -> list[np.ndarray]:
+        tn, fp, fn, tp = self._counts[column] @ weights
+        with np.errstate(divide="ignore", invalid="ignore"):
+            n = tn + fp + fn + tp
+            balanced = (tp / (tp + fn) + tn / (tn + fp)) / 2
+            f1 = np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
+            brier = (self._errors[column] @ weights)[0] / n
+            ece = np.abs(self._bins[column] @ weights).sum(0) / n
+        if self.at is not None and np.isnan(self.at[column]):
+            balanced, f1 = np.full_like(balanced, np.nan), np.full_like(f1, np.nan)
+        return [balanced, f1, brier, ece]
+
+
+def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
+    """Return one row a metric and class, and macro."""
+    every = resampled(made.values, made.patients, how)
+    known = ~np.isnan(every.point)  # [classes, metrics]
+    found = []
+    for index, metric in enumerate(METRICS):
+        for column, name in enumerate(classes):
+            one = every.map(lambda values, at=(column, index): values[:, *at])
+            samples = made.known[:, column]
+            sizes = (len(np.unique(made.units[samples])), int(samples.sum()), int(known[column, index]))
+            found.append(_row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
+        gone = [name for name, there in zip(classes, known[:, index], strict=True) if not there]
+        note = f"left out, undefined: {', '.join(gone)}" if gone else ""
+        whole = every.map(lambda values, index=index: macro(values[..., index]))
+        found.append(_row(metric, MACRO, whole, (made.patients, len(made.units), int(known[:, index].sum())), note))
+    return found
+
+
+def _why(made: Operating, column: int) -> str:
+    no_threshold = made.at is not None and np.isnan(made.at[column])
+    return "undefined: no threshold from val" if no_threshold else "undefined: no positive or no negative"
+
+
+def _row(metric: str, name: str, found: Resampled, sizes: tuple[int, int, int], note: str) -> dict:
+    low, high, why = found.interval(sizes[0])
+    sized = dict(zip(("n_patients", "n_samples", "n_classes"), sizes, strict=True))
+    told = "; ".join(filter(None, (note, why)))
+    value = float(found.point)
+    return {"metric": metric, "class": name, "value": value, "low": low, "high": high, **sized, "note": told}
