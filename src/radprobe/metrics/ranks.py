@@ -1,7 +1,7 @@
 """Backbones across tasks: mean ranks with the critical difference of their test, and a score on a common scale.
 
-Demsar 2006, "Statistical comparisons of classifiers over multiple data sets", JMLR 7:1-30: the Friedman test asks whether
-any order holds over the tasks, and the Nemenyi test how far apart two mean ranks have to be.
+Demsar 2006, "Statistical comparisons of classifiers over multiple data sets", JMLR 7:1-30: the Friedman test asks
+whether any order holds over the tasks, and the Nemenyi test how far apart two mean ranks have to be.
 """
 
 import math
@@ -100,15 +100,15 @@ def critical_difference(backbones: int, tasks: int) -> float:
 
 
 def scaled(value: float, control: float, best: float) -> float:
-    """Return a score on the scale of its task: 0 at the control, 1 at the best backbone; NaN where there is no scale."""
+    """Return a score on the scale of its task, 0 at the control and 1 at the best backbone; NaN where there is none."""
     return (value - control) / (best - control) if best > control else math.nan
 
 
 def mean_over_tasks(values: list[float], resamples: int, seed: int) -> tuple[float, float, float, str]:
     """Return the mean of a backbone's scaled scores with its 95 % interval from resampled tasks, and a note.
 
-    The interval speaks of other tasks like these. Under FEWEST_FOR_INTERVAL tasks it is missing: a few values, resampled,
-    give a narrow interval whatever they are.
+    The interval speaks of other tasks like these. Under FEWEST_FOR_INTERVAL tasks it is missing: a few values,
+    resampled, give a narrow interval whatever they are.
     """
     scores = np.asarray(values, float)
     n = len(scores)
