@@ -1,5 +1,6 @@
 """Frozen, or trained in which way: one table a dataset, and a chart of the score by the share that was trained."""
 
+import itertools
 import math
 import textwrap
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
 from radprobe.study import MODES, TITLES, frozen, mode_of
 
+DASHES = ("-", "--", ":", "-.")
 MARKERS = dict(zip(("frozen", *MODES), style.MARKERS, strict=False))
 
 
@@ -94,45 +96,46 @@ def draw(findings: Findings, dataset: str, column: Column | None) -> str:
     with matplotlib.rc_context(style.RC):
         if not found:
             return figures.empty(f"{title}: no backbone was trained yet")
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(7.2, 5), layout="constrained")
         axes = figure.subplots()
         bases = list(dict.fromkeys(row.base for row in found))
         for place, base in enumerate(bases):
             line = sorted((row for row in found if row.base == base), key=lambda row: row.share)
-            _draw_line(axes, line, style.FAMILIES[findings.family(base)], ("-", "--", ":", "-.")[place % 4])
+            colour, apart = style.FAMILIES[findings.family(base)], 1.12 ** (place - (len(bases) - 1) / 2)
+            _draw_line(axes, line, colour, DASHES[place % len(DASHES)], apart)
         axes.set_xscale("log")
         axes.set_axisbelow(True)
         axes.grid(axis="y", color="#888888", alpha=0.3, linewidth=0.6)
-        axes.set_xlabel("share of backbone and head that was trained, % (log scale)")
-        axes.set_ylabel(f"{words.METRICS[column.metric]}, macro, test; bars: 95 % intervals")
+        axes.set_xlabel("share of backbone and head that was trained, % (log scale); bars: 95 % intervals")
+        axes.set_ylabel(f"{words.METRICS[column.metric]}, macro, test")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         figure.suptitle(f"{title}\n{textwrap.fill(finding(findings, found), 84)}", x=0.01, ha="left", fontsize=11)
         figure.legend(handles=_legend(findings, found, bases), loc="outside lower left", ncols=3, frameon=False)
         return figures.svg(figure)
 
 
-def _draw_line(axes, line: list[Row], colour: str, dashes: str) -> None:
-    axes.plot([100 * row.share for row in line], [row.score.value for row in line], dashes, color=colour, linewidth=1)
-    for row in line:
+def _draw_line(axes, line: list[Row], colour: str, dashes: str, apart: float) -> None:
+    """Draw a backbone's rows, moved by the factor `apart`: several are trained end to end, at 100 %."""
+    shares = [100 * row.share * apart for row in line]
+    axes.plot(shares, [row.score.value for row in line], dashes, color=colour, linewidth=1)
+    for share, row in zip(shares, line, strict=True):
         if words.interval(row.score):
-            axes.plot([100 * row.share] * 2, [row.score.low, row.score.high], color=colour, linewidth=1.8)
-        axes.plot(100 * row.share, row.score.value, MARKERS[row.mode], color=colour, markersize=7)
+            axes.plot([share] * 2, [row.score.low, row.score.high], color=colour, linewidth=1.8)
+        axes.plot(share, row.score.value, MARKERS[row.mode], color=colour, markersize=7)
 
 
 def _legend(findings: Findings, found: list[Row], bases: list[str]) -> list[Line2D]:
     kinds = dict.fromkeys((row.mode, row.how) for row in found)
     marks = [Line2D([], [], marker=MARKERS[mode], linestyle="none", color=style.INK, label=how) for mode, how in kinds]
     lines = [
-        Line2D(
-            [],
-            [],
-            color=style.FAMILIES[findings.family(base)],
-            linestyle=("-", "--", ":", "-.")[place % 4],
-            label=textwrap.fill(findings.title(base), 28),
-        )
-        for place, base in enumerate(bases)
+        Line2D([], [], color=style.FAMILIES[findings.family(base)], linestyle=dashes, label=_short(findings, base))
+        for base, dashes in zip(bases, itertools.cycle(DASHES), strict=False)
     ]
     return marks + lines
+
+
+def _short(findings: Findings, base: str) -> str:
+    return textwrap.fill(findings.title(base), 28)
 
 
 def finding(findings: Findings, found: list[Row]) -> str:
