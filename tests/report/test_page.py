@@ -45,6 +45,7 @@ def test_the_page_answers_in_order(text):
         "verdict",
         "map",
         "differences",
+        "ranks",
         "adaptation",
         "few-shot",
         "look",

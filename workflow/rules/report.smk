@@ -17,6 +17,11 @@ rule report:
             caption="../report/figure.rst",
             category="Scores by benchmark",
         ),
+        report(
+            f"{REPORTS}/figures/ranks.svg",
+            caption="../report/ranks.rst",
+            category="Ranks across tasks",
+        ),
     log:
         f"{WORK}/logs/report.log",
     benchmark:

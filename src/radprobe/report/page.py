@@ -1,5 +1,6 @@
 """The page: gathers what the sections say, and renders it as one file that loads nothing."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
@@ -7,7 +8,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from radprobe.report import adaptation, again, few_shot, look, style, tables, trust, words
+from radprobe.report import adaptation, again, few_shot, look, ranks, style, tables, trust, words
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import inline
@@ -25,6 +26,7 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
     environment.globals |= {
         "words": words,
         "few_shot": few_shot,
+        "ranks": ranks,
         "title": findings.title,
         "style": style,
         "family": findings.family,
@@ -43,6 +45,7 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         maps=tables.maps(findings, columns, heads),
         heads=heads,
         forests=[found for column in columns if not column.is_floor and (found := tables.forest(findings, column))],
+        across=_across(findings, heads, figures),
         adaptations=[_adaptation(findings, each, figures) for each in heads.values() if adaptation.is_asked(findings)],
         few_shots=[_few_shot(findings, each, figures) for each in curves],
         galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
@@ -72,6 +75,23 @@ def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Ga
     if column is None and findings.datasets[dataset].task != "look":
         return look.Gallery(dataset, findings.datasets[dataset].title, why=["Nothing was scored, so nothing is shown."])
     return look.gallery(findings, dataset, column)
+
+
+def _across(findings: Findings, heads: dict[str, Column], figures: dict[str, str]) -> dict:
+    """Return what the section on ranks shows: the finding, the figure, and a line for each backbone."""
+    found = ranks.across(findings, heads)
+    shown = {"found": found, "finding": ranks.finding(found, findings.title)}
+    if found.ranking is None:
+        return shown
+    means = list(found.means.values())
+    svg = Markup(inline(figures[ranks.FILE])) if ranks.FILE in figures else ""
+    return {
+        **shown,
+        "svg": svg,
+        "rows": ranks.rows(found),
+        "note": means[0].note,
+        "is_interval": not math.isnan(means[0].low),
+    }
 
 
 def _adaptation(findings: Findings, column: Column, figures: dict[str, str]) -> dict:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe import console, files
-from radprobe.report import adaptation, few_shot, few_shot_chart, figures, page, ranking
+from radprobe.report import adaptation, few_shot, few_shot_chart, figures, page, ranking, ranks
 from radprobe.report.collect import Findings
 from radprobe.study import Study
 
@@ -21,6 +21,8 @@ def run(study: Study, folder: Path | None = None) -> None:
     if adaptation.is_asked(findings):
         for name, each in by_dataset.items():
             drawn[adaptation.file(name)] = adaptation.draw(findings, name, ranking.headline(each))
+    heads = {name: head for name, each in by_dataset.items() if (head := ranking.headline(each))}
+    drawn[ranks.FILE] = ranks.draw(findings, ranks.across(findings, heads))
     for name, svg in drawn.items():
         figures.save(folder / "figures" / f"{name}.svg", svg)
     found = [each for each in curves.values() if each]

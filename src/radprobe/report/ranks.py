@@ -1,0 +1,198 @@
+"""Backbones across the tasks of a study: ranks with their critical difference, and a score on a common scale."""
+
+import math
+import textwrap
+from dataclasses import dataclass, field
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from radprobe.catalog import PAPER
+from radprobe.metrics import ranks
+from radprobe.report import figures, style, words
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column, Estimate
+from radprobe.study import PIXELS, RANDOM
+
+FILE = "ranks"
+TITLE = "Ranks across tasks"
+ROW = 0.42  # inches
+
+
+@dataclass(frozen=True)
+class Across:
+    """What the tasks of a study say together. A task is a dataset under the protocol that its verdict speaks of."""
+
+    tasks: dict[str, Column] = field(default_factory=dict)  # by dataset: those with enough backbones
+    ranking: ranks.Ranking | None = None
+    why: str = ""  # why there is no ranking
+    scaled: dict[str, dict[str, float]] = field(default_factory=dict)  # by dataset that has a scale, and backbone
+    means: dict[str, Estimate] = field(default_factory=dict)  # over those datasets
+    left_out: list[str] = field(default_factory=list)  # datasets and backbones, with their reasons
+
+
+def across(findings: Findings, heads: dict[str, Column]) -> Across:
+    """Return what the columns of the verdicts, by dataset, say together."""
+    every = {name: _scores(column) for name, column in heads.items()}
+    few = {name: len(scores) for name, scores in every.items() if len(scores) < ranks.FEWEST_BACKBONES}
+    scores = {name: each for name, each in every.items() if name not in few}
+    tasks = {name: heads[name] for name in scores}
+    gone = [
+        f"{findings.datasets[name].title}: backbones scored on it, controls apart: {n}; ranks need "
+        f"{ranks.FEWEST_BACKBONES} or more"
+        for name, n in few.items()
+    ]
+    if why := ranks.lacking(scores):
+        return Across(tasks, why=why, left_out=gone)
+    ranking = ranks.rank(scores)
+    scales = {name: _scale(column) for name, column in tasks.items()}
+    scaled = {
+        name: {backbone: ranks.scaled(scores[name][backbone], *scale) for backbone in ranking.backbones}
+        for name, scale in scales.items()
+        if isinstance(scale, tuple)
+    }
+    gone += [
+        f"{findings.datasets[name].title}: no scale, {why}" for name, why in scales.items() if isinstance(why, str)
+    ]
+    gone += _incomplete(findings, scores, ranking)
+    means = {backbone: _mean(findings, scaled, backbone) for backbone in ranking.backbones}
+    return Across(tasks, ranking, "", scaled, means, gone)
+
+
+def _scores(column: Column) -> dict[str, float]:
+    """Return the defined scores of a task: no controls, and of each backbone our reading of its features only."""
+    names = [name for name in column.scores if name not in column.controls and not name.endswith(PAPER)]
+    return {name: column.scores[name].value for name in names if column.scores[name].defined}
+
+
+def _scale(column: Column) -> tuple[float, float] | str:
+    """Return the scores that are 0 and 1 on the scale of a task, or why it has no scale."""
+    best = column.best
+    controls = [name for name in column.order if name.startswith(RANDOM) or name == PIXELS]
+    if not controls:
+        return "neither a random twin nor raw pixels were scored"
+    found = column.difference(best, controls[0])
+    ends = column.scores[controls[0]].value, column.scores[best].value
+    if ends[0] >= ends[1] or (found and found.sign in (0, -1)):
+        return "its best backbone is not resolvably above its best control"
+    return ends
+
+
+def _incomplete(findings: Findings, scores: ranks.Scores, ranking: ranks.Ranking) -> list[str]:
+    names = dict.fromkeys(name for each in scores.values() for name in each if name not in ranking.backbones)
+    return [
+        f"{findings.title(name)}: scored on {sum(name in each for each in scores.values())} of {len(scores)} tasks"
+        for name in names
+    ]
+
+
+def _mean(findings: Findings, scaled: dict[str, dict[str, float]], backbone: str) -> Estimate:
+    how = findings.study.params.score
+    value, low, high, note = ranks.mean_over_tasks([by[backbone] for by in scaled.values()], how.resamples, how.seed)
+    return Estimate(value, low, high, note=note)
+
+
+def finding(found: Across, name: words.Name) -> str:
+    """Return what the ranks say in a line, never more than their test supports."""
+    ranking = found.ranking
+    if ranking is None:
+        return f"No ranks across tasks: {found.why}"
+    n = f"{len(ranking.backbones)} backbones over {len(ranking.tasks)} tasks"
+    if not ranking.can_resolve:
+        return f"{n}: too few tasks to tell any two apart, even if all had the same order"
+    if not ranking.is_resolved:
+        return f"{n}: no order is resolved (Friedman test, p = {p_value(ranking.p)})"
+    best, *others = ranking.mean.items()
+    near = sum(mean < best[1] + ranking.critical_difference for _, mean in others)
+    apart = f"not critically apart from {near} of {len(others)} others" if near else "critically apart from all others"
+    return f"{n}: {name(best[0])} has the best mean rank, {apart}"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value to two digits."""
+    return f"{p:.2g}" if p >= 1e-4 else "under 0.0001"
+
+
+def rank_text(rank: float) -> str:
+    """Return a rank, halves where it is tied."""
+    return f"{rank:.2f}".rstrip("0").rstrip(".")
+
+
+def rows(found: Across) -> list[dict]:
+    """Return a line of the table for each backbone, best mean rank first."""
+    ranking = found.ranking
+    places = {name: at for at, name in enumerate(ranking.backbones)}
+    return [
+        {
+            "backbone": name,
+            "mean": f"{mean:.2f}",
+            "score": found.means[name],
+            "tasks": [
+                {
+                    "rank": rank_text(ranking.ranks[at, places[name]]),
+                    "score": found.tasks[task].scores[name],
+                    "scaled": found.scaled.get(task, {}).get(name, math.nan),
+                }
+                for at, task in enumerate(ranking.tasks)
+            ],
+        }
+        for name, mean in ranking.mean.items()
+    ]
+
+
+def draw(findings: Findings, found: Across) -> str:
+    """Return the critical-difference figure as SVG: a row for each backbone, mean ranks on x, groups as bars beside."""
+    with matplotlib.rc_context(style.RC):
+        title = textwrap.fill(finding(found, findings.title), 84)
+        if found.ranking is None:
+            return figures.empty(f"{title}.")
+        names = list(found.ranking.mean)
+        labels = [textwrap.fill(findings.title(name), 30) for name in names]
+        height = max(ROW, 0.2 * max(label.count("\n") + 1 for label in labels))
+        figure = Figure(figsize=(7.2, 1.9 + height * len(names)), layout="constrained")
+        axes = figure.subplots()
+        for place, name in enumerate(names):
+            _draw_row(axes, found.ranking, place, name, style.FAMILIES[findings.family(name)])
+        _draw_groups(axes, found.ranking, names)
+        axes.set_yticks(range(len(names)), labels)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlim(0.7, len(names) + 0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_axisbelow(True)
+        axes.grid(axis="x", color="#888888", alpha=0.3, linewidth=0.6)
+        axes.set_xlabel(f"mean rank over {len(found.tasks)} tasks (1: highest score)")
+        figure.suptitle(f"{TITLE}\n{title}", x=0.01, ha="left", fontsize=11)
+        figure.legend(handles=_legend(findings, found), loc="outside lower left", ncols=2, frameon=False)
+        return figures.svg(figure)
+
+
+def _draw_row(axes: Axes, ranking: ranks.Ranking, place: int, name: str, colour: str) -> None:
+    of_tasks = ranking.ranks[:, ranking.backbones.index(name)]
+    axes.plot(of_tasks, [place] * len(of_tasks), "|", color=colour, markersize=10, alpha=0.7)
+    axes.plot(ranking.mean[name], place, "o", color=colour, markersize=7)
+
+
+def _draw_groups(axes: Axes, ranking: ranks.Ranking, names: list[str]) -> None:
+    """Shade what is not critically apart from the best, and join every group by a bar beside the rows."""
+    best = ranking.mean[names[0]]
+    axes.axvspan(best, best + ranking.critical_difference, color=style.INK, alpha=0.1, linewidth=0)
+    beside = {"transform": axes.get_yaxis_transform(), "clip_on": False, "color": style.INK, "linewidth": 3}
+    for at, group in enumerate(ranking.groups):
+        ends = names.index(group[0]) - 0.25, names.index(group[-1]) + 0.25
+        axes.plot([1.02 + 0.025 * at] * 2, ends, solid_capstyle="butt", **beside)
+
+
+def _legend(findings: Findings, found: Across) -> list:
+    mark = {"linestyle": "none", "color": style.INK}
+    names = dict.fromkeys(findings.family(name) for name in found.ranking.mean)
+    critical = found.ranking.critical_difference
+    return [
+        *(Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=name) for name in names),
+        Line2D([], [], marker="o", label="mean rank", **mark),
+        Line2D([], [], marker="|", markersize=10, label="rank on one task", **mark),
+        Patch(color=style.INK, alpha=0.1, label=f"critical difference ({critical:.2f}) from the best"),
+        Line2D([], [], color=style.INK, linewidth=3, label="joined: not critically apart"),
+    ]
