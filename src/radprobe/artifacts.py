@@ -652,6 +652,7 @@ COMPARISON_SCHEMA = pa.DataFrameSchema(
         "effect": pa.Column(float, **_number),  # in standard deviations of a single patient's difference
         "p": pa.Column(float, **_number),  # two-sided, paired
         "p_holm": pa.Column(float, **_number),  # corrected within the dataset and protocol
+        "p_delong": pa.Column(float, **_number),  # AUROC where each patient has one sample; else NaN
         "n_patients": pa.Column(int, coerce=True),
         "note": pa.Column(str),
     },

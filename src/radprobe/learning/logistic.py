@@ -11,6 +11,7 @@ so all tolerances are relative to the loss. Products with the features are float
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -59,13 +60,13 @@ def fit(x: torch.Tensor, y: torch.Tensor, values: Sequence[float], exclusive: bo
         before = solution = problem.start()
         found, late = {}, []
         for index in order:
-            start = problem.better(values[index], solution, 2 * solution - before)
-            before, (solution, converged) = solution, problem.solve(values[index], start)
-            found[index] = problem.raw(solution)
+            starts = solution, 2 * solution - before
+            before, (solution, converged) = solution, problem.solve(values[index], starts)
+            found[index] = solution
             if not converged:
                 late.append(values[index])
-    weights, biases = zip(*(found[index] for index in range(len(values))), strict=True)
-    return Sweep(tuple(values), torch.stack(weights), torch.stack(biases), late)
+        weight, bias = problem.raw(np.stack([found[index] for index in range(len(values))]))
+    return Sweep(tuple(values), weight, bias, late)
 
 
 class _Problem:
@@ -77,7 +78,8 @@ class _Problem:
         positives, total = (y == 1).sum(0), known.sum(0)
         self.learnt = (positives > 0) & (positives < total)
         self.constant = ((positives + HALF) / (total - positives + HALF)).log().double()
-        self.y, self.known = y[:, self.learnt].nan_to_num(0.0).double(), known[:, self.learnt].double()
+        self.y, self.share = y[:, self.learnt].nan_to_num(0.0).double(), known[:, self.learnt].double() / self.n
+        self.sign = 1 - 2 * self.y  # so that a small residual is no difference of two large numbers
         self.mean = sum(rows.double().sum(0) for rows in x.split(CHUNK)) / self.n
         variance = sum(((rows.double() - self.mean) ** 2).sum(0) for rows in x.split(CHUNK)) / self.n
         self.std = variance.sqrt().clamp_min(STD_FLOOR)
@@ -108,28 +110,25 @@ class _Problem:
         solution[:, -1] = self.constant[self.learnt].numpy()
         return solution
 
-    def better(self, c: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Return that of two points where the objective is lower."""
-        ridge = 1 / (c * self.n)
-        return other if self._loss(other, ridge)[0] < self._loss(one, ridge)[0] else one
-
-    def solve(self, c: float, start: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Return the weights and biases in the eigenbasis for one C, from those of another, and if it converged."""
+    def solve(self, c: float, starts: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """Return the weights and biases in the eigenbasis for one C, from the best of some points; is it converged?"""
         if not self.shape[0]:
-            return start, True
+            return starts[0], True
         ridge, left = 1 / (c * self.n), STEPS
-        whole = self._loss(start, ridge)[0]
+        before, at = min(((self._loss(each, ridge)[0], each) for each in starts), key=itemgetter(0))
         while left > 0:
-            start, steps, at_rest = self._descend(start, ridge, whole, left)
-            before, whole, left = whole, self._loss(start, ridge)[0], left - max(steps, 1)
+            at, whole, steps, at_rest = self._descend(at, ridge, before, left)
             if at_rest and whole > SETTLED * before:
-                return start, True
+                return at, True
             if not at_rest and not steps:  # in single precision no step leads down, from here with any memory
                 break
-        return start, False
+            before, left = whole, left - max(steps, 1)
+        return at, False
 
-    def _descend(self, start: np.ndarray, ridge: float, whole: float, steps: int) -> tuple[np.ndarray, int, bool]:
-        """Return where L-BFGS comes to from `start` (of loss `whole`), in how many steps, and if it came to rest."""
+    def _descend(
+        self, start: np.ndarray, ridge: float, whole: float, steps: int
+    ) -> tuple[np.ndarray, float, int, bool]:
+        """Return where L-BFGS comes to from `start` (of loss `whole`), its loss, in how many steps, and if it rests."""
         scale = (whole / self._bowl(start, ridge)).sqrt().numpy()
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -138,13 +137,13 @@ class _Problem:
 
         options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": TOLERANCE, "ftol": DECREASE, "maxcor": MEMORY}
         done = minimize(loss, (start / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
-        return done.x.reshape(self.shape) * scale, done.nit, done.status == 0
+        return done.x.reshape(self.shape) * scale, done.fun * whole, done.nit, done.status == 0
 
     def _bowl(self, at: np.ndarray, ridge: float) -> torch.Tensor:
         """Return the curvature of the objective along each axis, its Hessian's diagonal, float64 [classes, D + 1]."""
         logits = self._logits(at)
         likely = logits.softmax(1) if self.exclusive else logits.sigmoid()
-        weight = likely * (1 - likely) * self.known / self.n
+        weight = likely * (1 - likely) * self.share
         weight = torch.maximum(weight, LEAST * weight.mean(0))
         chunks = zip(weight.float().split(CHUNK), self.z.split(CHUNK), strict=True)
         along = sum((each.T @ rows**2).double() for each, rows in chunks)
@@ -160,17 +159,19 @@ class _Problem:
             log_likely = logits.log_softmax(1)
             losses, residual = -log_likely * self.y, log_likely.exp() - self.y
         else:
-            sign = 1 - 2 * self.y  # so that a small residual is no difference of two large numbers
-            losses, residual = softplus(sign * logits) * self.known, sign * (sign * logits).sigmoid()
-        residual = residual * self.known / self.n
-        value = float(losses.sum() / self.n + 0.5 * ridge * (weight**2).sum())
+            wrong = self.sign * logits
+            losses, residual = softplus(wrong), self.sign * wrong.sigmoid_()
+        residual *= self.share
+        value = float((losses * self.share).sum() + 0.5 * ridge * (weight**2).sum())
         slope = (residual.float().T @ self.z).double() + ridge * weight
         return value, torch.cat([slope, residual.sum(0)[:, None]], 1).numpy()
 
-    def raw(self, solution: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return weight [classes, D] and bias [classes] on raw features."""
-        weight, bias = torch.zeros((len(self.learnt), len(self.std))), self.constant.float()
-        found = torch.from_numpy(solution[:, :-1]) @ self.basis.T / self.std
-        weight[self.learnt] = found.float()
-        bias[self.learnt] = (torch.from_numpy(solution[:, -1]) - found @ self.mean).float()
+    def raw(self, solutions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weights [values, classes, D] and biases [values, classes] on raw features."""
+        solved = torch.from_numpy(solutions)
+        weight = torch.zeros((len(solved), len(self.learnt), len(self.std)))
+        bias = self.constant.float().repeat(len(solved), 1)
+        found = solved[:, :, :-1] @ self.basis.T / self.std
+        weight[:, self.learnt] = found.float()
+        bias[:, self.learnt] = (solved[:, :, -1] - found @ self.mean).float()
         return weight, bias

@@ -18,7 +18,7 @@ from radprobe.artifacts import (
     Truth,
 )
 from radprobe.files import RadprobeError
-from radprobe.metrics import classification, comparison, operating, segmentation
+from radprobe.metrics import classification, comparison, delong, operating, segmentation
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.surfaces import METRICS, surfaces
 from radprobe.study import STANDING, Step, Study
@@ -68,12 +68,21 @@ def compare(study: Study, step: Step) -> None:
         scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
         statistics = {backbone: each.macro for backbone, each in scored.items()}
-        found += [{**row, "protocol": protocol} for row in comparison.pairs(statistics, patients, how)]
+        rows = comparison.pairs(statistics, patients, how)
+        found += [{**row, "protocol": protocol, "p_delong": _delong(scored, row)} for row in rows]
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     table = pd.DataFrame(found, columns=list(COMPARISON_SCHEMA.columns)).assign(dataset=step.dataset, metric=metric)
     table = table.astype(dict.fromkeys(("protocol", "backbone", "other", "note"), "str"))  # also when it is empty
     Comparison(table).save(step.folder, step.spec)
     console.say(f"{step.dataset}: {len(table)} paired differences")
+
+
+def _delong(scored: dict, row: dict) -> float:
+    """Return DeLong's p-value of a pair; NaN for label maps, and where a patient has several samples."""
+    one, other = scored[row["backbone"]], scored[row["other"]]
+    if isinstance(one, Segmented) or one.samples["patient_id"].duplicated().any():
+        return np.nan
+    return delong.p_value(one.scores, other.scores, one.targets)
 
 
 def _how(step: Step) -> Bootstrap:
