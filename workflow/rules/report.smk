@@ -18,6 +18,11 @@ rule report:
             category="Scores by benchmark",
         ),
         report(
+            [f"{REPORTS}/figures/{name}_frontier.svg" for name in FIGURES],
+            caption="../report/frontier.rst",
+            category="Cost and quality",
+        ),
+        report(
             f"{REPORTS}/figures/ranks.svg",
             caption="../report/ranks.rst",
             category="Ranks across tasks",

@@ -43,7 +43,7 @@ class Row:
     def cells(self) -> list[str]:
         """Parameters, share, epoch, time and memory as they stand in the table."""
         percent = f"{100 * self.share:.3g} %"
-        texts = [_millions(self.parameters), percent, f"{self.epoch:.0f}", words.duration(self.seconds)]
+        texts = [words.millions(self.parameters), percent, f"{self.epoch:.0f}", words.duration(self.seconds)]
         numbers = [self.parameters, self.share, self.epoch, self.seconds, self.peak_gb]
         texts.append(f"{self.peak_gb:.2f} GB")
         return ["–" if math.isnan(number) else text for number, text in zip(numbers, texts, strict=True)]
@@ -82,10 +82,6 @@ def _row(findings: Findings, column: Column, backbone: str) -> Row:
     how = TITLES[mode_of(backbone)] if mode_of(backbone) else f"frozen, {words.label(column.protocol)}"
     gain = column.difference(backbone, base) if backbone != base else None
     return Row(backbone, base, how, column.scores[backbone], gain, *numbers)
-
-
-def _millions(parameters: float) -> str:
-    return f"{parameters / 1e6:.3g} M" if parameters >= 1e5 else f"{parameters:,.0f}"
 
 
 def draw(findings: Findings, dataset: str, column: Column | None) -> str:

@@ -38,7 +38,8 @@ def draw(findings: Findings, dataset: str, found: Curves | None) -> str:
         figure.suptitle(f"{entry.title}\n{title}", x=0.01, ha="left", fontsize=11)
         figure.legend(handles=_legend(findings, found), loc="outside lower left", ncols=3, frameon=False, fontsize=9)
         figure.draw_without_rendering()  # the height of the axes is known from here on
-        _label(axes, found, labels, {name: _look(findings, found, name)[0] for name in labels})
+        ends = {name: end for name in labels if (end := _end(found, name))}
+        label(axes, ends, labels, {name: _look(findings, found, name)[0] for name in labels})
         return figures.svg(figure)
 
 
@@ -114,10 +115,11 @@ def _legend(findings: Findings, found: Curves) -> list:
     return handles
 
 
-def _label(axes: Axes, found: Curves, labels: dict[str, str], colours: dict[str, str]) -> None:
-    """Write the name of each backbone beside the end of its line, moved up or down until none lies on another."""
-    ends = {name: _end(found, name) for name in labels}
-    ends = {name: end for name, end in ends.items() if end}
+def label(axes: Axes, ends: dict[str, tuple[float, float]], labels: dict[str, str], colours: dict[str, str]) -> None:
+    """Write a label right of the axes for each of `ends` (x, y), moved up or down until none lies on another.
+
+    A line leads from each end to its label. The height of the axes has to be known: draw the figure first.
+    """
     height = axes.get_window_extent().height / axes.figure.dpi
     (low, high), order = axes.get_ylim(), sorted(ends, key=lambda name: ends[name][1])
     wanted = np.array([(ends[name][1] - low) / (high - low) for name in order])

@@ -82,13 +82,14 @@ def _draw_column(axes, findings: Findings, column: Column, rows: list[str], shif
 
 def _legend(findings: Findings, columns: list[Column], rows: list[str]) -> list[Line2D]:
     families = dict.fromkeys(findings.family(name) for name in rows)
-    lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=_family(name)) for name in families]
+    lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=family(name)) for name in families]
     marks = zip(columns, itertools.cycle(style.MARKERS), strict=False)
     kind = {"linestyle": "none", "color": style.INK}
     return lines + [Line2D([], [], marker=mark, label=words.label(column.protocol), **kind) for column, mark in marks]
 
 
-def _family(name: str) -> str:
+def family(name: str) -> str:
+    """Return a family as a legend names it."""
     return "control (hollow)" if name == "control" else name
 
 

@@ -60,6 +60,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
+def millions(parameters: float) -> str:
+    """Return a number of parameters, in millions where there are many."""
+    return f"{parameters / 1e6:.3g} M" if parameters >= 1e5 else f"{parameters:,.0f}"
+
+
 def protocol(name: str) -> str:
     """Return a protocol in words."""
     return PROTOCOLS.get(name, name)

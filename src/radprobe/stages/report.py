@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe import console, files
-from radprobe.report import adaptation, few_shot, few_shot_chart, figures, page, ranking, ranks
+from radprobe.report import adaptation, few_shot, few_shot_chart, figures, frontier, page, ranking, ranks
 from radprobe.report.collect import Findings
 from radprobe.study import Study
 
@@ -21,6 +21,7 @@ def run(study: Study, folder: Path | None = None) -> None:
     if adaptation.is_asked(findings):
         for name, each in by_dataset.items():
             drawn[adaptation.file(name)] = adaptation.draw(findings, name, ranking.headline(each))
+    drawn |= {frontier.file(name): frontier.draw(findings, name) for name in datasets}
     heads = {name: head for name, each in by_dataset.items() if (head := ranking.headline(each))}
     drawn[ranks.FILE] = ranks.draw(findings, ranks.across(findings, heads))
     for name, svg in drawn.items():
