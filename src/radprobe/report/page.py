@@ -8,7 +8,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from radprobe.report import adaptation, again, few_shot, look, ranks, style, tables, trust, words
+from radprobe.report import adaptation, again, audit, few_shot, ledger, look, ranks, style, tables, trust, words
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import inline
@@ -27,6 +27,7 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         "words": words,
         "few_shot": few_shot,
         "ranks": ranks,
+        "audit": audit,
         "title": findings.title,
         "style": style,
         "family": findings.family,
@@ -57,7 +58,9 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         command=again.command(),
         versions=again.versions(),
         params=again.params_yaml(findings),
-        cells=again.cells(findings),
+        cells=(cells := again.cells(findings)),
+        ledger=ledger.groups(ledger.lines(findings, cells)),
+        audited=audit.findings_of(findings),
         css=Markup(_source("style.css")),
         script=Markup(_source("page.js")),
     )

@@ -1,0 +1,196 @@
+"""The deviations of the authors' code, one by one: what ours does, and how much it matters in this study."""
+
+import math
+from dataclasses import dataclass
+from statistics import median
+
+import pandas as pd
+
+from radprobe.catalog import PAPER
+from radprobe.catalog.paper import Deviation, Pair, deviations
+from radprobe.metrics.classification import MACRO
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
+
+FEW = 6  # cells of a dataset that are told one by one
+KINDS = {"metric": "another metric", "protocol": "another protocol", "bug": "a defect"}
+INTRODUCTION = """# What the authors' code does otherwise
+
+Made from `src/radprobe/catalog/deviations.yaml` by `make audit-page`. The code that was published with the study
+(arXiv 2312.02366), as read at its last commit, of 26 December 2023; the paper is younger, and its tables may come from
+other code. `metric`: the study's definition is computed too, as rows of its own name. `protocol`: a variant of ours, or
+an option, does it the study's way. `bug`: never built; tests hold that ours is free of it. A report shows, where both
+variants ran, how much the score changes.
+"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Both variants of one cell: what the score changes by when it is made the study's way."""
+
+    dataset: str
+    backbone: str
+    protocol: str
+    ours: float
+    theirs: float
+    by: Estimate  # theirs less ours; with an interval where patients were paired
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The changes of one pair of rows on one dataset."""
+
+    dataset: str
+    pair: Pair
+    cells: list[Change]
+
+    @property
+    def few(self) -> bool:
+        """Are they so few that each is told?"""
+        return len(self.cells) <= FEW
+
+    @property
+    def middle(self) -> float:
+        """The median change over cells."""
+        return median(cell.by.value for cell in self.cells)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest change."""
+        values = [cell.by.value for cell in self.cells]
+        return min(values), max(values)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A deviation, and what of it shows in this study."""
+
+    deviation: Deviation
+    changes: list[Changes]
+
+    @property
+    def why_none(self) -> str:
+        """Why no change of a score is told."""
+        if self.deviation.kind == "bug":
+            return "never built, so there is nothing to compare"
+        return self.deviation.no_pair or "both variants did not run in this study"
+
+
+def findings_of(findings: Findings) -> list[Finding]:
+    """Return every deviation with the score changes of the datasets in which both variants ran."""
+    return [Finding(each, _of(findings, each)) for each in deviations()]
+
+
+def signed(value: float) -> str:
+    """Return three decimals with their sign, without a negative zero."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def signed_text(change: Estimate) -> str:
+    """Return "+value [low, high]", the interval where there is one."""
+    if math.isnan(change.low):
+        return signed(change.value)
+    return f"{signed(change.value)} [{signed(change.low)}, {signed(change.high)}]"
+
+
+def names(pair: Pair) -> str:
+    """Say which two rows a pair sets against each other."""
+    if pair.of == "backbone":
+        return f"features as in the study ({PAPER}) less ours"
+    return f"{pair.theirs} less {pair.ours}"
+
+
+def _of(findings: Findings, deviation: Deviation) -> list[Changes]:
+    found = []
+    for pair in deviation.pairs:
+        for name, entry in findings.datasets.items():
+            cells = _cells(findings, name, pair) if entry.task in pair.tasks else []
+            found += [Changes(name, pair, cells)] if cells else []
+    return found
+
+
+def _cells(findings: Findings, dataset: str, pair: Pair) -> list[Change]:
+    """Return the cells of a dataset in which both rows of a pair are defined, controls apart."""
+    table = findings.scores
+    rows = table[(table["dataset"] == dataset) & (table["part"] == "test") & (table["class"] == MACRO)]
+    named = rows["backbone"].isin(_no_controls(findings)) & (rows["protocol"] != FLOOR)
+    merged = PAIRING[pair.of](rows[named & rows["value"].notna()], pair)
+    return [_change(findings, dataset, row) for row in merged.to_dict("records")]
+
+
+def _no_controls(findings: Findings) -> list[str]:
+    return [name for name in findings.study.backbones if findings.family(name) != "control"]
+
+
+def _change(findings: Findings, dataset: str, row: dict) -> Change:
+    by = Estimate(row["value_theirs"] - row["value"])
+    if theirs := row.get("backbone_theirs"):
+        by = _paired(findings, dataset, row, theirs) or by
+    return Change(dataset, row["backbone"], row["protocol"], row["value"], row["value_theirs"], by)
+
+
+def _paired(findings: Findings, dataset: str, row: dict, theirs: str) -> Estimate | None:
+    """Return the paired difference of features as in the study from ours, if this is what was compared."""
+    table, ours = findings.comparison, row["backbone"]
+    table = table[(table["dataset"] == dataset) & (table["protocol"] == row["protocol"])]
+    for one, two in ((theirs, ours), (ours, theirs)):
+        rows = table[(table["backbone"] == one) & (table["other"] == two) & (table["metric"] == row["metric"])]
+        for found in rows.to_dict("records"):
+            difference = estimate(found, "difference")
+            return difference if one == theirs else difference.negated()
+    return None
+
+
+# --- pairing: rows of ours beside rows of theirs, as columns value and value_theirs -----------------------------------
+
+
+def _by_metric(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
+    return _beside(rows, "metric", pair.ours, pair.theirs, on=["backbone", "protocol"])
+
+
+def _by_protocol(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
+    return _beside(_primary(rows), "protocol", pair.ours, pair.theirs, on=["backbone", "metric"])
+
+
+def _by_draw(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
+    """Pair the mean over our draws with the study's single draw of as many shots."""
+    rows = rows[rows["protocol"].str.startswith(f"{FEW_SHOT} ")]
+    shots, theirs = rows["protocol"].str.removesuffix(PAPER), rows["protocol"].str.endswith(PAPER)
+    rows = rows.assign(shots=shots, draw=theirs.map({True: pair.theirs, False: pair.ours}))
+    return _beside(rows, "draw", pair.ours, pair.theirs, on=["backbone", "metric", "shots"])
+
+
+def _by_backbone(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
+    rows = _primary(rows)
+    theirs = rows["backbone"].str.endswith(PAPER)
+    rows = rows.assign(base=rows["backbone"].str.removesuffix(PAPER), side=theirs.map({True: "theirs", False: "ours"}))
+    return _beside(rows, "side", "ours", "theirs", on=["base", "protocol", "metric"])
+
+
+def _primary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the primary metric; few-shot rows have a pair of their own."""
+    return rows[rows["metric"].isin(("auroc", "dsc")) & ~rows["protocol"].str.startswith(FEW_SHOT)]
+
+
+def _beside(rows: pd.DataFrame, column: str, ours: str, theirs: str, on: list[str]) -> pd.DataFrame:
+    one, two = rows[rows[column] == ours], rows[rows[column] == theirs]
+    return one.merge(two, on=on, suffixes=("", "_theirs"))
+
+
+PAIRING = {"metric": _by_metric, "protocol": _by_protocol, "few-shot": _by_draw, "backbone": _by_backbone}
+
+
+# --- docs/audit.md ----------------------------------------------------------------------------------------------------
+
+
+def markdown() -> str:
+    """Return docs/audit.md."""
+    parts = [INTRODUCTION]
+    for each in deviations():
+        rows = [f"`{name}`" for pair in each.pairs for name in (pair.ours, pair.theirs)]
+        lines = [f"**What.** {each.what}", f"**Effect.** {each.effect}", f"**Ours.** {each.ours}"]
+        lines += [f"**Rows to compare.** {' and '.join(rows)}"] if rows else []
+        lines += [f"**No rows to compare.** {each.no_pair}"] if each.no_pair else []
+        tests = "\n".join(f"- `{test}`" for test in each.tests)
+        parts.append(f"## {each.id}: {each.kind}\n\n" + "\n\n".join(lines) + f"\n\n**Held by**\n\n{tests}\n")
+    return "\n".join(parts)

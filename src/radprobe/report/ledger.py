@@ -1,0 +1,239 @@
+"""Ours beside every number that was published: reproduced, differs, or why the two are not to be compared."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from radprobe import catalog
+from radprobe.artifacts import Manifest
+from radprobe.catalog import PAPER, PRIMARY_METRIC
+from radprobe.catalog.paper import PublishedScore, published
+from radprobe.files import RadprobeError
+from radprobe.metrics.classification import MACRO
+from radprobe.report import tables, trust
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
+
+REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differs", "not comparable", "not run")
+# Protocols of ours that come near a published one and are known to be another.
+NEAR = {
+    FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C on the study's draw, "
+    "the study searched its linear heads, and at the last commit of its code val joined their last fit (D03)"
+}
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The score of ours that comes nearest to a published one."""
+
+    backbone: str
+    protocol: str
+    metrics: list[str]
+    score: Estimate
+    spec: str  # of the predictions
+
+
+@dataclass(frozen=True)
+class Line:
+    """A published number with ours, the verdict, and what the verdict and ours rest on."""
+
+    published: PublishedScore
+    verdict: str
+    why: list[str]
+    ours: Ours | None = None
+    anchor: str = ""  # of the cell in "Make it again"
+    depends: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published value; None where the two are not set against each other."""
+        compared = self.verdict in (REPRODUCED, DIFFERS)
+        return self.ours.score.value - self.published.value if compared else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Is the published number second-hand?"""
+        return self.published.trust == "low"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The published numbers of one dataset."""
+
+    title: str
+    lines: list[Line]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers have each verdict that any has."""
+        found = Counter(line.verdict for line in self.lines)
+        return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
+
+    @property
+    def any_of_ours(self) -> bool:
+        """Does any have one of ours beside it?"""
+        return any(line.ours for line in self.lines)
+
+
+def groups(found: list[Line]) -> list[Group]:
+    """Return the lines by dataset."""
+    names = dict.fromkeys(line.published.dataset for line in found)
+    of_dataset = {name: [line for line in found if line.published.dataset == name] for name in names}
+    return [Group(catalog.datasets()[name].title, each) for name, each in of_dataset.items()]
+
+
+def lines(findings: Findings, cells: list[dict]) -> list[Line]:
+    """Return a line for each published number; `cells` are those of `again`, which say how each is made again."""
+    by_anchor = {cell["anchor"]: cell for cell in cells}
+    return [_line(findings, one, by_anchor) for one in published()]
+
+
+def _line(findings: Findings, one: PublishedScore, cells: dict[str, dict]) -> Line:
+    unknown, here = list(_unknown(one)), one.dataset in findings.datasets
+    if unknown:
+        return Line(one, NOT_COMPARABLE, unknown + (list(_of_data(findings, one)) if here else []))
+    ours = _ours(findings, one) if here else None
+    if ours is None:
+        return Line(one, NOT_RUN, [_absence(findings, one)])
+    anchor = tables.anchor(one.dataset, ours.backbone)
+    more = {"ours": ours, "anchor": anchor, "depends": _depends(findings, one.dataset, ours, cells[anchor])}
+    why = [*_of_data(findings, one), *_of_model(findings, one, ours), *_of_score(one, ours)]
+    if why:
+        return Line(one, NOT_COMPARABLE, why, **more)
+    inside = ours.score.low <= one.value <= ours.score.high
+    return Line(one, REPRODUCED if inside else DIFFERS, [ours.score.note] if ours.score.note else [], **more)
+
+
+# --- which of ours comes nearest --------------------------------------------------------------------------------------
+
+
+def _as_published(backbone: str) -> str:
+    """Return the id of a backbone with its features as the study made them."""
+    paper = catalog.backbones()[backbone].paper
+    return backbone + PAPER if paper and paper.model_dump(exclude_none=True) else backbone
+
+
+def _protocol(one: PublishedScore) -> str:
+    """Return a protocol as it stands in scores: of few shots, with their number."""
+    return one.protocol.replace(FEW_SHOT, f"{FEW_SHOT} {one.shots}") if one.shots else one.protocol
+
+
+def _ours(findings: Findings, one: PublishedScore) -> Ours | None:
+    table, protocol = findings.scores, _protocol(one)
+    rows = table[(table["dataset"] == one.dataset) & (table["protocol"] == protocol)]
+    rows = rows[(rows["part"] == "test") & (rows["class"] == MACRO)]
+    for backbone in (_as_published(one.backbone), one.backbone):
+        for metrics in (one.metrics, [PRIMARY_METRIC[findings.datasets[one.dataset].task]]):
+            found = rows[(rows["backbone"] == backbone) & rows["metric"].isin(metrics)]
+            if len(found) == len(metrics):
+                return Ours(backbone, protocol, metrics, _mean(found), found["spec"].iloc[0])
+    return None
+
+
+def _mean(rows: pd.DataFrame) -> Estimate:
+    """Return the mean of scores of the same test patients.
+
+    Of two 95 % intervals both hold at once in at least 90 % of samples, whatever joins them (Boole's inequality); then
+    the mean lies between the means of their ends.
+    """
+    if len(rows) == 1:
+        return estimate(rows.iloc[0].to_dict(), "value")
+    value, low, high = (float(rows[name].mean(skipna=False)) for name in ("value", "low", "high"))
+    note = f"mean of {' and '.join(rows['metric'])}; its interval holds in at least 90 %, not 95 %"
+    return Estimate(value, low, high, int(rows["n_patients"].min()), note)
+
+
+# --- why two numbers are not to be compared ---------------------------------------------------------------------------
+
+
+def _unknown(one: PublishedScore) -> Iterator[str]:
+    if one.backbone is None:
+        yield f"the size of the backbone is not stated ({one.stated_backbone})"
+    if one.protocol is None:
+        yield f"no protocol of ours is known to be that one ({one.stated_protocol})"
+
+
+def _of_data(findings: Findings, one: PublishedScore) -> Iterator[str]:
+    """Yield what is wrong with the data of a dataset that is here: not real, not all, not those of the study."""
+    name, entry, known = one.dataset, findings.datasets[one.dataset], catalog.datasets()[one.dataset]
+    prepared, split = findings.facts("prepare", name), findings.facts("split", name)
+    if trust.is_phantom(findings, name):
+        yield "the images here are generated (phantoms)"
+    if prepared.get("partial"):
+        yield f"the copy here is partial: {prepared.get('n_absent', 'some')} images are absent"
+    if limit := findings.study.params.limit:
+        yield f"a pilot, on at most {limit} patients"
+    if (used := findings.study.params.datasets[name].split) != "study":
+        yield f"another split ({used})"
+    theirs = known.class_sets.get("paper", known.classes)
+    if (ours := split.get("classes", entry.classes)) != theirs:
+        at = "in the study's code at its last commit"
+        yield f"another macro score: over {len(ours)} classes, {at} over {len(theirs)}"
+    if entry.size != known.size:
+        yield f"images of {entry.size} px instead of {known.size}"
+    if entry.intensity != known.intensity:
+        yield "another range of grey values"
+
+
+def _of_score(one: PublishedScore, ours: Ours) -> Iterator[str]:
+    if ours.metrics != one.metrics:
+        yield f"another metric: {' and '.join(ours.metrics)} instead of {one.stated_metric}"
+    if not ours.score.defined:
+        yield f"our score is undefined: {ours.score.note}"
+    elif math.isnan(ours.score.low):
+        note = ours.score.note.removeprefix("no interval: ").removesuffix(": no interval")
+        yield f"ours has no interval: {note}"
+
+
+def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
+    if derived := findings.study.backbone(ours.backbone).derived:
+        yield f"derived weights: {derived}"
+    if ours.backbone != (as_published := _as_published(one.backbone)):
+        yield f"features made otherwise than the study's (D16): {as_published} would be as there"
+    if one.protocol in NEAR:
+        yield NEAR[one.protocol]
+
+
+def _absence(findings: Findings, one: PublishedScore) -> str:
+    """Say why nothing of ours is there."""
+    study = findings.study
+    wanted = [name for name in (_as_published(one.backbone), one.backbone) if name in study.backbones]
+    if one.dataset not in study.params.datasets:
+        return "the dataset is not in this study"
+    if not wanted:
+        return f"{_as_published(one.backbone)} is not in this study"
+    for missing in study.missing:
+        if missing.name in (one.dataset, wanted[0]):
+            return f"{missing.kind} {missing.name}: {missing.why}"
+    cell = next((each for each in findings.cells if (each.dataset, each.backbone) == (one.dataset, wanted[0])), None)
+    if cell and cell.state != "done":
+        return f"{cell.state}: {cell.step.verb} of {cell.step.backbone or cell.step.dataset}"
+    return f"{_protocol(one)} is not in this study"
+
+
+# --- what ours rests on -----------------------------------------------------------------------------------------------
+
+
+def _depends(findings: Findings, dataset: str, ours: Ours, cell: dict) -> list[tuple[str, str]]:
+    """Return what a score of ours was made from and with, and the one command that makes it again."""
+    weights, features = (dict(cell[name]) for name in ("weights", "features"))
+    found = {
+        "score": f"{' and '.join(ours.metrics)}, macro, test, {ours.score.patients} patients, {ours.protocol}",
+        "spec of the predictions": ours.spec,
+        "split": f"{findings.study.params.datasets[dataset].split}, sha256 {_split_hash(findings, dataset)}",
+        "weights, sha256": weights.get("sha256", "none: nothing was pretrained"),
+        "features on": features.get("device", "none were made"),
+        "command": cell["command"],
+    }
+    return list(found.items())
+
+
+def _split_hash(findings: Findings, dataset: str) -> str:
+    try:
+        listed = Manifest.read(findings.study.step("split", dataset).outputs[0]).files
+    except RadprobeError:
+        return "not known"
+    return next((each["sha256"] for name, each in listed.items() if name == "split.csv"), "not known")

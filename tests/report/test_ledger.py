@@ -1,0 +1,217 @@
+import math
+
+import pytest
+import synthetic_study
+
+from radprobe import catalog
+from radprobe.artifacts import Index, RawManifest, Scores, Split
+from radprobe.catalog.paper import published
+from radprobe.datasets import montgomery, nih_chestxray14
+from radprobe.report import again, ledger
+from radprobe.report.collect import Findings
+from radprobe.stages import report
+
+NIH, MONTGOMERY = "nih_chestxray14", "montgomery"
+LARGE, VGG, VIT = "vit_large_patch14_dinov2", "vgg19", "vit_large_patch16_in21k_in1k"
+PAPER_CLASSES = catalog.datasets()[NIH].class_sets["paper"]
+REAL = {NIH: {"classes": "paper", "allow_missing": True}}
+PHANTOM = {NIH: {"phantom": {"patients": 200}}}
+
+
+def built(root, datasets=REAL, backbones=(LARGE,), **changes):
+    """A finished study of backbones that were published, on whole real data unless `datasets` says otherwise."""
+    for name in backbones:
+        for file in catalog.backbones()[name].local[:1]:
+            path = root / "data/weights" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name.encode())
+    for name, loader in ((NIH, nih_chestxray14), (MONTGOMERY, montgomery)):
+        if "phantom" not in datasets.get(name, PHANTOM[NIH]):
+            loader.phantom(root / "data/raw" / name, catalog.datasets()[name], 3, seed=0)
+    made = synthetic_study.build(root, datasets=datasets, backbones=list(backbones), controls=[], **changes)
+    for name in datasets:
+        step = made.step("retrieve", name)
+        raw = RawManifest.load(step.folder)
+        raw.source = "user"
+        raw.save(step.folder, step.spec)
+        step = made.step("prepare", name)
+        index = Index.load(step.folder)
+        index.facts.pop("partial", None)
+        index.save(step.folder, step.spec)
+    if NIH in datasets:
+        classes(made, PAPER_CLASSES)
+    return made
+
+
+def classes(made, names):
+    step = made.step("split", NIH)
+    split = Split.load(step.folder)
+    split.classes = list(names)
+    split.save(step.folder, step.spec)
+
+
+def score(made, dataset, backbone, protocol, value, low=math.nan, high=math.nan, metric="auroc_study", note=""):
+    """Set the score of a cell on test."""
+    step = made.step("score", dataset, backbone)
+    found = Scores.load(step.folder)
+    table = found.table
+    rows = (table["part"] == "test") & (table["class"] == "macro") & (table["metric"] == metric)
+    rows &= table["protocol"].isin([protocol, "linear-decoder"])  # as which networks from scratch were made
+    assert rows.sum() == 1
+    table.loc[rows, ["value", "low", "high"]] = value, low, high
+    table.loc[rows, ["protocol", "note"]] = protocol, note
+    found.save(step.folder, step.spec)
+
+
+def line(made, backbone=LARGE, dataset=NIH, shots=None):
+    findings = Findings(made)
+    found = ledger.lines(findings, again.cells(findings))
+    (one,) = (
+        each
+        for each in found
+        if (each.published.dataset, each.published.backbone, each.published.shots) == (dataset, backbone, shots)
+        if each.published.trust == "figure"
+    )
+    return one
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study whose numbers can be compared with published ones."""
+    root = tmp_path_factory.mktemp("whole")
+    made = built(root, {**REAL, MONTGOMERY: {"allow_missing": True}}, (LARGE, VGG, VIT, "unet", "mae_large"))
+    score(made, NIH, LARGE, "linear@paper", 0.765, 0.755, 0.775)  # published: 0.763
+    score(made, NIH, VGG, "linear@paper", 0.75, 0.74, 0.76)  # published: 0.696
+    score(made, MONTGOMERY, "unet", "from-scratch", 0.97, 0.96, 0.98, "dsc_pooled")  # published, of both: 0.973
+    score(made, MONTGOMERY, "unet", "from-scratch", 0.98, 0.97, 0.99, "jaccard_study")
+    return made
+
+
+def test_every_published_number_has_one_line_and_one_verdict(whole):
+    findings = Findings(whole)
+    found = ledger.lines(findings, again.cells(findings))
+    assert [each.published for each in found] == published()
+    for each in found:
+        assert each.verdict in ledger.VERDICTS
+        assert each.why or each.verdict in (ledger.REPRODUCED, ledger.DIFFERS)
+        assert (each.difference is not None) == (each.verdict in (ledger.REPRODUCED, ledger.DIFFERS))
+    groups = ledger.groups(found)
+    assert sum(len(group.lines) for group in groups) == len(found)
+    assert sum(n for group in groups for n in group.counts.values()) == len(found)
+
+
+def test_a_number_inside_of_our_interval_is_reproduced_and_one_outside_differs(whole):
+    inside, outside = line(whole), line(whole, VGG)
+    assert (inside.verdict, inside.why) == ("reproduced", [])
+    assert inside.difference == pytest.approx(0.765 - 0.763)
+    assert outside.verdict == "differs"
+    assert outside.difference == pytest.approx(0.75 - 0.696)
+
+
+def test_the_mean_of_dice_and_jaccard_has_an_interval_of_less_confidence_and_says_so(whole):
+    both = line(whole, "unet", MONTGOMERY)
+    assert both.verdict == "reproduced"
+    assert both.ours.score.value == pytest.approx(0.975)
+    assert (both.ours.score.low, both.ours.score.high) == pytest.approx((0.965, 0.985))
+    assert both.why == ["mean of dsc_pooled and jaccard_study; its interval holds in at least 90 %, not 95 %"]
+
+
+def test_ours_says_what_it_rests_on(whole):
+    rests, one = dict(line(whole).depends), line(whole)
+    step = whole.step("probe", NIH, LARGE)
+    assert rests["spec of the predictions"] == step.spec
+    assert rests["command"] == f"radprobe --again probe {NIH} {LARGE} --params params.yaml"
+    weights = Findings(whole).facts("weights", None, LARGE)["sha256"]
+    assert rests["weights, sha256"] == weights
+    assert rests["split"].startswith("study, sha256 ")
+    assert len(rests["split"].split()[-1]) == 64
+    assert one.anchor == f"cell-{NIH}-{LARGE}"
+
+
+def test_features_made_otherwise_and_few_shots_are_not_comparable(whole):
+    vit, few = line(whole, VIT), line(whole, shots=4)
+    assert vit.verdict == few.verdict == "not comparable"
+    assert "features made otherwise" in vit.why[0]
+    assert few.ours.protocol == "few-shot 4@paper"
+    assert few.why[0].startswith("another head")
+    assert few.why[1:] == ["another metric: auroc instead of macro AUROC", "ours has no interval: one draw"]
+
+
+def test_a_number_of_an_unknown_size_or_protocol_is_never_compared(whole):
+    findings = Findings(whole)
+    found = ledger.lines(findings, again.cells(findings))
+    mae = next(each for each in found if each.published.stated_backbone == "MAE")
+    assert (mae.verdict, mae.ours, mae.doubtful) == ("not comparable", None, True)
+    assert mae.why == ["the size of the backbone is not stated (MAE)"]
+    frozen = line(whole, LARGE, MONTGOMERY)
+    assert frozen.verdict == "not comparable"
+    assert "decoder not stated" in frozen.why[0]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "changes", "why"),
+    [
+        (PHANTOM, {}, "the images here are generated (phantoms)"),
+        (REAL, {"limit": 50}, "a pilot, on at most 50 patients"),
+        ({NIH: {**REAL[NIH], "split": "nih_real_subset"}}, {}, "another split (nih_real_subset)"),
+        ({NIH: {**REAL[NIH], "size": 448}}, {}, "images of 448 px instead of 224"),
+    ],
+)
+def test_other_data_are_not_comparable_and_named(tmp_path, datasets, changes, why):
+    made = built(tmp_path, datasets, **changes)
+    score(made, NIH, LARGE, "linear@paper", 0.763, 0.7, 0.8)  # just what was published
+    found = line(made)
+    assert found.verdict == "not comparable"
+    assert found.why == [why]
+    assert found.difference is None
+
+
+def test_everything_else_that_is_not_the_studys_is_named_in_turn(tmp_path):
+    made = built(tmp_path)
+    step = made.step("prepare", NIH)
+    index = Index.load(step.folder)
+    index.facts |= {"partial": True, "n_absent": 7}
+    index.save(step.folder, step.spec)
+    classes(made, PAPER_CLASSES[:-1])
+    score(made, NIH, LARGE, "linear@paper", 0.763, note="no interval: fewer than 10 patients")
+    found = line(made)
+    assert found.verdict == "not comparable"
+    assert found.why == [
+        "the copy here is partial: 7 images are absent",
+        "another macro score: over 14 classes, in the study's code at its last commit over 15",
+        "ours has no interval: fewer than 10 patients",
+    ]
+
+
+def test_derived_weights_are_never_those_that_were_published(tmp_path, monkeypatch):
+    entry = catalog.backbones()[LARGE].model_copy(update={"derived": "cut to half precision"})
+    known = {**catalog.backbones(), LARGE: entry}
+    monkeypatch.setattr(catalog, "backbones", lambda: known)
+    made = built(tmp_path)
+    score(made, NIH, LARGE, "linear@paper", 0.763, 0.7, 0.8)
+    assert line(made).why == ["derived weights: cut to half precision"]
+
+
+def test_not_run_says_why(tmp_path):
+    made = built(tmp_path, PHANTOM, (LARGE,))
+    made.step("score", NIH, LARGE).outputs[0].unlink()
+    assert line(made, VGG).why == ["vgg19 is not in this study"]
+    assert line(made).why == [f"not run: score of {LARGE}"]
+    assert line(made, "unet", MONTGOMERY).why == ["the dataset is not in this study"]
+    absent = synthetic_study.study(tmp_path, datasets={NIH: {}, MONTGOMERY: {"raw": "nowhere"}}, backbones=[LARGE, VGG])
+    assert {line(absent).verdict, line(absent, VGG).verdict} == {"not run"}
+    assert "no raw folder" in line(absent).why[0]
+    weightless = synthetic_study.study(tmp_path, datasets=PHANTOM, backbones=[LARGE, VGG])
+    assert line(weightless, VGG).why == ["backbone vgg19: no weights"]
+
+
+def test_on_phantoms_nothing_is_reproduced_and_the_page_says_why(tmp_path):
+    made = built(tmp_path, PHANTOM)
+    score(made, NIH, LARGE, "linear@paper", 0.763, 0, 1)
+    findings = Findings(made)
+    verdicts = {each.verdict for each in ledger.lines(findings, again.cells(findings))}
+    assert verdicts == {"not comparable", "not run"}
+    report.run(made)
+    text = (made.path("reports") / "explorer.html").read_text(encoding="utf-8")
+    assert "<strong>not comparable</strong> because the images here are generated (phantoms)" in text
+    assert "<strong>reproduced</strong>" not in text
