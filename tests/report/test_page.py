@@ -48,6 +48,7 @@ def test_the_page_answers_in_order(text):
         "ranks",
         "adaptation",
         "few-shot",
+        "frontier",
         "look",
         "figures",
         "table",

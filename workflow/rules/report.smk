@@ -10,6 +10,7 @@ rule report:
             caption="../report/explorer.rst",
             category="Answer",
         ),
+        f"{REPORTS}/scores.parquet",
         report(
             [f"{REPORTS}/figures/{name}.svg" for name in FIGURES]
             + [f"{REPORTS}/figures/{name}_few_shot.svg" for name in FEW_SHOT]

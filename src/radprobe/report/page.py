@@ -8,7 +8,20 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from radprobe.report import adaptation, again, audit, few_shot, ledger, look, ranks, style, tables, trust, words
+from radprobe.report import (
+    adaptation,
+    again,
+    audit,
+    few_shot,
+    frontier,
+    ledger,
+    look,
+    ranks,
+    style,
+    tables,
+    trust,
+    words,
+)
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import inline
@@ -49,6 +62,7 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         across=_across(findings, heads, figures),
         adaptations=[_adaptation(findings, each, figures) for each in heads.values() if adaptation.is_asked(findings)],
         few_shots=[_few_shot(findings, each, figures) for each in curves],
+        frontiers=[_frontier(findings, name, figures) for name in heads],
         galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
         figures={name: Markup(inline(figures[name])) for name in findings.datasets if name in figures},
         everything=tables.everything(findings),
@@ -110,6 +124,15 @@ def _few_shot(findings: Findings, found: Curves, figures: dict[str, str]) -> dic
     absent = [name for name in study.backbones if study.applies(found.dataset, name) and name not in found.means]
     shown = {"curves": found, "file": file, "svg": Markup(inline(figures[file]))}
     return {**shown, "absent": absent, "notes": few_shot.notes(found)}
+
+
+def _frontier(findings: Findings, dataset: str, figures: dict[str, str]) -> dict:
+    """Return what the section on cost shows of a dataset: the chart, and every way with what it costs."""
+    every, file = frontier.points(findings, dataset), frontier.file(dataset)
+    best = frontier.frontier(every)
+    svg = Markup(inline(figures[file])) if file in figures and best else None
+    shown = {"dataset": dataset, "every": every, "best": best, "file": file, "svg": svg}
+    return {**shown, "devices": frontier.devices(findings, dataset, every)}
 
 
 def _counts(findings: Findings) -> dict[str, int]:

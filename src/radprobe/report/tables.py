@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report import style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
 from radprobe.study import CEILING, METADATA
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
-COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "seed", "spec", "note"]
+COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "trained_parameters", "trained_share", "best_epoch"]
+COLUMNS += ["seed", "spec", "note"]
 
 NO_METADATA = "no metadata in this benchmark"
 
@@ -154,6 +156,17 @@ def _tick(value: float) -> str:
 
 
 def everything(findings: Findings) -> dict:
-    """Return all scores as {columns, rows}, NaN as None; backbones by id."""
+    """Return all scores as {columns, rows}, NaN as None; beside them what each dataset and backbone is, by id."""
     table = findings.scores[COLUMNS].astype(object)
-    return {"columns": COLUMNS, "rows": table.where(pd.notna(table), None).values.tolist()}
+    datasets = {
+        name: {
+            "title": entry.title,
+            "modality": entry.modality,
+            "task": entry.task,
+            "primary": PRIMARY_METRIC.get(entry.task),
+        }
+        for name, entry in findings.datasets.items()
+    }
+    families = {name: findings.family(name) for name in table["backbone"].unique()}
+    rows = table.where(pd.notna(table), None).values.tolist()
+    return {"columns": COLUMNS, "rows": rows, "datasets": datasets, "families": families}

@@ -1,15 +1,16 @@
-"""report: explorer.html and the figures of each dataset, from what has been made; what is missing is told."""
+"""report: explorer.html, scores.parquet and figures, from what has been made; what is missing is told."""
 
 from pathlib import Path
 
 from radprobe import console, files
+from radprobe.artifacts import write_table
 from radprobe.report import adaptation, few_shot, few_shot_chart, figures, frontier, page, ranking, ranks
 from radprobe.report.collect import Findings
 from radprobe.study import Study
 
 
 def run(study: Study, folder: Path | None = None) -> None:
-    """Read every manifest of the study that is there; write explorer.html and figures/*.svg into `folder`."""
+    """Read every manifest of the study that is there; write explorer.html, scores.parquet and figures into `folder`."""
     folder = folder or study.path("reports")
     findings = Findings(study)
     columns = ranking.columns(findings)
@@ -27,6 +28,7 @@ def run(study: Study, folder: Path | None = None) -> None:
     for name, svg in drawn.items():
         figures.save(folder / "figures" / f"{name}.svg", svg)
     found = [each for each in curves.values() if each]
+    write_table(folder / "scores.parquet", findings.scores)
     files.write_text(folder / "explorer.html", page.render(findings, columns, found, drawn))
     for cell in findings.cells:
         if cell.state != "done":

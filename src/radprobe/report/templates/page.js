@@ -1,5 +1,6 @@
 "use strict";
-// The protocol switch of the map, and the table of everything. Text goes in as text, never as HTML.
+// The protocol switch of the map, the table of everything, and the filters, which sections follow.
+// Text goes in as text, never as HTML.
 
 for (const input of document.querySelectorAll("[data-switch] input")) {
   const show = () => {
@@ -18,15 +19,6 @@ function reveal() {
 addEventListener("hashchange", reveal);
 reveal();
 
-// `columns` are what the CSV holds; the page shows low and high as one bracket, which sorts by its lower end.
-const { columns, rows } = JSON.parse(document.getElementById("everything").textContent);
-const PAGE = 200;
-const SELECTS = { dataset: "", protocol: "", part: "test", metric: "", class: "macro" };
-const numeric = new Set(["value", "low", "high", "n_patients", "n_samples", "n_classes", "seconds", "peak_gb", "seed"]);
-const decimals = { value: 3, seconds: 1, peak_gb: 2 };
-const state = { sort: null, down: false, shown: PAGE, chosen: { ...SELECTS } };
-const shownColumns = columns.filter((name) => name !== "high");
-const place = Object.fromEntries(columns.map((name, index) => [name, index]));
 const get = (id) => document.getElementById(id);
 
 function make(tag, text, attributes = {}) {
@@ -36,16 +28,51 @@ function make(tag, text, attributes = {}) {
   return element;
 }
 
+// --- the rows: what a dataset and a backbone are stands once in the page, and is joined to each row here ---
+
+const page = JSON.parse(get("everything").textContent);
+const columns = [...page.columns, "modality", "task", "family"];
+const place = Object.fromEntries(columns.map((name, index) => [name, index]));
+const rows = page.rows.map((row) => {
+  const { modality, task } = page.datasets[row[place.dataset]];
+  return [...row, modality, task, page.families[row[place.backbone]]];
+});
+const texts = rows.map((row) => row.join(" ").toLowerCase());
+const numeric = new Set(columns.filter((name) => rows.some((row) => typeof row[place[name]] === "number")));
+const byName = new Intl.Collator(undefined, { numeric: true }).compare; // "few-shot 2" before "few-shot 16"
+
+// --- what is shown ---
+
+const STEP = 200; // rows at first, and more with every "Show more"
+const PRIMARY = "primary metric"; // that of the task
+// The filters, and what they are set to at first.
+const FIRST = { modality: "", task: "", dataset: "", family: "", protocol: "", metric: PRIMARY, part: "test", class: "macro" };
+const IN_PRINT = new Set(["dataset", "backbone", "protocol", "metric", "value", "low", "n_patients"]);
+const HIDDEN = new Set(["modality", "task", "family", "n_samples", "n_classes", "trained_parameters", "trained_share", "best_epoch", "seed", "spec"]);
+const DECIMALS = { value: 3, seconds: 1, peak_gb: 2, trained_share: 4 };
+const COLUMNS = ["dataset", "modality", "task", "backbone", "family"];
+COLUMNS.push(...page.columns.filter((name) => !COLUMNS.includes(name) && name !== "high")); // low shows both
+const state = { chosen: { ...FIRST }, sort: null, down: false, most: STEP, columns: new Set(COLUMNS.filter((name) => !HIDDEN.has(name))) };
+
+const title = (name) => name === "low" ? "95 % interval" : name.replaceAll("_", " ");
+const isIn = (dataset) => ["modality", "task", "dataset"].every((name) =>
+  !state.chosen[name] || state.chosen[name] === (name === "dataset" ? dataset : page.datasets[dataset][name]));
+
+function fits(row, name) {
+  const wanted = state.chosen[name], value = row[place[name]];
+  return !wanted || value === (wanted === PRIMARY ? page.datasets[row[place.dataset]].primary : wanted);
+}
+
 function matching() {
   const words = get("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const kept = rows.filter((row) =>
-    Object.entries(state.chosen).every(([name, value]) => !value || row[place[name]] === value) &&
-    words.every((word) => row.some((cell) => String(cell ?? "").toLowerCase().includes(word))));
+  const names = Object.keys(FIRST);
+  const kept = rows.filter((row, index) =>
+    names.every((name) => fits(row, name)) && words.every((word) => texts[index].includes(word)));
   if (state.sort === null) return kept;
-  const at = place[state.sort], sign = state.down ? -1 : 1;
+  const at = place[state.sort], sign = state.down ? -1 : 1, isNumber = numeric.has(state.sort);
   return kept.sort((a, b) => {
     if (a[at] === null || b[at] === null) return (a[at] === null) - (b[at] === null); // missing last, either way
-    return sign * (numeric.has(state.sort) ? a[at] - b[at] : String(a[at]).localeCompare(String(b[at])));
+    return sign * (isNumber ? a[at] - b[at] : byName(a[at], b[at]));
   });
 }
 
@@ -53,60 +80,95 @@ function written(row, name) {
   const value = row[place[name]];
   if (value === null) return "–";
   if (name === "low") return `[${value.toFixed(3)}, ${row[place.high].toFixed(3)}]`;
-  return name in decimals ? value.toFixed(decimals[name]) : String(value);
+  return name in DECIMALS ? value.toFixed(DECIMALS[name]) : String(value);
+}
+
+function line(row, names) {
+  const element = document.createElement("tr");
+  for (const name of names) {
+    const missing = row[place[name]] === null ? { title: row[place.note] || "not measured" } : {};
+    element.append(make("td", written(row, name), { ...missing, ...(numeric.has(name) ? { class: "num" } : {}) }));
+  }
+  return element;
+}
+
+function header(name) {
+  const sorted = name !== state.sort ? "none" : state.down ? "descending" : "ascending";
+  const element = make("th", "", { scope: "col", "aria-sort": sorted, ...(numeric.has(name) ? { class: "num" } : {}) });
+  const button = make("button", title(name), { type: "button", "data-sort": name });
+  button.addEventListener("click", () => {
+    state.down = state.sort === name ? !state.down : numeric.has(name);
+    state.sort = name;
+    changed();
+    document.querySelector(`[data-sort="${name}"]`).focus(); // the header was made anew
+  });
+  element.append(button);
+  return element;
 }
 
 function render() {
-  const kept = matching();
-  get("count").textContent = `${kept.length} of ${rows.length} rows`;
-  get("scores").tBodies[0].replaceChildren(...kept.slice(0, state.shown).map((row) => {
-    const line = document.createElement("tr");
-    for (const name of shownColumns) {
-      const missing = row[place[name]] === null ? { title: row[place.note] || "not measured" } : {};
-      line.append(make("td", written(row, name), { ...missing, ...(numeric.has(name) ? { class: "num" } : {}) }));
-    }
-    return line;
-  }));
-  get("more").hidden = kept.length <= state.shown;
-  for (const header of get("scores").tHead.rows[0].cells)
-    header.setAttribute("aria-sort", header.dataset.name !== state.sort ? "none" : state.down ? "descending" : "ascending");
+  const kept = matching(), names = COLUMNS.filter((name) => state.columns.has(name));
+  const heading = document.createElement("tr");
+  heading.append(...names.map(header));
+  get("scores").tHead.replaceChildren(heading);
+  get("scores").tBodies[0].replaceChildren(...kept.slice(0, state.most).map((row) => line(row, names)));
+  get("more").hidden = kept.length <= state.most;
+  const set = Object.entries(state.chosen).filter(([, value]) => value).map(([name, value]) => value === PRIMARY ? value : `${name} ${value}`);
+  get("count").textContent = `${kept.length} of ${rows.length} rows${set.length ? `: ${set.join(", ")}` : ""}`;
 }
 
-function changed(update) {
-  update();
-  state.shown = PAGE;
+// What belongs to one dataset alone is there only while the filters let the dataset through.
+function follow() {
+  for (const element of document.querySelectorAll("[data-dataset]")) element.hidden = !isIn(element.dataset.dataset);
+  const all = Object.keys(page.datasets), gone = all.filter((name) => !isIn(name)).length;
+  for (const note of document.querySelectorAll("[data-gone]")) note.textContent = gone ? `${gone} of ${all.length} datasets are left out of this page.` : "";
+}
+
+function changed() {
+  state.most = STEP;
   render();
 }
 
-const heading = document.createElement("tr");
-for (const name of shownColumns) {
-  const header = make("th", "", { scope: "col", "data-name": name, ...(numeric.has(name) ? { class: "num" } : {}) });
-  const button = make("button", name === "low" ? "95 % interval" : name.replaceAll("_", " "), { type: "button" });
-  button.addEventListener("click", () => changed(() => {
-    state.down = state.sort === name ? !state.down : numeric.has(name);
-    state.sort = name;
-  }));
-  header.append(button);
-  heading.append(header);
-}
-get("scores").tHead.append(heading);
+// --- filters: those of datasets stand twice, above the page and above the table, and say the same ---
 
-for (const name of Object.keys(SELECTS)) {
-  const values = [...new Set(rows.map((row) => row[place[name]]))].sort();
-  const select = make("select", "");
-  select.append(make("option", "all", { value: "" }), ...values.map((value) => make("option", value, { value })));
-  if (values.includes(SELECTS[name])) select.value = SELECTS[name];
-  state.chosen[name] = select.value;
-  select.addEventListener("change", () => changed(() => { state.chosen[name] = select.value; }));
+function options(name) {
+  const values = name in Object.values(page.datasets)[0] ? Object.values(page.datasets).map((each) => each[name])
+    : name === "dataset" ? Object.keys(page.datasets) : rows.map((row) => row[place[name]]);
+  return [...new Set(values)].sort(byName);
+}
+
+function filter(name) {
+  const select = make("select", "", { "data-filter": name });
+  const values = name === "metric" ? [PRIMARY, ...options(name)] : options(name);
+  select.append(make("option", "all", { value: "" }));
+  select.append(...values.map((value) => make("option", name === "dataset" ? page.datasets[value].title : value, { value })));
+  if (!values.includes(state.chosen[name])) state.chosen[name] = "";
+  select.value = state.chosen[name];
+  select.addEventListener("change", () => {
+    state.chosen[name] = select.value;
+    for (const twin of document.querySelectorAll(`[data-filter="${name}"]`)) twin.value = select.value;
+    follow();
+    changed();
+  });
   const label = make("label", `${name} `);
   label.append(select);
-  get("selects").append(label, " ");
+  return label;
 }
-get("search").addEventListener("input", () => changed(() => {}));
-get("more").addEventListener("click", () => { state.shown += PAGE; render(); });
+
+function chooser(name) {
+  const box = make("input", "", { type: "checkbox", value: name });
+  box.checked = state.columns.has(name);
+  box.addEventListener("change", () => {
+    if (box.checked) state.columns.add(name); else state.columns.delete(name);
+    render();
+  });
+  const label = make("label", "");
+  label.append(box, ` ${title(name)}`);
+  return label;
+}
 
 // Every number in full; a cell that a spreadsheet would run as a formula is quoted with an apostrophe.
-get("download").addEventListener("click", () => {
+function download() {
   const cell = (value) => {
     const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
@@ -115,6 +177,23 @@ get("download").addEventListener("click", () => {
   const link = make("a", "", { download: "scores.csv", href: URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" })) });
   link.click();
   URL.revokeObjectURL(link.href);
-});
-get("filters").hidden = false;
-render();
+}
+
+// On paper there is no "Show more", and no room for every column.
+function onPaper(isOn) {
+  state.most = isOn ? Infinity : STEP;
+  state.columns = new Set(isOn ? IN_PRINT : [...document.querySelectorAll("#columns input:checked")].map((box) => box.value));
+  render();
+}
+
+if (Object.keys(page.datasets).length) {
+  for (const span of document.querySelectorAll("[data-filters]")) span.append(...span.dataset.filters.split(" ").map(filter));
+  get("columns").append(...COLUMNS.map(chooser));
+  for (const box of document.querySelectorAll(".filters")) box.hidden = false;
+  get("search").addEventListener("input", changed);
+  get("more").addEventListener("click", () => { state.most += STEP; render(); });
+  get("download").addEventListener("click", download);
+  addEventListener("beforeprint", () => onPaper(true));
+  addEventListener("afterprint", () => onPaper(false));
+  render();
+}
