@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -217,10 +218,12 @@ def _make_step(study: Study, step: Step) -> None:
         if OPTIONS["again"]:
             for manifest in step.outputs:
                 manifest.unlink(missing_ok=True)
+            shutil.rmtree(step.folder / "training", ignore_errors=True)
         if all(manifest.is_file() for manifest in step.outputs):
+            shutil.rmtree(step.folder / "training", ignore_errors=True)  # a kill after the last manifest
             say(f"already made: {step.folder}")
             return
-        for leftover in step.folder.glob(f"*{files.TEMPORARY}"):
+        for leftover in step.folder.rglob(f"*{files.TEMPORARY}"):
             leftover.unlink()
         _limit_threads(study.params.threads)
         module, name = STAGES.get(step.verb, (step.verb, "run"))

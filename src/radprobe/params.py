@@ -247,7 +247,7 @@ class Lora(Tuning):
     alpha: int = Field(16, gt=0, description="The product is scaled by alpha / rank.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Of what goes into the adapters.")
     targets: list[str] | None = Field(
-        None, description="Names of layers, linear or convolutions; null: query, key, value and MLP."
+        None, min_length=1, description="More layers, linear or convolutions, by name, besides query, key, value, MLP."
     )
 
 
@@ -255,8 +255,10 @@ class Classify(Strict):
     """How a backbone with a linear head is trained to classify."""
 
     epochs: int = Field(20, gt=0, description="Passes over train, at most; val chooses the epoch.")
-    batch_size: int = Field(32, gt=0, description="Films, or volumes, per step.")
-    slices: int = Field(16, gt=0, description="Slices of a volume in a step, drawn anew; all when it is tested.")
+    batch_size: int = Field(32, gt=0, description="Images per step.")
+    slices: int = Field(
+        8, gt=0, description="Slices of a volume in a step, drawn anew: batch_size / slices volumes; all when tested."
+    )
 
 
 class Decode(Strict):

@@ -35,7 +35,7 @@ from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 3, "adapt": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 4, "adapt": 1}
 VERSIONS |= {"score": 5, "compare": 2}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
@@ -43,6 +43,8 @@ MEMORY_MB = 8000  # of a job with a small backbone
 RANDOM, PIXELS, METADATA, CEILING = "random:", "pixels", "metadata", "ceiling"  # controls
 SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to segment
 FROM_SCRATCH = "from-scratch"  # their protocol
+# what an adapter says of itself
+ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
 LARGEST_HEADER = 100_000_000  # bytes of a safetensors file's header, as its library allows
 WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
 ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
@@ -163,6 +165,13 @@ class Study:
         """The backbones of the study, each followed by its controls."""
         names = []
         for name in self.params.backbones:
+            if ADAPTED in name:
+                reason = "rows of trained backbones are made by adapt"
+                raise RadprobeError(
+                    f"params: backbones: {name}", reason, f"name {frozen(name)}, and see adapt in params"
+                )
+            if name.removeprefix(RANDOM) in self.absent_adapters:
+                continue
             names.append(name)
             if "random" in self.params.controls and not self.backbone(name).random:
                 names.append(RANDOM + name)
@@ -171,6 +180,12 @@ class Study:
             names += [name + ADAPTED + mode for mode in MODES if getattr(adapt, mode)]
         names += [control for control in (PIXELS, METADATA, CEILING) if control in self.params.controls]
         return list(dict.fromkeys(names))
+
+    @cached_property
+    def absent_adapters(self) -> list[str]:
+        """The own backbones whose adapter is not there: nothing else is known of them."""
+        own = self.params.own_backbones
+        return [name for name in own if (path := self.adapter_file(name)) and not path.is_file()]
 
     def _adapted(self, names: list[str]) -> list[str]:
         """Return which backbones are adapted: those that params name, or all that were pretrained."""
@@ -194,7 +209,11 @@ class Study:
     def backbone(self, name: str) -> Backbone:
         """Return the entry of a catalog id or an own id, of `random:<id>`, `<id>@paper` or `<id>+<mode>`, adapted."""
         if mode := mode_of(name):
-            entry = self.backbone(with_weights(name))
+            adapt = self.params.adapt
+            if mode not in MODES or adapt is None or getattr(adapt, mode) is None:
+                reason = "this study does not train backbones so"
+                raise RadprobeError(f"params: backbones: {name}", reason, "name the backbone, and see adapt in params")
+            entry = self.backbone(frozen(name))
             return entry.model_copy(update={"id": name, "title": f"{entry.title} + {TITLES[mode]}", "paper": None})
         if name.endswith(PAPER):
             return _as_the_study(self.backbone(name.removesuffix(PAPER)), name)
@@ -212,6 +231,8 @@ class Study:
     def cost(self, name: str) -> catalog.Cost | None:
         """Return what a backbone costs; None for an architecture that is not in the catalog."""
         kind = with_weights(name).removeprefix(RANDOM)
+        if facts := self.adapter(kind):
+            return self.cost(facts["backbone"])
         own = self.params.own_backbones.get(kind)
         if own:
             return catalog.costs().get(own.like) if own.recipe is None else None
@@ -238,6 +259,9 @@ class Study:
     def _from_adapter(self, name: str, own: OwnBackbone) -> Backbone:
         """Return the entry of a backbone with an adapter: that of its backbone, under its own name."""
         facts = self.adapter(name)
+        if facts["backbone"] in (name, None):
+            reason = f"adapts a backbone that is called {name} itself"
+            raise RadprobeError(self.adapter_file(name), reason, f"call own_backbones.{name} otherwise")
         entry = self.backbone(facts["backbone"])
         nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "sha256": own.sha256}
         how = f"{entry.title}, adapted ({facts['mode']}) on {facts['dataset']}"
@@ -274,6 +298,9 @@ class Study:
                 yield Missing("dataset", name, why, catalog.how_to_get(self.dataset(name), folder))
 
     def _missing_backbones(self) -> Iterator[Missing]:
+        for name in set(self.params.backbones) & set(self.absent_adapters):
+            path = self.adapter_file(name)
+            yield Missing("backbone", name, f"no adapter {path}", "train it (`radprobe adapt`), or name its file")
         for name in self.backbones:
             found = self._not_adaptable(name) if mode_of(name) else self._without_weights(name)
             if found:
@@ -323,6 +350,8 @@ class Study:
     def applies(self, dataset: str, backbone: str) -> bool:
         """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment."""
         entry = self.dataset(dataset)
+        if mode_of(backbone) and entry.task not in PREDICTING:
+            return False
         if backbone == METADATA:
             return bool(entry.metadata and entry.task not in ("segmentation", "look"))
         if backbone in SCRATCH:
@@ -354,7 +383,7 @@ class Study:
             return self.steps[verb, dataset, backbone]
         except KeyError:
             for missing in self.missing:
-                if missing.name in (dataset, backbone):
+                if missing.name in (dataset, backbone, frozen(backbone or "")):
                     raise RadprobeError(missing.name, missing.why, missing.remedy) from None
             known = [f"{d or ''} {b or ''}".strip() for v, d, b in self.steps if v == verb]
             wanted = " ".join(filter(None, (dataset, backbone)))
@@ -513,7 +542,8 @@ def read_adapter(path: Path) -> dict[str, Any]:
         with path.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
             header = json.loads(handle.read(min(length, LARGEST_HEADER)))
-        return json.loads(header["__metadata__"]["radprobe"])
+        facts = json.loads(header["__metadata__"]["radprobe"])
+        return {name: facts[name] for name in ADAPTER_FACTS}
     except FileNotFoundError:
         raise RadprobeError(path, "is not there", "name the adapter.safetensors that `radprobe adapt` wrote") from None
     except (OSError, ValueError, KeyError, TypeError):

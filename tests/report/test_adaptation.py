@@ -63,3 +63,24 @@ def test_the_page_has_the_section_its_chart_and_why_a_way_was_not_taken(page, tr
 
 def test_a_study_of_frozen_backbones_says_how_to_train_some(text):
     assert "Every backbone of this study stays frozen" in text
+
+
+def test_trained_rows_alone_are_one_column(tmp_path):
+    made = synthetic_study.build(tmp_path, adapt=ADAPT)
+    for step in made.steps.values():
+        if step.verb in ("probe", "segment", "compare"):
+            for manifest in step.outputs:
+                manifest.unlink()
+    findings = Findings(made)
+    columns = [each for each in ranking.columns(findings) if each.dataset == "nih_chestxray14"]
+    assert len(columns) == 1
+    assert {"derived+lora", "derived+bitfit", "tf_efficientnet_lite0+end_to_end"} == set(columns[0].scores) - {
+        "derived+end_to_end", "tf_efficientnet_lite0+bitfit"
+    }  # fmt: skip
+    report.run(made)
+    assert "Gain over frozen" in (made.path("reports") / "explorer.html").read_text(encoding="utf-8")
+
+
+def test_the_verdict_of_a_trained_backbone_says_what_trained_it_and_names_its_twin(page):
+    assert "of cpu to train" in page or "of CPU to train" in page or "of an unknown device to train" in page
+    assert "No random twin was scored" not in page

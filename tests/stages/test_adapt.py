@@ -229,3 +229,36 @@ def test_lora_of_a_cnn_leaves_the_study_loudly_and_named_layers_bring_it_back(tm
     s = Study({**content, "adapt": {"lora": {"targets": ["conv_pw"]}}})
     assert not s.missing
     assert ("adapt", NIH, "tf_efficientnet_lite0+lora") in s.steps
+
+
+def test_a_class_that_a_draw_cannot_teach_has_no_score_of_it(tmp_path):
+    def without_b_in_train(labels):
+        labels[[i for i in range(N) if PARTS[i % 4] == "train"], 1] = 0
+        return labels
+
+    wanted = {"shots": [2], "draws": 2, "steps": 4}
+    _, found = run(made(tmp_path, labels=without_b_in_train, few_shot=wanted), "bitfit")
+    assert np.isnan(found.few_shot.scores[:, :, 1]).all()
+    assert not np.isnan(found.few_shot.scores[-1, :, 0]).any()  # all of train: positives and negatives
+    assert np.isnan(found.few_shot.scores[0, :, 0]).all()  # two positives of class a and nothing else
+
+
+@pytest.mark.parametrize("dataset", [NIH, MONTGOMERY])
+def test_in_bf16_it_learns_too(tmp_path, dataset):
+    _, found = run(made(tmp_path, dataset, precision="bf16"), "end_to_end", dataset)
+    _, expected = run(made(tmp_path / "fp32", dataset), "end_to_end", dataset)
+    value, full = (each.facts["protocols"]["end_to_end"]["value"] for each in (found, expected))
+    assert value == pytest.approx(full, abs=0.1)
+    if dataset == NIH:
+        assert found.table["score:a"].nunique() == len(found.table)
+
+
+def test_an_adapter_whose_hash_is_another_is_refused(tmp_path):
+    s = made(tmp_path)
+    step, _ = run(s, "bitfit")
+    content = json.loads(s.params.model_dump_json())
+    own = {"mine": {"title": "Ours", "adapter": str(Adapter.file(step.folder)), "sha256": "0" * 64}}
+    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": []})
+    retrieve.weights(s, s.step("weights", None, "test_vit"))
+    with pytest.raises(RadprobeError, match="not the known 0000"):
+        retrieve.weights(s, s.step("weights", None, "mine"))

@@ -96,7 +96,8 @@ class _AtFullSize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: torch.Tensor, labels: torch.Tensor, heads: int, loss: Loss) -> torch.Tensor:
-        losses, slope = loss.slope(z.detach().float(), labels, heads)
+        with torch.autocast(z.device.type, enabled=False):
+            losses, slope = loss.slope(z.detach().float(), labels, heads)
         ctx.save_for_backward(slope.to(z.dtype))
         return losses
 

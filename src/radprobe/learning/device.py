@@ -12,6 +12,7 @@ import torch
 from radprobe.files import RadprobeError
 
 GB = 1e9
+NO_MEMORY = "DefaultCPUAllocator"  # what torch names when a CPU has not enough
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
@@ -21,6 +22,11 @@ def device(choice: str) -> torch.device:
     if choice == "cuda" and not here:
         raise RadprobeError("params: device", "cuda is asked for but torch sees no GPU", "set it to auto or cpu")
     return torch.device("cuda" if here and choice != "cpu" else "cpu")
+
+
+def device_name(where: torch.device) -> str:
+    """Return the name of a GPU, or cpu."""
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
 
 
 def peak_gb(where: torch.device) -> float:
@@ -37,6 +43,19 @@ def measured(facts: dict[str, Any], where: torch.device) -> Iterator[None]:
     yield
     facts["seconds"] = time.perf_counter() - begun
     facts["peak_gb"] = peak_gb(where)
+
+
+@contextmanager
+def fits(what: str, where: torch.device) -> Iterator[None]:
+    """Tell what to do when the block asks for more memory than there is. Raises RadprobeError that names `what`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+            reason = f"a batch does not fit into the memory of the {'GPU' if where.type == 'cuda' else 'machine'}"
+            remedy = "halve batch_size and double accumulate, which trains the same, or give it smaller images (size)"
+            raise RadprobeError(what, reason, remedy) from error
+        raise
 
 
 @contextmanager

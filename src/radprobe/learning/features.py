@@ -25,7 +25,7 @@ from radprobe.catalog import Backbone, Intensity
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.learning.augment import Views, moved
-from radprobe.learning.device import GB, peak_gb
+from radprobe.learning.device import GB, device_name, peak_gb
 from radprobe.models import backbones
 from radprobe.models.backbones import Encoder, grey
 
@@ -272,7 +272,7 @@ def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
         "seconds": seconds,
         "peak_gb": peak_gb(source.where),
         "images_per_second": len(source) / max(seconds, 1e-9),
-        "device": torch.cuda.get_device_name(source.where) if source.where.type == "cuda" else "cpu",
+        "device": device_name(source.where),
         "dense": {str(layer): list(shape) for layer, shape in dense.items()},
         "streamed": streamed,
         "decoders": source.layers,

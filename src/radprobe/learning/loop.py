@@ -19,9 +19,9 @@ import torch
 
 from radprobe import console, files
 from radprobe.files import RadprobeError
+from radprobe.learning.device import fits
 
 Batch = TypeVar("Batch")
-NO_MEMORY = "DefaultCPUAllocator"  # what torch names when a CPU has not enough
 COLUMNS = ["epoch", "head", "loss", "value", "learning_rate", "seconds"]
 
 
@@ -109,7 +109,8 @@ def fit(
         for epoch in console.track(remaining, f"{what} (epochs)", len(remaining)) if what else remaining:
             if run.has_stopped():
                 break
-            run.epoch(epoch, batches, losses, validate)
+            with fits(heads[0].name, where):
+                run.epoch(epoch, batches, losses, validate)
     return run.finish(validate is not None)
 
 
@@ -153,8 +154,7 @@ class _Run:
         total, count = np.zeros(len(self.heads)), 0
         pending = 0
         for number, batch in enumerate(batches(epoch, generator)):
-            with _fitting(self.heads[0].name, self.where):
-                found = self._backward(losses(batch), epoch, number)
+            found = self._backward(losses(batch), epoch, number)
             total, count, pending = total + found, count + 1, pending + 1
             if pending == self.schedule.accumulate:
                 self._step(pending)
@@ -293,7 +293,7 @@ class _Run:
             console.say(f"{path}: is broken; training starts anew")
             return
         _check_same(path, known["identity"], json.loads(json.dumps(self.identity)))
-        content = torch.load(path, map_location=self.where, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         for head, state in zip(self.heads, content["heads"], strict=True):
             head.module.load_state_dict(state, strict=False)
         self.optimizer.load_state_dict(content["optimizer"])
@@ -332,19 +332,6 @@ def _check_same(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> Non
             was, now = was.get(name), value[name]
         reason = f"was made with another {name} ({was}, now {now})"
         raise RadprobeError(path, reason, "remove its folder to train anew, or put the params back")
-
-
-@contextmanager
-def _fitting(name: str, where: torch.device) -> Iterator[None]:
-    """Tell what to do when a batch does not fit."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
-            reason = f"a batch does not fit into the memory of the {'GPU' if where.type == 'cuda' else 'machine'}"
-            remedy = "halve batch_size and double accumulate, which trains the same, or give it smaller images (size)"
-            raise RadprobeError(name, reason, remedy) from error
-        raise
 
 
 @contextmanager

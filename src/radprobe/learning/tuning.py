@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from radprobe.learning.cases import ranking
 from radprobe.learning.features import Grey
 from radprobe.models.tuned import Classifier, groups
 
-EVERY = 32  # images at once where nothing is trained
+EVERY = 32  # images at once where nothing is trained, at most
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Images:
     rows: list[np.ndarray]
     labels: torch.Tensor
     where: torch.device
+    every: int = EVERY
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -34,15 +34,13 @@ class Images:
         """Return grey images [len(rows), 1, size, size] on the device; view 0 is the image as it is."""
         return self.grey.take(rows, (-1,), view)[0].to(self.where)
 
-    def in_order(self) -> Iterator[torch.Tensor]:
-        """Yield all images, some at a time."""
-        rows = np.concatenate(self.rows)
-        return (self.take(rows[start : start + EVERY]) for start in range(0, len(rows), EVERY))
+    def together(self, batch_size: int, slices: int) -> int:
+        """Return how many cases make a batch of so many images, of each volume so many slices."""
+        return max(1, batch_size // min(slices, max(map(len, self.rows))))
 
-    def of_case(self, case: int) -> Iterator[torch.Tensor]:
-        """Yield the images of a case, some at a time."""
-        rows = self.rows[case]
-        return (self.take(rows[start : start + EVERY]) for start in range(0, len(rows), EVERY))
+    def in_order(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield the images at some rows, some at a time."""
+        return (self.take(rows[start : start + self.every]) for start in range(0, len(rows), self.every))
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How: cases a step, slices of a volume in it, is one class true of each case, learning rates, the schedule."""
+    """How: images a step, slices of a volume in it, is one class true of each case, learning rates, the schedule."""
 
     batch_size: int
     slices: int
@@ -68,17 +66,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The network as it was in its best epoch by val (the last one without val), its macro AUROC there, its curves."""
+    """The network as it was in its best epoch by val (the last one without val), its value there, its curves.
 
-    network: Classifier
+    Of several fits only the best keeps its network: the others have None.
+    """
+
+    network: torch.nn.Module | None
     value: float
     epochs: int
     history: pd.DataFrame
-
-    @classmethod
-    def of(cls, network: Classifier, found: loop.Fitted) -> Self:
-        """Return the one head of a fit."""
-        return cls(network, found.values[0], found.epochs[0], found.history)
 
 
 def fit(
@@ -105,17 +101,17 @@ def fit(
         lambda batch: iter([_loss(network, batch, how.exclusive)]),
         how.schedule,
         train.where,
-        steps_per_epoch=-(-len(train) // how.batch_size),
+        steps_per_epoch=-(-len(train) // train.together(how.batch_size, how.slices)),
         validate=None if val is None else lambda: [_macro_auroc(network, val, how.exclusive)],
         folder=folder,
         what=what,
     )
-    return Fitted.of(network, found)
+    return Fitted(network, found.values[0], found.epochs[0], found.history)
 
 
 def _batches(train: Images, how: Recipe, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
     view = train.grey.views.of_epoch(epoch)
-    for batch in torch.randperm(len(train), generator=generator).split(how.batch_size):
+    for batch in torch.randperm(len(train), generator=generator).split(train.together(how.batch_size, how.slices)):
         rows = [_some(train.rows[case], how.slices, generator) for case in batch]
         case = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor([len(each) for each in rows]))
         images = train.take(np.concatenate(rows), view)
@@ -134,9 +130,9 @@ def _loss(network: Classifier, batch: Batch, exclusive: bool) -> torch.Tensor:
     logits = network(_means(vectors, batch.case, len(batch.labels)))
     known, target = ~batch.labels.isnan(), batch.labels.nan_to_num(0.0)
     if exclusive:
-        each = -logits.float().log_softmax(1) * target
+        each = -logits.log_softmax(1) * target
     else:
-        each = binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * known
+        each = binary_cross_entropy_with_logits(logits, target, reduction="none") * known
     return each.sum(1).mean()
 
 
@@ -152,10 +148,10 @@ def logits(network: Classifier, images: Images) -> torch.Tensor:
     network.eval()
     found = []
     if all(len(rows) == 1 for rows in images.rows):
-        found = [network(network.vectors(each).float()) for each in images.in_order()]
+        found = [network(network.vectors(each)) for each in images.in_order(np.concatenate(images.rows))]
     else:
-        for case in range(len(images)):
-            vectors = torch.cat([network.vectors(each).float() for each in images.of_case(case)])
+        for rows in images.rows:
+            vectors = torch.cat([network.vectors(each).float() for each in images.in_order(rows)])
             found.append(network(vectors.mean(0, keepdim=True)))
     return torch.cat(found).float().cpu()
 

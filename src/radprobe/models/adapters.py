@@ -53,14 +53,31 @@ def trained(encoder: Encoder) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
-def targets(model: torch.nn.Module, wanted: Sequence[str] | None = None) -> list[str]:
-    """Return the full names of the layers that LoRA adapts: linear ones of known names, or those that are `wanted`.
+def rest(encoder: Encoder, output: torch.Tensor) -> None:
+    """Let nothing move that `output` does not depend on: a token for masking, stages after the map that is read."""
+    moving = list(trained(encoder).values())
+    found = torch.autograd.grad(output.sum(), moving, allow_unused=True)
+    for parameter, gradient in zip(moving, found, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
-    A wanted name is the last part of a layer's, and the layer may be a convolution too.
+
+def targets(model: torch.nn.Module, wanted: Sequence[str] | None = None) -> list[str]:
+    """Return the full names of the layers that LoRA adapts: linear ones of known names, and those that are `wanted`.
+
+    A wanted name is the last part of a layer's, and the layer may be a convolution too, but not one by groups of
+    channels: peft cannot merge these.
     """
-    kinds = torch.nn.Linear if wanted is None else torch.nn.Linear | torch.nn.Conv2d
-    names = ATTENTION + MLP if wanted is None else wanted
-    return [name for name, each in model.named_modules() if isinstance(each, kinds) and name.split(".")[-1] in names]
+    known, more = ATTENTION + MLP, tuple(wanted or ())
+    linear = {name for name, each in _layers(model) if isinstance(each, torch.nn.Linear)}
+    named = [name for name, _ in _layers(model)]
+    return [name for name in named if (last := name.split(".")[-1]) in more or (last in known and name in linear)]
+
+
+def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    layers = [
+        (name, each) for name, each in model.named_modules() if isinstance(each, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    return [(name, each) for name, each in layers if getattr(each, "groups", 1) == 1]
 
 
 def _inject(tower: Tower, lora: dict[str, Any]):
@@ -70,8 +87,7 @@ def _inject(tower: Tower, lora: dict[str, Any]):
     found = targets(tower.model, lora["targets"])
     if not found:
         asked = f"named {', '.join(lora['targets'])}" if lora["targets"] else "of attention or MLP"
-        kinds = (torch.nn.Linear, torch.nn.Conv2d)
-        known = {name.split(".")[-1] for name, each in tower.model.named_modules() if isinstance(each, kinds)}
+        known = {name.split(".")[-1] for name, _ in _layers(tower.model)}
         reason = f"it has no layer {asked}; its layers are called {', '.join(sorted(known))}"
         remedy = "name some of them in adapt.lora.targets, or choose bitfit or end_to_end"
         raise RadprobeError(f"lora of {tower.entry.title}", reason, remedy)
@@ -85,12 +101,10 @@ def _inject(tower: Tower, lora: dict[str, Any]):
 def save(path: Path, encoder: Encoder, head: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     """Write what was trained of a backbone, and its head, as safetensors; `facts` go into its header.
 
-    They name at least the backbone, the mode, LoRA's settings, and the SHA-256 of the weights that it started from.
+    They name at least the backbone, the mode, LoRA's settings, and the `identity` of the weights that it started from.
     What was trained end to end is the whole backbone, with the statistics of its norms.
     """
-    moved = dict(trained(encoder))
-    if facts["mode"] == END_TO_END:
-        moved |= dict(encoder.tower.model.named_buffers())
+    moved = encoder.tower.model.state_dict() if facts["mode"] == END_TO_END else trained(encoder)
     named = {BACKBONE + name: value for name, value in moved.items()} | {HEAD + name: head[name] for name in head}
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in named.items()}
     facts = {**facts, "size": encoder.size, "tensors_sha256": _digest(tensors)}
@@ -100,14 +114,19 @@ def save(path: Path, encoder: Encoder, head: dict[str, torch.Tensor], facts: dic
         temporary.chmod(0o644)  # safetensors lets nobody else read
 
 
+def identity(weights: Weights) -> str:
+    """Say which weights these are: by their SHA-256, random ones by their seed."""
+    return f"sha256 {weights.sha256}" if weights.file else f"random weights of seed {weights.facts['seed']}"
+
+
 def merged(entry: Backbone, base: Weights, path: Path, facts: dict[str, Any], folder: Path) -> Weights:
     """Put what `save` wrote into the backbone that it was trained from; write plain weights to `folder`.
 
     Raises RadprobeError where the file is broken, or where `base` are other weights than those it started from.
     """
-    if facts["base_sha256"] != base.sha256:
-        reason = f"was trained from weights of sha256 {facts['base_sha256']}, not {base.sha256}"
-        raise RadprobeError(path, reason, f"get those weights of {facts['backbone']}")
+    if facts["base"] != identity(base):
+        reason = f"was trained from {facts['base']}, not from {identity(base)}"
+        raise RadprobeError(path, reason, f"get those weights of {facts['backbone']}, or set that seed")
     size = facts["size"] if facts["mode"] == END_TO_END else entry.side(entry.native_size)
     tower = build(entry, base, size).tower
     adapted = _inject(tower, facts["lora"]) if facts["mode"] == LORA else None
@@ -124,7 +143,7 @@ def merged(entry: Backbone, base: Weights, path: Path, facts: dict[str, Any], fo
         save_file(plain, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)
     parameters = sum(each.numel() for each in model.parameters())
-    told = {"bytes": file.stat().st_size, "tensors": len(plain), "parameters": parameters, "sha256_known": True}
+    told = {"bytes": file.stat().st_size, "tensors": len(plain), "parameters": parameters, "sha256_known": False}
     told |= {"size": size} if facts["mode"] == END_TO_END else {}
     return Weights(file, files.sha256(file), f"adapter:{path.name} of {facts['backbone']}", told)
 

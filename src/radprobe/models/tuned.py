@@ -55,7 +55,8 @@ class LinearHead(nn.Module):
 
     @override
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear((vectors - self.mean) / self.std, self.weight, self.bias)
+        with torch.autocast(vectors.device.type, enabled=False):  # logits of 8 bits would tie
+            return nn.functional.linear((vectors.float() - self.mean) / self.std, self.weight, self.bias)
 
 
 def vectors(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:

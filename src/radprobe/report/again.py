@@ -50,9 +50,9 @@ def commit() -> str:
 
 
 def hardware(findings: Findings) -> str:
-    """Return what computed the features (from their manifests), and what this page was written on."""
-    embeds = (findings.facts("embed", cell.dataset, cell.backbone) for cell in findings.cells if cell.backbone)
-    devices = sorted({facts["device"] for facts in embeds if "device" in facts})
+    """Return what computed the features and trained backbones (from manifests), and what this page was written on."""
+    done = (cell for cell in findings.cells if cell.backbone and cell.state == "done")
+    devices = sorted({findings.device(cell.dataset, cell.backbone) for cell in done} - {"an unknown device"})
     memory = psutil.virtual_memory().total / 1e9
     here = f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB"
     return f"features on {', '.join(devices) or 'nothing yet'}; this page on {here}"

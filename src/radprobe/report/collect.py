@@ -104,6 +104,14 @@ class Findings:
         except RadprobeError:
             return {}
 
+    def device(self, dataset: str, backbone: str) -> str:
+        """Return what computed the features of a cell, or trained it where it has no features of its own."""
+        verb = self.study.predicting(dataset, backbone) or "embed"
+        found = self.facts("embed", dataset, backbone).get("device") or self.facts(verb, dataset, backbone).get(
+            "device"
+        )
+        return found or "an unknown device"
+
     # --- how far it came ----------------------------------------------------------------------------------------------
 
     @cached_property

@@ -120,12 +120,12 @@ def text(shots: int) -> str:
 def leader(found: Curves) -> tuple[str, bool] | None:
     """Return the backbone with the highest mean at every number of shots, and whether every single draw agrees.
 
-    Every backbone sees the same draws, so they are compared draw by draw. None where there is no such backbone, where
+    They are compared draw by draw, over the draws that every backbone saw. None where there is no such backbone, where
     nothing else but controls was drawn, or where a control is above it.
     """
-    values = found.ours.pivot(index=["shots", "draw"], columns="backbone", values="value")
+    values = found.ours.pivot(index=["shots", "draw"], columns="backbone", values="value").dropna()
     pretrained = [name for name in values if name not in found.controls]
-    if len(pretrained) < 2 or values.isna().any(axis=None):
+    if len(pretrained) < 2 or values.empty:
         return None
     means = values.groupby(level="shots").mean()
     first = means.columns[means.to_numpy().argmax(axis=1)[0]]

@@ -17,6 +17,7 @@ from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, headline
 
 METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same scores give the same bytes
+WHOLE = "*"  # the marker of what is trained as a whole, by whatever protocol
 STEP = 0.2  # between protocols of one backbone, in rows
 
 
@@ -35,14 +36,10 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> str:
         figure = Figure(figsize=(7.2, 1.5 + height * len(rows)), layout="constrained")
         axes = figure.subplots()
         for index, column in enumerate(columns):
-            _draw_column(
-                axes,
-                findings,
-                column,
-                rows,
-                (index - (len(columns) - 1) / 2) * STEP,
-                style.MARKERS[index % len(style.MARKERS)],
-            )
+            shift, marker = (index - (len(columns) - 1) / 2) * STEP, style.MARKERS[index % len(style.MARKERS)]
+            _draw_column(axes, findings, column, _of_protocol(column, rows), shift, marker)
+        whole = _trained_as_a_whole(columns[0], rows)
+        _draw_column(axes, findings, columns[0], whole, 0, WHOLE)
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_axisbelow(True)
@@ -68,8 +65,18 @@ def _rows(findings: Findings, columns: list[Column]) -> list[str]:
     )
 
 
-def _draw_column(axes, findings: Findings, column: Column, rows: list[str], shift: float, marker: str) -> None:
-    for place, name in enumerate(rows):
+def _of_protocol(column: Column, rows: list[str]) -> dict[str, int]:
+    """Return the places of the backbones that were scored under the protocol of a column itself."""
+    return {name: place for place, name in enumerate(rows) if column.protocol_of(name) == column.protocol}
+
+
+def _trained_as_a_whole(column: Column, rows: list[str]) -> dict[str, int]:
+    """Return the places of those that stand beside every protocol: they are drawn once."""
+    return {name: place for place, name in enumerate(rows) if column.protocol_of(name) != column.protocol}
+
+
+def _draw_column(axes, findings: Findings, column: Column, rows: dict[str, int], shift: float, marker: str) -> None:
+    for name, place in rows.items():
         score = column.scores.get(name)
         if score is None or not score.defined:
             continue
@@ -85,7 +92,10 @@ def _legend(findings: Findings, columns: list[Column], rows: list[str]) -> list[
     lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=family(name)) for name in families]
     marks = zip(columns, itertools.cycle(style.MARKERS), strict=False)
     kind = {"linestyle": "none", "color": style.INK}
-    return lines + [Line2D([], [], marker=mark, label=words.label(column.protocol), **kind) for column, mark in marks]
+    lines += [Line2D([], [], marker=mark, label=words.label(column.protocol), **kind) for column, mark in marks]
+    if _trained_as_a_whole(columns[0], rows):
+        lines.append(Line2D([], [], marker=WHOLE, label="trained as a whole", **kind))
+    return lines
 
 
 def family(name: str) -> str:

@@ -1,13 +1,14 @@
 """One dataset under one protocol: who scores what, and which differences the paired intervals resolve."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
-from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, mode_of
+from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
@@ -107,16 +108,23 @@ def columns(findings: Findings) -> list[Column]:
         rows = rows[~rows["protocol"].str.startswith(FEW_SHOT)]
         ceiling = next((estimate(row, "value") for row in _of(rows, CEILING).to_dict("records")), None)
         rows = rows[rows["protocol"] != CEILING]
-        whole = rows["protocol"].isin(STANDING)
-        beside, rows = (rows[whole], rows[~whole]) if not whole.all() else (rows[:0], rows)
-        for protocol, of_protocol in rows.groupby("protocol", sort=False):
-            each = of_protocol if protocol == FLOOR else pd.concat([of_protocol, beside])
+        for protocol, each in _by_protocol(rows):
             pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
             differences = {(r["backbone"], r["other"]): estimate(r, "difference") for r in pairs.to_dict("records")}
             found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling))
     return found
+
+
+def _by_protocol(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each protocol of frozen features with those that stand beside them all; or these, if alone."""
+    standing = rows["protocol"].isin(STANDING)
+    if standing.all() and len(rows):
+        yield rows["protocol"].iloc[0], rows
+        return
+    for protocol, each in rows[~standing].groupby("protocol", sort=False):
+        yield protocol, each if protocol == FLOOR else pd.concat([each, rows[standing]])
 
 
 def _of(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -130,8 +138,8 @@ def headline(of_dataset: list[Column]) -> Column | None:
 
 
 def twin(backbone: str) -> str:
-    """Return the id of the random twin of a backbone."""
-    return RANDOM + backbone
+    """Return the id of the random twin of a backbone; a trained one has that of itself frozen."""
+    return RANDOM + frozen(backbone)
 
 
 def controls_of(backbone: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report import style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
-from radprobe.study import CEILING, METADATA
+from radprobe.study import CEILING, METADATA, frozen
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "trained_parameters", "trained_share", "best_epoch"]
@@ -33,7 +33,7 @@ class Tile:
 
 def anchor(dataset: str, backbone: str) -> str:
     """Return the id of a cell's details in the page."""
-    return f"cell-{dataset}-{backbone}".replace(":", "-")
+    return f"cell-{dataset}-{backbone}".replace(":", "-").replace("+", "-")
 
 
 # The first view of the map: each dataset under the protocol that its verdict speaks of.
@@ -101,7 +101,7 @@ def _not_run(findings: Findings, dataset: str, backbone: str) -> str:
         if backbone != METADATA:
             return "only segments"
         return "metadata alone segment nothing" if findings.datasets[dataset].metadata else NO_METADATA
-    gone = [missing for missing in findings.study.missing if missing.name == backbone]
+    gone = [missing for missing in findings.study.missing if missing.name in (backbone, frozen(backbone))]
     return f"not run: {gone[0].why}" if gone else "not run"
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from radprobe.report.ranking import Column, Estimate, controls_of
+from radprobe.study import STANDING
 
 TASKS = {
     "multilabel": "Multi-label classification",
@@ -89,7 +90,8 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     if best in column.controls:
         sentences.append("Every scored backbone is a control: nothing pretrained was tested.")
     sentences += [*against_others(column, name), *against_controls(column)]
-    return [*sentences, f"Costs {duration(column.seconds.get(best, math.nan))} of {device} to embed and fit."]
+    work = "train" if column.protocol_of(best) in STANDING else "embed and fit"
+    return [*sentences, f"Costs {duration(column.seconds.get(best, math.nan))} of {device} to {work}."]
 
 
 def against_others(column: Column, name: Name) -> list[str]:

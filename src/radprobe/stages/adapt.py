@@ -1,8 +1,9 @@
 """adapt: a backbone trained with its head on one dataset, in one way: every bias, LoRA, or end to end."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,18 @@ from radprobe.imaging import intensity
 from radprobe.learning import decoders, draws, label_maps, loop, selection, tuning
 from radprobe.learning.augment import Views
 from radprobe.learning.cases import Cases, ranking
-from radprobe.learning.device import device, measured
+from radprobe.learning.device import device, device_name, fits, measured
 from radprobe.learning.features import Grey
-from radprobe.learning.maps import Maps, channel_statistics
+from radprobe.learning.maps import EVERY, Maps, channel_statistics
 from radprobe.models import adapters, backbones
 from radprobe.models.tuned import Classifier, Segmenter, encode, vectors
 from radprobe.study import Step, Study, frozen
 
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
 PARTS = ("train", "val", "test")
+STATISTICS = 512  # images of train, at most, by which heads standardise what they read
 Rates = tuple[float, float]  # of the backbone, of the head
+Network = Classifier | Segmenter
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Job:
     split: Split
     weights: Weights
     where: torch.device
+
+    @property
+    def training(self) -> Path:
+        """The folder of checkpoints, removed in the end."""
+        return self.step.folder / "training"
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -67,12 +75,13 @@ class Job:
         entry = self.study.backbone(self.step.backbone)
         encoder = backbones.build(entry, self.weights, self.knobs["size"], 1, dense, frozen=False)
         adapters.adapt(encoder.to(self.where), self.knobs["mode"], lora_of(self.knobs))
-        return encoder.to(self.where)
+        return encoder.to(self.where).eval()
 
     def schedule(self, epochs: int, patience: int | None = None, stop: int | None = None) -> loop.Schedule:
-        """Return the schedule of a fit; `stop` leaves it early."""
-        same = {key: self.knobs[key] for key in ("seed", "warmup", "accumulate", "precision")}
-        return loop.Schedule(epochs=epochs, patience=patience, stop=stop, **same)
+        """Return the schedule of a fit; `stop` leaves it early. A quarter of it, at most, is warm-up."""
+        same = {key: self.knobs[key] for key in ("seed", "accumulate", "precision")}
+        warmup = min(self.knobs["warmup"], epochs / 4)
+        return loop.Schedule(epochs=epochs, patience=patience, stop=stop, warmup=warmup, **same)
 
 
 class Classification:
@@ -95,11 +104,17 @@ class Classification:
 
     def _images(self, split: Split, *parts: str) -> tuning.Images:
         cases = self._of(split, *parts)
-        return tuning.Images(self.grey, self.cases.rows(cases), self.labels[cases], self.job.where)
+        every = min(tuning.EVERY, self.job.knobs["batch_size"])
+        return tuning.Images(self.grey, self.cases.rows(cases), self.labels[cases], self.job.where, every)
 
     def size(self, split: Split, *parts: str) -> int:
         """Return the number of cases in some parts."""
         return len(self._of(split, *parts))
+
+    def steps(self, split: Split) -> float:
+        """Return the batches of an epoch over train."""
+        train = self._images(split, "train")
+        return len(train) / train.together(self.job.knobs["batch_size"], self.job.knobs["slices"])
 
     def fit(self, rates: Rates, schedule, parts, split: Split, val: bool = False, **how) -> tuning.Fitted:
         """Train on `parts` of a split."""
@@ -107,8 +122,9 @@ class Classification:
         recipe = tuning.Recipe(knobs["batch_size"], knobs["slices"], self.exclusive, *rates, schedule)
 
         def make() -> Classifier:
-            encoder = self.job.encoder().eval()
-            statistics = channel_statistics([vectors(encoder, each)] for each in train.in_order())
+            encoder, some = self.job.encoder(), _some(np.concatenate(train.rows))
+            adapters.rest(encoder, vectors(encoder, train.take(some[:1])))
+            statistics = channel_statistics([vectors(encoder, each)] for each in train.in_order(some))
             return Classifier(encoder, statistics, len(split.classes))
 
         return tuning.fit(make, train, recipe, self._images(split, "val") if val else None, **how)
@@ -123,13 +139,18 @@ class Classification:
             tables.append(self.cases.table(cases, *told))
         return Predictions(split.classes, pd.concat(tables, ignore_index=True), facts=facts, **more)
 
-    def test(self, networks: list[Classifier]) -> np.ndarray:
-        """Return the scores of test of networks that saw few patients, [networks, cases by id, classes]."""
+    def test(self, network: Classifier | None, split: Split) -> np.ndarray:
+        """Return the scores of test, [cases by id, classes], of a network that was trained on the few of a split.
+
+        NaN for a class that they could not teach; all of it where there is no network.
+        """
         cases = self._of(self.job.split, "test")
-        order = np.argsort(self.cases.ids[cases])
-        images = self._images(self.job.split, "test")
-        found = [ranking(tuning.logits(network, images), self.exclusive).numpy()[order] for network in networks]
-        return np.stack(found).astype(np.float32)
+        scores = np.full((len(cases), len(split.classes)), np.nan, np.float32)
+        if network:
+            taught = selection.both_present(self.labels[self._of(split, "train")].numpy())
+            found = tuning.logits(network, self._images(self.job.split, "test"))
+            scores[:, taught] = ranking(found, self.exclusive).numpy()[:, taught]
+        return scores[np.argsort(self.cases.ids[cases])]
 
 
 class Segmentation:
@@ -153,14 +174,19 @@ class Segmentation:
         """Return the number of images in some parts."""
         return len(split.rows(self.job.index, *parts))
 
+    def steps(self, split: Split) -> float:
+        """Return the batches of an epoch over train."""
+        return self.size(split, "train") / self.job.knobs["batch_size"]
+
     def fit(self, rates: Rates, schedule, parts, split: Split, val: bool = False, **how) -> tuning.Fitted:
         """Train on `parts` of a split."""
         train, (backbone_rate, rate) = self._maps(split, *parts), rates
         recipe = decoders.Recipe(self.job.knobs["batch_size"], self.job.knobs["loss"], schedule)
 
         def make() -> Segmenter:
-            encoder = self.job.encoder(self.layer).eval()
-            images = (train.features(batch)[0] for batch in train.in_order())
+            encoder, some = self.job.encoder(self.layer), _some(np.arange(len(train)))
+            adapters.rest(encoder, encode(encoder, train.features(some[:1])[0]).dense[0])
+            images = (train.features(some[start : start + EVERY])[0] for start in range(0, len(some), EVERY))
             statistics = channel_statistics(encode(encoder, each).dense for each in images)
             return Segmenter(encoder, statistics, self.labels, backbone_rate)
 
@@ -178,9 +204,12 @@ class Segmentation:
         maps = {mode: LabelMaps.read(job.step.folder, mode)}
         return Predictions(job.split.classes, maps=maps, facts=facts, **more)
 
-    def test(self, networks: list[Segmenter]) -> np.ndarray:
-        """Return the pixels of every case of test by true and predicted label, [networks, cases, K, K]."""
-        return decoders.counts(networks, self._maps(self.job.split, "test"), self.labels)[1]
+    def test(self, network: Segmenter | None, split: Split) -> np.ndarray:
+        """Return the pixels of every case of test by true and predicted label, [cases, K, K]; 0 without a network."""
+        tests = self._maps(self.job.split, "test")
+        if network is None:
+            return np.zeros((len(np.unique(tests.cases)), self.labels, self.labels), np.int64)
+        return decoders.counts([network], tests, self.labels)[1][0]
 
 
 Task = Classification | Segmentation
@@ -193,58 +222,122 @@ def run(study: Study, step: Step) -> None:
     weights, where = Weights.load(step.need("weights").folder), device(study.params.device)
     job = Job(study, step, Index.load(prepared), Pixels.load(prepared), Split.load(parted), weights, where)
     task = Segmentation(job) if step.knobs["task"] == "segmentation" else Classification(job)
-    took: dict[str, Any] = {}
-    with measured(took, where):
-        searched, facts = _search(job, task)
-        chosen = facts["chosen"]
-        rates = chosen["backbone_rate"], chosen["head_rate"]
-        schedule = job.schedule(step.knobs["epochs"], stop=chosen["epochs"])
-        folder = step.folder / "training"
-        how = {"folder": folder / "refit", "what": f"{step.backbone}, again with val"}
-        again = task.fit(rates, schedule, ("train", "val"), job.split, **how)
-    facts |= _counts(again.network) | took | {f"n_{part}": task.size(job.split, part) for part in PARTS}
-    everything = {"protocols": {step.knobs["mode"]: facts}, "embedding": NO_COST}
+    with fits(step.backbone, where):
+        _run(job, task)
+    shutil.rmtree(job.training, ignore_errors=True)
+
+
+def _run(job: Job, task: Task) -> None:
+    step, mode, took = job.step, job.knobs["mode"], {}
+    with measured(took, job.where):
+        candidates = _search(job, task)
+        networks, training = _choose(job, task, candidates)
+    chosen = next(each for each in candidates if each.was_chosen)
+    took["seconds"] = max(took["seconds"], _seconds(training))
+    facts = {"chosen": chosen.settings, "value": chosen.value, "selected_on": "val", "selected_by": task.chosen_by}
+    facts |= {"candidates": [each.told for each in candidates], **_counts(networks["test"]), **took}
+    facts |= {f"n_{part}": task.size(job.split, part) for part in PARTS}
+    facts["diverged_when_refitted"] = [each.settings for each in candidates if each.diverged_again]
+    everything = {"protocols": {mode: facts}, "embedding": NO_COST, "device": device_name(job.where)}
     few_shot = None
-    if step.knobs["few_shot"]:
+    if job.knobs["few_shot"]:
         took = {}
-        with measured(took, where):
+        with measured(took, job.where):
             few_shot = _few_shot(job, task)
-        everything["few_shot"] = {**step.knobs["few_shot"], "mode": step.knobs["mode"], **took}
-    training = pd.concat([searched.history.assign(phase="search"), again.history.assign(phase="refit")])
-    training["protocol"] = step.knobs["mode"]
-    networks = {"val": searched.network, "test": again.network}
-    predictions = task.save(networks, everything, few_shot=few_shot, training=training)
-    _save_adapter(job, again.network)
+        everything["few_shot"] = {**job.knobs["few_shot"], "mode": mode, **took}
+    predictions = task.save(networks, everything, few_shot=few_shot, training=training.assign(protocol=mode))
+    _save_adapter(job, networks["test"])
     predictions.save(step.folder, step.spec)
-    shutil.rmtree(folder, ignore_errors=True)
-    console.say(f"{step.dataset} {step.backbone}: val {task.chosen_by} {facts['value']:.4f} with {chosen}")
+    console.say(f"{step.dataset} {step.backbone}: val {task.chosen_by} {chosen.value:.4f} with {chosen.settings}")
 
 
-def _search(job: Job, task: Task) -> tuple[tuning.Fitted, dict[str, Any]]:
-    """Train with every pair of learning rates, one after the other; return the best by val, and what was chosen."""
-    knobs, best, candidates = job.knobs, None, []
-    grid = list(product(knobs["backbone_rates"], knobs["head_rates"]))
+@dataclass
+class Candidate:
+    """A pair of learning rates: the fit on train, None where it diverged; how val judged it, and what became of it."""
+
+    number: int
+    rates: Rates
+    fitted: tuning.Fitted | None
+    was_chosen: bool = False
+    diverged_again: bool = False
+
+    @property
+    def value(self) -> float | None:
+        """The best value on val, None where it is undefined."""
+        return None if self.fitted is None or np.isnan(self.fitted.value) else self.fitted.value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The learning rates and the best epoch."""
+        rates = dict(zip(("backbone_rate", "head_rate"), self.rates, strict=True))
+        return rates | {"epochs": self.fitted.epochs if self.fitted else 0}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What Predictions hold of it."""
+        return {**self.settings, "value": self.value}
+
+
+def _search(job: Job, task: Task) -> list[Candidate]:
+    """Train on train with every pair of learning rates, one after the other. Raises where all have diverged."""
+    grid = list(product(job.knobs["backbone_rates"], job.knobs["head_rates"]))
+    candidates, best = [], None
     for number, rates in enumerate(grid):
-        of = f", learning rates {number + 1} of {len(grid)}" if len(grid) > 1 else ""
-        how = {"folder": job.step.folder / "training" / f"search{number}", "what": job.step.backbone + of}
-        schedule = job.schedule(knobs["epochs"], knobs["patience"])
-        try:
-            found = task.fit(rates, schedule, ("train",), job.split, val=True, **how)
-        except loop.Diverged as error:
-            if len(grid) == 1:
-                raise
-            console.say(f"{error}")
-            found = None
-        value = found.value if found and not np.isnan(found.value) else None
-        named = {"backbone_rate": rates[0], "head_rate": rates[1]}
-        candidates.append({**named, "value": value, "epochs": found.epochs if found else 0})
-        if value is not None and (best is None or value > best.value):
-            best, chosen = found, {**named, "epochs": found.epochs}
+        candidate = Candidate(number, rates, _fit(job, task, number, rates, len(grid)))
+        candidates.append(candidate)
+        if candidate.value is None:
+            continue
+        if best is None or candidate.value > best.value:
+            best, candidate = candidate, best
+        if candidate:  # one network is kept; the others are in their checkpoints
+            candidate.fitted = replace(candidate.fitted, network=None)
     if best is None:
         reason = "no pair of learning rates has a defined value on val"
         raise RadprobeError(job.step.backbone, reason, "lower adapt's learning rates, or look at the images")
-    facts = {"chosen": chosen, "value": best.value, "selected_on": "val", "selected_by": task.chosen_by}
-    return best, {**facts, "candidates": candidates}
+    return candidates
+
+
+def _fit(job: Job, task: Task, number: int, rates: Rates, of: int) -> tuning.Fitted | None:
+    what = job.step.backbone + (f", learning rates {number + 1} of {of}" if of > 1 else "")
+    schedule = job.schedule(job.knobs["epochs"], job.knobs["patience"])
+    how = {"folder": job.training / f"search{number}", "what": what}
+    try:
+        return task.fit(rates, schedule, ("train",), job.split, val=True, **how)
+    except loop.Diverged as error:
+        if of == 1:
+            raise
+        console.say(f"{error}")
+        return None
+
+
+def _choose(job: Job, task: Task, candidates: list[Candidate]) -> tuple[dict[str, Network], pd.DataFrame]:
+    """Fit the best by val again on train and val; one that diverges then gives way to the next best.
+
+    Returns the networks that speak of val (before this fit) and of test, and the curves of both fits.
+    """
+    defined = sorted((each for each in candidates if each.value is not None), key=lambda each: -each.value)
+    for candidate in defined:
+        schedule = job.schedule(job.knobs["epochs"], stop=candidate.settings["epochs"])
+        how = {"folder": job.training / f"refit{candidate.number}", "what": f"{job.step.backbone}, again with val"}
+        try:
+            again = task.fit(candidate.rates, schedule, ("train", "val"), job.split, **how)
+        except loop.Diverged as error:
+            console.say(f"{error}")
+            candidate.diverged_again = True
+            continue
+        candidate.was_chosen = True
+        searched = candidate.fitted
+        if searched.network is None:  # its checkpoint has it
+            searched = _fit(job, task, candidate.number, candidate.rates, len(candidates))
+        phases = (searched.history.assign(phase="search"), again.history.assign(phase="refit"))
+        return {"val": searched.network, "test": again.network}, pd.concat(phases)
+    reason = "every pair of learning rates diverged when it was fitted again on train and val"
+    raise RadprobeError(job.step.backbone, reason, "lower adapt's learning rates, or look at the images")
+
+
+def _seconds(training: pd.DataFrame) -> float:
+    """Return the seconds of all epochs, those before a kill among them."""
+    return float(training.drop_duplicates(["phase", "epoch"])["seconds"].sum())
 
 
 def _few_shot(job: Job, task: Task) -> FewShot:
@@ -252,27 +345,38 @@ def _few_shot(job: Job, task: Task) -> FewShot:
     knobs, wanted = job.knobs, job.knobs["few_shot"]
     every = draws.every(job.index, job.split, knobs["task"], wanted, knobs["seed"], paper=False)
     rates, rows, scores = (knobs["backbone_rates"][0], knobs["head_rates"][0]), [], []
-    for protocol, draw in console.track(every, "few-shot (draws)", len(every)):
-        epochs = max(1, round(wanted["steps"] * knobs["batch_size"] / task.size(draw.split, "train")))
-        found = task.fit(rates, job.schedule(epochs), ("train",), draw.split)
-        scores.append(task.test([found.network])[0])
+    for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
+        epochs = max(1, round(wanted["steps"] * knobs["accumulate"] / task.steps(draw.split)))
+        folder = job.training / f"draw{number}"
+        try:
+            network = task.fit(rates, job.schedule(epochs), ("train",), draw.split, folder=folder).network
+        except loop.Diverged as error:
+            console.say(f"{protocol}, draw {number + 1}: {error}")
+            network = None
+        scores.append(task.test(network, draw.split))
         rows.append(draw.row(protocol))
     return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), np.stack(scores))
 
 
-def _counts(network: Classifier | Segmenter) -> dict[str, int]:
-    """Return how many parameters were trained, the head's among them, and how many there are."""
+def _some(rows: np.ndarray) -> np.ndarray:
+    """Return rows for the statistics that heads standardise by: evenly spaced, all of them where they are few."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS)).round().astype(int)]
+
+
+def _counts(network: Network) -> dict[str, int]:
+    """Return how many parameters were trained, the head's among them, and how many backbone and head have."""
     head = sum(each.numel() for each in network.head.parameters())
     moved = sum(each.numel() for each in adapters.trained(network.encoder).values())
-    return {"parameters": moved + head, "parameters_of_all": network.encoder.parameters_count + head}
+    named = network.encoder.tower.model.named_parameters()
+    plain = sum(each.numel() for name, each in named if ".lora_" not in name)
+    return {"parameters": moved + head, "parameters_of_all": plain + head}
 
 
-def _save_adapter(job: Job, network: Classifier | Segmenter) -> None:
-    facts = {"backbone": frozen(job.step.backbone), "dataset": job.step.dataset, "mode": job.knobs["mode"]}
-    facts |= {"base_sha256": job.weights.sha256, "lora": lora_of(job.knobs), "classes": job.split.classes}
-    adapters.save(
-        job.step.folder / Adapter.FILE, network.encoder, network.head.state_dict(), {**facts, "spec": job.step.spec}
-    )
+def _save_adapter(job: Job, network: Network) -> None:
+    facts = {"backbone": frozen(job.step.backbone), "base": adapters.identity(job.weights), "spec": job.step.spec}
+    facts |= {"mode": job.knobs["mode"], "lora": lora_of(job.knobs)}
+    facts |= {"dataset": job.step.dataset, "classes": job.split.classes}
+    adapters.save(job.step.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)
     Adapter.seal(job.step.folder, job.step.spec)
 
 

@@ -91,7 +91,8 @@ def facts(study: Study, name: str) -> None:
 
 
 def _names(study: Study) -> list[str]:
-    return list(dict.fromkeys([*catalog.encoders(), *study.params.own_backbones]))
+    own = [name for name in study.params.own_backbones if name not in study.absent_adapters]
+    return list(dict.fromkeys([*catalog.encoders(), *own]))
 
 
 def _in_the_study(study: Study, name: str) -> bool:

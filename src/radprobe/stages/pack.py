@@ -85,7 +85,13 @@ def _failed_already(study: Study) -> dict[str, RadprobeError]:
 
 def _with_files(study: Study) -> list[str]:
     """Return the backbones of the study that are here, or can be fetched, and that have weights."""
-    return list(dict.fromkeys(with_weights(name) for name in study.backbones_here if not study.backbone(name).random))
+    named = dict.fromkeys(each for name in study.backbones_here for each in _and_base(study, with_weights(name)))
+    return [name for name in named if not study.backbone(name).random]
+
+
+def _and_base(study: Study, name: str) -> list[str]:
+    facts = study.adapter(name)
+    return [*_and_base(study, facts["backbone"]), name] if facts else [name]
 
 
 def _used_by(name: str, file: File, *earlier: dict | None) -> list[str]:
@@ -95,7 +101,9 @@ def _used_by(name: str, file: File, *earlier: dict | None) -> list[str]:
 
 def _say_what_to_change(study: Study, name: str, file: File) -> None:
     own = study.params.own_backbones.get(name)
-    if own and str(PurePosixPath(own.file)) != file.name:
+    if own and own.adapter:
+        say(f"{name}: where the folder is used, set own_backbones.{name}.adapter to its {file.name}")
+    elif own and str(PurePosixPath(own.file)) != file.name:
         say(f"{name}: where the folder is used, set own_backbones.{name}.file: {file.name} in params")
 
 
@@ -108,6 +116,8 @@ def _choose(study: Study, name: str, entry: Backbone, found: Weights, made: Path
     That is the verified safetensors, or the file that it was converted from where only that has a name or the hash
     which the entry knows.
     """
+    if adapter := study.adapter_file(name):
+        return File(f"{name}.adapter.safetensors", adapter, files.sha256(adapter))
     choices = [(found.file, found.sha256)]
     if "converted_from" in found.facts:
         original = found.facts["sha256_of_original"]

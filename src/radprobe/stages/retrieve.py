@@ -73,9 +73,13 @@ def weights(study: Study, step: Step) -> None:
     if facts := study.adapter(name):
         from radprobe.models.adapters import merged
 
-        base = Weights.load(step.need("weights").folder)
-        found = merged(study.backbone(facts["backbone"]), base, study.adapter_file(name), facts, step.folder)
-        found.facts["derived"] = entry.derived
+        base, known = Weights.load(step.need("weights").folder), files.sha256(local)
+        if entry.sha256 not in (None, known):
+            raise RadprobeError(
+                local, f"sha256 is {known}, not the known {entry.sha256}", "get it again, or mend params"
+            )
+        found = merged(study.backbone(facts["backbone"]), base, local, facts, step.folder)
+        found.facts |= {"derived": entry.derived, "sha256_known": entry.sha256 is not None}
         found.save(step.folder, step.spec)
         return
     found = obtain(name, entry, local, step.folder, study.path("weights"), params.seed, study.may_fetch)

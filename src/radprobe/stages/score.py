@@ -63,7 +63,7 @@ def compare(study: Study, step: Step) -> None:
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
     found = []
     protocols = list(dict.fromkeys(name for each in predictions.values() for name in _protocols(each)))
-    for protocol in [name for name in protocols if name not in STANDING] or protocols:
+    for protocol in [name for name in protocols if name not in STANDING] or protocols[:1]:
         having = {backbone: name for backbone, each in predictions.items() if (name := _named(each, protocol))}
         scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})

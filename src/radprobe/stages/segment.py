@@ -30,7 +30,7 @@ from radprobe.imaging import intensity
 from radprobe.imaging.resize import to_original
 from radprobe.learning import decoders, draws, features, label_maps, loop, selection
 from radprobe.learning.augment import Views
-from radprobe.learning.device import device, measured
+from radprobe.learning.device import device, device_name, measured
 from radprobe.learning.maps import Maps
 from radprobe.models.decoders import FromImages, Linear, StudyUNet, UNet
 from radprobe.study import CEILING, FROM_SCRATCH, SCRATCH, Step, Study
@@ -96,7 +96,7 @@ def run(study: Study, step: Step) -> None:
         training.append(history.assign(protocol=protocol.name))
         chosen, val = facts[protocol.name]["chosen"], facts[protocol.name]["value"]
         console.say(f"{step.dataset} {step.backbone} {protocol.name}: val DSC {val:.4f} with {chosen}")
-    facts, few_shot = {"protocols": facts, "embedding": costs}, None
+    facts, few_shot = {"protocols": facts, "embedding": costs, "device": device_name(where)}, None
     if "linear" in layers and step.knobs["few_shot"]:
         took: dict[str, Any] = {}
         with measured(took, where):
