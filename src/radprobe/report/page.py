@@ -150,7 +150,7 @@ def _card(findings: Findings, dataset: str, column: Column | None) -> dict:
     if column is None:
         return {**card, "patients": None, "sentences": ["No cell of it is done, so there is no verdict."]}
     best = column.best
-    device = findings.facts("embed", dataset, best).get("device", "an unknown device") if best else ""
+    device = findings.device(dataset, best) if best else ""
     if trust.is_phantom(findings, dataset):
         card["notes"].append("Generated data: these numbers say nothing about radiology.")
     card["notes"] += trust.scope(findings, dataset) + trust.without_near(findings, column)
