@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real volumes test test-fast lint lock schema datasets-table backbones-table golden clean
+.PHONY: setup demo phantoms study real volumes test test-fast lint lock schema datasets-table backbones-table audit-page golden clean
 
 setup: .venv/ready
 
@@ -60,6 +60,9 @@ backbones-table: setup ## what each backbone costs, and docs/backbones.md, from 
 	$(BIN)/radprobe backbones --costs > src/radprobe/catalog/backbone_costs.csv.new
 	mv src/radprobe/catalog/backbone_costs.csv.new src/radprobe/catalog/backbone_costs.csv
 	$(BIN)/radprobe backbones --markdown > docs/backbones.md
+
+audit-page: setup      ## docs/audit.md from the catalog
+	$(BIN)/python -c "from radprobe.report import audit; print(audit.markdown(), end='')" > docs/audit.md
 
 golden: setup          ## tests/golden.json anew, after a VERSION was bumped
 	$(BIN)/python tests/test_golden.py

@@ -48,6 +48,7 @@ class Pair(Strict):
     ours: str = Field(description="Name of the metric or protocol; of a backbone: its id, or `*` for any.")
     theirs: str
     tasks: list[Task] = Field(min_length=1, description="Where it shows.")
+    undefined: bool | None = Field(None, description="Only cells with (or without) undefined classes; null: all.")
 
 
 class Deviation(Strict):

@@ -12,7 +12,6 @@ from radprobe.metrics.classification import MACRO
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
 
-FEW = 6  # cells of a dataset that are told one by one
 KINDS = {"metric": "another metric", "protocol": "another protocol", "bug": "a defect"}
 INTRODUCTION = """# What the authors' code does otherwise
 
@@ -43,11 +42,6 @@ class Changes:
     dataset: str
     pair: Pair
     cells: list[Change]
-
-    @property
-    def few(self) -> bool:
-        """Are they so few that each is told?"""
-        return len(self.cells) <= FEW
 
     @property
     def middle(self) -> float:
@@ -145,7 +139,10 @@ def _paired(findings: Findings, dataset: str, row: dict, theirs: str) -> Estimat
 
 
 def _by_metric(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
-    return _beside(rows, "metric", pair.ours, pair.theirs, on=["backbone", "protocol"])
+    found = _beside(rows, "metric", pair.ours, pair.theirs, on=["backbone", "protocol"])
+    if pair.undefined is None:
+        return found
+    return found[(found["n_classes"] < found["n_classes_theirs"]) == pair.undefined]  # theirs counts every class
 
 
 def _by_protocol(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:

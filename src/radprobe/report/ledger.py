@@ -20,8 +20,7 @@ from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differs", "not comparable", "not run")
 # Protocols of ours that come near a published one and are known to be another.
 NEAR = {
-    FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C on the study's draw, "
-    "the study searched its linear heads, and at the last commit of its code val joined their last fit (D03)"
+    FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C, without val (D03)",
 }
 
 
@@ -79,9 +78,10 @@ class Group:
 
 
 def groups(found: list[Line]) -> list[Group]:
-    """Return the lines by dataset."""
+    """Return the lines by dataset, those that are compared first."""
     names = dict.fromkeys(line.published.dataset for line in found)
-    of_dataset = {name: [line for line in found if line.published.dataset == name] for name in names}
+    ordered = sorted(found, key=lambda line: VERDICTS.index(line.verdict))
+    of_dataset = {name: [line for line in ordered if line.published.dataset == name] for name in names}
     return [Group(catalog.datasets()[name].title, each) for name, each in of_dataset.items()]
 
 
