@@ -10,9 +10,16 @@ from radprobe.study import Study
 
 
 def run(study: Study, folder: Path | None = None) -> None:
-    """Read every manifest of the study that is there; write explorer.html, scores.parquet and figures into `folder`."""
-    folder = folder or study.path("reports")
+    """Read every manifest of the study that is there, and write its pages into `folder`."""
     findings = Findings(study)
+    write(findings, folder or study.path("reports"))
+    for cell in findings.cells:
+        if cell.state != "done":
+            console.say(f"{cell.state}: {cell.dataset} {cell.backbone or 'comparison'}: {cell.step.verb}, {cell.why}")
+
+
+def write(findings: Findings, folder: Path) -> None:
+    """Write explorer.html, scores.parquet and figures/*.svg into `folder`."""
     columns = ranking.columns(findings)
     curves = {name: few_shot.curves(findings, name) for name in few_shot.asked(findings)}
     datasets = [name for name, entry in findings.datasets.items() if entry.task != "look"]
@@ -30,6 +37,3 @@ def run(study: Study, folder: Path | None = None) -> None:
     found = [each for each in curves.values() if each]
     write_table(folder / "scores.parquet", findings.scores)
     files.write_text(folder / "explorer.html", page.render(findings, columns, found, drawn))
-    for cell in findings.cells:
-        if cell.state != "done":
-            console.say(f"{cell.state}: {cell.dataset} {cell.backbone or 'comparison'}: {cell.step.verb}, {cell.why}")
