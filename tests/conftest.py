@@ -1,5 +1,9 @@
 import local_server
 import pytest
+from hypothesis import settings
+
+settings.register_profile("radprobe", deadline=None)  # a busy machine is no failure
+settings.load_profile("radprobe")
 
 
 @pytest.fixture
