@@ -100,7 +100,10 @@ class Browser:
         self.run(f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('change')); }})({select_it})")
 
     def picture(self, path: Path, selector: str = "body") -> None:
-        """Save what an element looks like as PNG."""
+        """Save what an element looks like as PNG; figures are laid out only on a screen that is high enough."""
+        size = {"width": self.run("innerWidth"), "height": self.run("document.documentElement.scrollHeight")}
+        self.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         box = self.run(
             f"(r => ({{x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}}))"
             f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"

@@ -1,6 +1,5 @@
 """What a score costs: every backbone under every protocol by its time, and the frontier of those worth their time."""
 
-import itertools
 import math
 import textwrap
 from dataclasses import dataclass
@@ -17,13 +16,15 @@ from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
 from radprobe.study import CEILING, mode_of
 
-MARKERS = (*style.MARKERS, "X", "<", ">", "*")  # protocols, in order
 MINUTE, HOUR = 60, 3600
 # Where ticks may stand, in seconds: all of them, or every second or third on a long axis.
 FINE = (1, 2, 5, 10, 20, 30, *(MINUTE * n for n in (1, 2, 5, 10, 20, 30)), *(HOUR * n for n in (1, 2, 5, 10, 20, 50)))
 FINE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, *FINE, *(HOUR * n for n in (100, 200, 500, 1000)))
 COARSE = (0.01, 0.1, 1, 10, MINUTE, 10 * MINUTE, HOUR, 10 * HOUR, 100 * HOUR, 1000 * HOUR)
 MOST_TICKS = 7
+PALE = "99"  # alpha of what leads to a label
+OURS = [name for name in words.PROTOCOLS if not name.endswith(PAPER) and name != FLOOR]
+MARKERS = dict(zip(OURS, (*style.MARKERS, "X", "<", ">", "*"), strict=True))  # the same for a protocol everywhere
 ROOM = 1.6  # left and right of the points on the log axis, as a factor
 
 
@@ -131,28 +132,27 @@ def draw(findings: Findings, dataset: str) -> str:
         height = 2.4 + max(2.8, 1.1 * few_shot_chart.LINE * lines)
         figure = Figure(figsize=(7.2, height), layout="constrained")
         axes = figure.subplots()
-        marks = dict(zip(dict.fromkeys(each.protocol for each in known), itertools.cycle(MARKERS), strict=False))
         for point in known:
-            _draw_point(axes, findings, point, marks[point.protocol], point in best)
+            _draw_point(axes, findings, point, point in best)
         _draw_frontier(axes, best, max(point.seconds for point in known))
         _dress(axes, known, f"{words.METRICS[PRIMARY_METRIC[findings.datasets[dataset].task]]}, macro, test")
         said = textwrap.fill(finding(findings, every), 84)
         figure.suptitle(f"{title}\n{said}", x=0.01, ha="left", fontsize=11)
-        figure.legend(handles=_legend(findings, known, marks), loc="outside lower left", ncols=3, frameon=False)
+        figure.legend(handles=_legend(findings, known), loc="outside lower left", ncols=3, frameon=False)
         figure.draw_without_rendering()  # the height of the axes is known from here on
         ends = {point.key: (point.seconds, point.score.value) for point in best}
-        colours = {point.key: style.FAMILIES[findings.family(point.backbone)] for point in best}
+        colours = {point.key: style.FAMILIES[findings.family(point.backbone)] + PALE for point in best}
         few_shot_chart.label(axes, ends, labels, colours)
         return figures.svg(figure)
 
 
-def _draw_point(axes: Axes, findings: Findings, point: Point, mark: str, on_frontier: bool) -> None:
+def _draw_point(axes: Axes, findings: Findings, point: Point, on_frontier: bool) -> None:
     family = findings.family(point.backbone)
     look = {"color": style.FAMILIES[family], "alpha": 1 if on_frontier else 0.5, "zorder": 3 if on_frontier else 2}
     if words.interval(point.score):
         axes.plot([point.seconds] * 2, [point.score.low, point.score.high], linewidth=1, **look)
     filled = "none" if family == "control" else style.FAMILIES[family]
-    axes.plot(point.seconds, point.score.value, mark, markersize=6, markerfacecolor=filled, **look)
+    axes.plot(point.seconds, point.score.value, MARKERS[point.protocol], markersize=6, markerfacecolor=filled, **look)
 
 
 def _draw_frontier(axes: Axes, best: list[Point], longest: float) -> None:
@@ -188,9 +188,11 @@ def clock(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def _legend(findings: Findings, known: list[Point], marks: dict[str, str]) -> list[Line2D]:
-    families = dict.fromkeys(findings.family(point.backbone) for point in known)
-    lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=figures.family(name)) for name in families]
+def _legend(findings: Findings, known: list[Point]) -> list[Line2D]:
+    here, protocols = {findings.family(point.backbone) for point in known}, {point.protocol for point in known}
+    families = {name: colour for name, colour in style.FAMILIES.items() if name in here}
+    marks = {name: mark for name, mark in MARKERS.items() if name in protocols}
+    lines = [Line2D([], [], color=each, linewidth=3, label=figures.family(name)) for name, each in families.items()]
     kind = {"linestyle": "none", "color": style.INK}
     shapes = [Line2D([], [], marker=mark, label=words.label(name), **kind) for name, mark in marks.items()]
     return [*lines, *shapes, Line2D([], [], color=style.INK, linewidth=1.5, label="frontier")]

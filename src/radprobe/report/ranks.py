@@ -187,10 +187,11 @@ def _draw_groups(axes: Axes, ranking: ranks.Ranking, names: list[str]) -> None:
 
 def _legend(findings: Findings, found: Across) -> list:
     mark = {"linestyle": "none", "color": style.INK}
-    names = dict.fromkeys(findings.family(name) for name in found.ranking.mean)
+    here = {findings.family(name) for name in found.ranking.mean}
+    families = {name: colour for name, colour in style.FAMILIES.items() if name in here}
     critical = found.ranking.critical_difference
     return [
-        *(Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=name) for name in names),
+        *(Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in families.items()),
         Line2D([], [], marker="o", label="mean rank", **mark),
         Line2D([], [], marker="|", markersize=10, label="rank on one task", **mark),
         Patch(color=style.INK, alpha=0.1, label=f"critical difference ({critical:.2f}) from the best"),
