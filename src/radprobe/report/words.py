@@ -82,15 +82,16 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     if best is None:
         return ["No score is defined: " + "; ".join(sorted({score.note for score in column.scores.values()})) + "."]
     score = column.scores[best]
-    how, metric = protocol(column.protocol_of(best)), METRICS[column.metric]
-    first = f"{name(best)} with {how}: {metric} {text(score)}."
+    whole, metric = column.protocol_of(best) in STANDING, METRICS[column.metric]  # its name says how it was trained
+    how = "" if whole else f" with {protocol(column.protocol)}"
+    first = f"{name(best)}{how}: {metric} {text(score)}."
     if not interval(score):
         first += f" No interval: {score.note.removeprefix('no interval: ')}."
     sentences = [first]
     if best in column.controls:
         sentences.append("Every scored backbone is a control: nothing pretrained was tested.")
     sentences += [*against_others(column, name), *against_controls(column)]
-    work = "train" if column.protocol_of(best) in STANDING else "embed and fit"
+    work = "train" if whole else "embed and fit"
     return [*sentences, f"Costs {duration(column.seconds.get(best, math.nan))} of {device} to {work}."]
 
 
