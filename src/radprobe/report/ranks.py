@@ -70,12 +70,13 @@ def _scores(column: Column) -> dict[str, float]:
 
 def _scale(column: Column) -> tuple[float, float] | str:
     """Return the scores that are 0 and 1 on the scale of a task, or why it has no scale."""
-    best = column.best
+    scores = _scores(column)
+    best = max(scores, key=scores.__getitem__)
     controls = [name for name in column.order if name.startswith(RANDOM) or name == PIXELS]
     if not controls:
         return "neither a random twin nor raw pixels were scored"
     found = column.difference(best, controls[0])
-    ends = column.scores[controls[0]].value, column.scores[best].value
+    ends = column.scores[controls[0]].value, scores[best]
     if ends[0] >= ends[1] or (found and found.sign in (0, -1)):
         return "its best backbone is not resolvably above its best control"
     return ends
