@@ -16,11 +16,18 @@ from radprobe.metrics.classification import MACRO
 from radprobe.report import tables, trust
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
+from radprobe.study import FROM_SCRATCH
 
 REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differs", "not comparable", "not run")
 # Protocols of ours that come near a published one and are known to be another.
 NEAR = {
     FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C, without val (D03)",
+}
+# Where params hold the options of a protocol; their defaults are the study's as far as its code tells them.
+OPTIONS = {
+    "linear@paper": ("probe", "linear"),
+    "unet-decoder@paper": ("segment", "unet"),
+    FROM_SCRATCH: ("segment", "scratch"),
 }
 
 
@@ -104,7 +111,7 @@ def _line(findings: Findings, one: PublishedScore, cells: dict[str, dict]) -> Li
     if why:
         return Line(one, NOT_COMPARABLE, why, **more)
     inside = ours.score.low <= one.value <= ours.score.high
-    return Line(one, REPRODUCED if inside else DIFFERS, [ours.score.note] if ours.score.note else [], **more)
+    return Line(one, REPRODUCED if inside else DIFFERS, list(_notes(findings, one, ours)), **more)
 
 
 # --- which of ours comes nearest --------------------------------------------------------------------------------------
@@ -195,6 +202,28 @@ def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[s
         yield f"features made otherwise than the study's (D16): {as_published} would be as there"
     if one.protocol in NEAR:
         yield NEAR[one.protocol]
+    if changed := _changed_options(findings, one.protocol):
+        yield f"another protocol: params change its {', '.join(changed)}"
+
+
+def _changed_options(findings: Findings, protocol: str) -> list[str]:
+    """Return the options of a protocol that are not the defaults."""
+    if protocol not in OPTIONS:
+        return []
+    section, name = OPTIONS[protocol]
+    used = getattr(getattr(findings.study.params, section), name)
+    default = type(used)()
+    return [key.replace("_", " ") for key, value in used if value != getattr(default, key)]
+
+
+def _notes(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
+    """Yield what a reader of a comparison should know."""
+    if ours.score.note:
+        yield ours.score.note
+    if one.protocol != FROM_SCRATCH and not findings.study.params.embed.views:
+        yield "the study's heads saw augmented images, ours did not (embed.views)"
+    if catalog.datasets()[one.dataset].splits["study"].recipe == "systematic":
+        yield "who was in the study's test part is not known, only how many (D12)"
 
 
 def _absence(findings: Findings, one: PublishedScore) -> str:
@@ -219,13 +248,13 @@ def _absence(findings: Findings, one: PublishedScore) -> str:
 
 def _depends(findings: Findings, dataset: str, ours: Ours, cell: dict) -> list[tuple[str, str]]:
     """Return what a score of ours was made from and with, and the one command that makes it again."""
-    weights, features = (dict(cell[name]) for name in ("weights", "features"))
+    weights = dict(cell["weights"])
     found = {
         "score": f"{' and '.join(ours.metrics)}, macro, test, {ours.score.patients} patients, {ours.protocol}",
         "spec of the predictions": ours.spec,
         "split": f"{findings.study.params.datasets[dataset].split}, sha256 {_split_hash(findings, dataset)}",
         "weights, sha256": weights.get("sha256", "none: nothing was pretrained"),
-        "features on": features.get("device", "none were made"),
+        "computed on": findings.device(dataset, ours.backbone),
         "command": cell["command"],
     }
     return list(found.items())
