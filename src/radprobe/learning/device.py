@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from radprobe.files import RadprobeError
 
@@ -60,10 +61,11 @@ def fits(what: str, where: torch.device) -> Iterator[None]:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Run the block with `n` torch threads."""
+    """Run the block with `n` threads of torch, and of the BLAS of numpy and scipy, whose idle ones spin for work."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
-        yield
+        with threadpool_limits(n, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
