@@ -182,6 +182,7 @@ def _embed(made, step, generator):
         artifacts.write_array(step.folder / "00000.dense1.npy", dense.astype(np.float16))
         names.append("00000.dense1.npy")
     facts = {"n": n, **EMBEDDING, "device": "cpu", "size": 224, "dim": 8, "precision": "bf16"}
+    facts["images_per_second"] = n / EMBEDDING["seconds"]
     artifacts.seal(step.folder, "embeddings", step.spec, facts, names)
 
 
