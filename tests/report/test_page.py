@@ -2,9 +2,10 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import synthetic_study
 
-from radprobe.artifacts import Comparison, Split
+from radprobe.artifacts import SCORES_SCHEMA, Comparison, Split
 
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "formaction", "background"}
 
@@ -104,6 +105,34 @@ def test_every_score_is_in_the_table_and_undefined_is_null(text):
     hernia = [row for row in table["rows"] if row[at["class"]] == "Hernia" and row[at["metric"]] == "auroc"]
     assert len(hernia) == 8 * 6 * 2  # backbones x protocols x parts
     assert all(row[at["value"]] is None and row[at["note"]] == "undefined: no positives" for row in hernia)
+
+
+def test_what_a_dataset_and_a_backbone_are_stands_once_beside_the_rows(text):
+    table = everything(text)
+    assert table["datasets"]["montgomery"] == {
+        "title": "Montgomery County chest X-rays",
+        "modality": "X-ray",
+        "task": "segmentation",
+        "primary": "dsc",
+    }
+    assert table["families"]["random:derived"] == "control"
+    at = {name: place for place, name in enumerate(table["columns"])}
+    assert {row[at["dataset"]] for row in table["rows"]} <= set(table["datasets"])
+    assert {row[at["backbone"]] for row in table["rows"]} == set(table["families"])
+
+
+def test_every_score_lies_beside_the_page_as_parquet(text, finished):
+    saved = pd.read_parquet(finished / "pages/scores.parquet")
+    assert list(saved) == list(SCORES_SCHEMA.columns)
+    assert len(saved) == len(everything(text)["rows"])
+    assert ("a", "scores.parquet") in [(tag, each.get("href")) for tag, each in Page(text).tags]
+
+
+def test_what_belongs_to_one_dataset_is_marked_so_that_filters_can_hide_it(text):
+    marked = {(tag, each["data-dataset"]) for tag, each in Page(text).tags if "data-dataset" in each}
+    for dataset in ("montgomery", "nih_chestxray14"):
+        assert {("article", dataset), ("th", dataset), ("td", dataset), ("details", dataset)} <= marked
+        assert {("div", dataset), ("figure", dataset)} <= marked
 
 
 def test_weights_that_are_missing_are_told_with_the_remedy(text):
