@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -16,6 +17,7 @@ SCRIPTS = {
         ["200", "400"],
         [f"cost_vs_n_{name}" for name in ("linear_grid", "logistic_sweep", "knn_search", "mlknn_scores")],
     ),
+    "explorer": (["300"], ["explorer", "explorer_first_paint", "explorer_filter", "explorer_sort"]),
     "all_probes": (["1200", "80", "5", "1"], ["all_probes_minutes", "all_probes_gb"]),
 }
 
@@ -23,6 +25,8 @@ SCRIPTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_it_runs_and_prints_its_ratios(name, monkeypatch):
+    if name == "explorer" and browser.CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome is installed")
     for variable in ("RADPROBE_REAL_DATA", "RADPROBE_REAL_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
     arguments, expected = SCRIPTS[name]
