@@ -27,10 +27,10 @@ SETTINGS = {
 }
 
 
-def made(root, dataset=NIH, labels=None, images=None, **changes) -> Study:
+def made(root, dataset=NIH, labels=None, images=None, device="cpu", **changes) -> Study:
     """A study whose images say their labels: a bright upper half is class a, stripes are class b."""
     choice = {dataset: {"phantom": {"patients": 1}, "size": SIDE, "stored": SIDE}}
-    s = study(root, dataset, datasets=choice, adapt=SETTINGS | changes)
+    s = study(root, dataset, datasets=choice, device=device, adapt=SETTINGS | changes)
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (N, 2))
     pixels = rng.integers(0, 60, (N, SIDE, SIDE))
@@ -262,3 +262,15 @@ def test_an_adapter_whose_hash_is_another_is_refused(tmp_path):
     retrieve.weights(s, s.step("weights", None, "test_vit"))
     with pytest.raises(RadprobeError, match="not the known 0000"):
         retrieve.weights(s, s.step("weights", None, "mine"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dataset", [NIH, MONTGOMERY])
+def test_on_a_gpu_it_learns_as_on_a_cpu(tmp_path, dataset, mode):
+    _, found = run(made(tmp_path / "gpu", dataset, device="cuda", precision="bf16"), mode, dataset)
+    _, expected = run(made(tmp_path / "cpu", dataset), mode, dataset)
+    value, full = (each.facts["protocols"][mode]["value"] for each in (found, expected))
+    assert value == pytest.approx(full, abs=0.15)
+    assert found.facts["device"] != "cpu"
