@@ -112,7 +112,7 @@ def test_after_a_kill_only_what_is_missing_is_encoded_and_the_result_is_the_same
     with monkeypatch.context() as patch:
         seen = calls(patch)
         embed.run(other, again)
-    assert seen == [3, 3, 3, 3]  # shapes; the second shard in two passes; the third, filled up
+    assert seen == [1, 3, 3, 3]  # one image for the shapes; the second shard in two passes; the third, filled up
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_array_equal(one, two)
 

@@ -80,7 +80,7 @@ class Source:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each kind's features of one image."""
-        return {kind: tuple(values.shape[1:]) for kind, values in self.take([0]).items()}
+        return {kind: tuple(values.shape[1:]) for kind, values in self._forward(np.zeros(1, int)).items()}
 
     def _pass(self, rows: np.ndarray) -> Arrays:
         filled = np.concatenate([rows, np.full(self.batch - len(rows), rows[-1])])
