@@ -140,6 +140,7 @@ def test_ticks_are_read_as_times():
 
 def test_every_protocol_has_a_marker_of_its_own():
     assert len(set(frontier.MARKERS.values())) == len(frontier.MARKERS)
+    assert "one of tomorrow" in frontier.draw(findings(("fast", "one of tomorrow", 0.9, 10.0)), "films")
 
 
 def test_the_page_shows_the_frontier_and_every_way(finished, text):

@@ -152,7 +152,12 @@ def _draw_point(axes: Axes, findings: Findings, point: Point, on_frontier: bool)
     if words.interval(point.score):
         axes.plot([point.seconds] * 2, [point.score.low, point.score.high], linewidth=1, **look)
     filled = "none" if family == "control" else style.FAMILIES[family]
-    axes.plot(point.seconds, point.score.value, MARKERS[point.protocol], markersize=6, markerfacecolor=filled, **look)
+    axes.plot(point.seconds, point.score.value, marker(point.protocol), markersize=6, markerfacecolor=filled, **look)
+
+
+def marker(protocol: str) -> str:
+    """Return the marker of a protocol; one without a marker of its own is a dot."""
+    return MARKERS.get(protocol, ".")
 
 
 def _draw_frontier(axes: Axes, best: list[Point], longest: float) -> None:
@@ -191,7 +196,7 @@ def clock(seconds: float) -> str:
 def _legend(findings: Findings, known: list[Point]) -> list[Line2D]:
     here, protocols = {findings.family(point.backbone) for point in known}, {point.protocol for point in known}
     families = {name: colour for name, colour in style.FAMILIES.items() if name in here}
-    marks = {name: mark for name, mark in MARKERS.items() if name in protocols}
+    marks = {name: marker(name) for name in dict.fromkeys((*MARKERS, *sorted(protocols))) if name in protocols}
     lines = [Line2D([], [], color=each, linewidth=3, label=figures.family(name)) for name, each in families.items()]
     kind = {"linestyle": "none", "color": style.INK}
     shapes = [Line2D([], [], marker=mark, label=words.label(name), **kind) for name, mark in marks.items()]
