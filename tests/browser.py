@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import select
 import shutil
@@ -99,16 +100,17 @@ class Browser:
         select_it = f"document.querySelector('#table select[data-filter={name}]')"
         self.run(f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('change')); }})({select_it})")
 
-    def picture(self, path: Path, selector: str = "body") -> None:
-        """Save what an element looks like as PNG; figures are laid out only on a screen that is high enough."""
-        size = {"width": self.run("innerWidth"), "height": self.run("document.documentElement.scrollHeight")}
+    def picture(self, path: Path, selector: str = "header") -> None:
+        """Save what an element looks like as PNG; it is scrolled to first, for figures are laid out only then."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        height = math.ceil(self.run(f"{element}.getBoundingClientRect().height")) + 100
+        size = {"width": self.run("innerWidth"), "height": height}
         self.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
+        self.run(f"{element}.scrollIntoView()")
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        box = self.run(
-            f"(r => ({{x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}}))"
-            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
-        )
-        shot = self.call("Page.captureScreenshot", clip=box, captureBeyondViewport=True)
+        box = "(r => ({x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}))"
+        clip = self.run(f"{box}({element}.getBoundingClientRect())")
+        shot = self.call("Page.captureScreenshot", clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     @property

@@ -5,9 +5,11 @@ import json
 import time
 
 import browser
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
+from PIL import Image
 
 pytestmark = [
     pytest.mark.slow,
@@ -218,9 +220,13 @@ def test_a_link_leads_to_its_section_though_figures_are_laid_out_late(page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_is_wider_than_the_window(chromium, finished, text, width, dark):
+def test_nothing_is_wider_than_the_window_in_the_light_and_in_the_dark(chromium, finished, text, width, dark, tmp_path):
     chromium.open((finished / "pages/explorer.html").as_uri(), width=width, dark=dark)
     assert chromium.run("document.documentElement.scrollWidth") <= width
+    for section in ("#ranks", "#frontier", "#table"):
+        chromium.picture(tmp_path / "section.png", section)
+        brightness = np.asarray(Image.open(tmp_path / "section.png").convert("L")).mean()
+        assert brightness < 70 if dark else brightness > 185, section
     assert chromium.complaints == chromium.requests == []
 
 
