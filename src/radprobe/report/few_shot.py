@@ -123,9 +123,11 @@ def leader(found: Curves) -> tuple[str, bool] | None:
     They are compared draw by draw, over the draws that every backbone saw. None where there is no such backbone, where
     nothing else but controls was drawn, or where a control is above it.
     """
-    values = found.ours.pivot(index=["shots", "draw"], columns="backbone", values="value").dropna()
+    sets = found.ours.groupby(["shots", "draw"])["backbone"].nunique()
+    values = found.ours.pivot(index=["shots", "draw"], columns="backbone", values="value")
+    values = values[sets == values.shape[1]]  # trained backbones may see fewer draws
     pretrained = [name for name in values if name not in found.controls]
-    if len(pretrained) < 2 or values.empty:
+    if len(pretrained) < 2 or values.empty or values.isna().any(axis=None):
         return None
     means = values.groupby(level="shots").mean()
     first = means.columns[means.to_numpy().argmax(axis=1)[0]]
