@@ -26,6 +26,7 @@ from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import inline
 from radprobe.report.ranking import Column, headline
+from radprobe.study import CEILING, SCRATCH, mode_of
 
 TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -121,7 +122,9 @@ def _adaptation(findings: Findings, column: Column, figures: dict[str, str]) -> 
 def _few_shot(findings: Findings, found: Curves, figures: dict[str, str]) -> dict:
     """Return what the few-shot section shows of a dataset: the chart, its numbers, and what the draws say."""
     study, file = findings.study, few_shot.file(found.dataset)
-    absent = [name for name in study.backbones if study.applies(found.dataset, name) and name not in found.means]
+    never = {CEILING, *SCRATCH, *filter(mode_of, study.backbones)}  # what has no draws, or only where adapt asks
+    absent = [name for name in study.backbones if study.applies(found.dataset, name)]
+    absent = [name for name in absent if name not in found.means and name not in never]
     shown = {"curves": found, "file": file, "svg": Markup(inline(figures[file]))}
     return {**shown, "absent": absent, "notes": few_shot.notes(found)}
 
