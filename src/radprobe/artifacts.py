@@ -560,7 +560,6 @@ class Predictions:
         return cls(facts.pop("classes"), table, maps, facts, few_shot, training)
 
 
-@dataclass
 class Adapter:
     """What was trained of a backbone, and its head, alone; the header of the file says what it belongs to."""
 

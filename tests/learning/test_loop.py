@@ -144,6 +144,8 @@ def test_a_checkpoint_of_another_schedule_is_refused_by_name(tmp_path, change, n
     fit(heads([0.01]), schedule, folder=tmp_path)
     with pytest.raises(RadprobeError, match=f"another {name}"):
         fit(heads([0.01]), dataclasses.replace(schedule, **change), folder=tmp_path)
+    with pytest.raises(RadprobeError, match="another steps an epoch"):
+        fit(heads([0.01]), schedule, steps=2 * N // BATCH, folder=tmp_path)
     with pytest.raises(RadprobeError, match="another heads"):
         fit(heads([0.02]), schedule, folder=tmp_path)
 

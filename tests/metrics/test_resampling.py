@@ -71,7 +71,7 @@ def test_a_sample_that_never_varies_has_an_interval_of_no_width():
     assert estimate(np.ones(12)).interval()[:2] == (1, 1)
 
 
-# Shares of 500 intervals that hold the truth, as docs/intervals.md states them.
+# Of 500 intervals, the share that holds the truth; docs/intervals.md states it as measured on 1,000.
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "least"), [(10, 0.85), (20, 0.89), (50, 0.90), (200, 0.92)])
 def test_intervals_of_skewed_scores_cover_the_truth(n, least):

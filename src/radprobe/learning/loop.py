@@ -127,6 +127,7 @@ class _Run:
         self.state = _State(best=[None] * n, values=[math.nan] * n, epochs=[0] * n, off=[False] * n)
         self.identity = {
             "schedule": vars(schedule),
+            "steps an epoch": self.steps,
             "heads": [head.name for head in heads],
             "rates": [group["lr"] for head in heads for group in head.groups],
             "shapes": [[list(p.shape) for p in group["params"]] for head in heads for group in head.groups],

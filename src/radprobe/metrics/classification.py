@@ -122,14 +122,14 @@ def rows(
             sizes = {"n_patients": len(np.unique(ours.units[known])), "n_samples": int(known.sum())}
             sizes |= {"n_classes": int(ranking.defined)}
             one = areas.map(lambda values, at=(index, column): values[:, *at])
-            found.append(_row(metric, name, one, sizes))
+            found.append(row(metric, name, one, sizes))
             found[-1]["note"] = _undefined(ranking) or found[-1]["note"]
         note = f"left out, undefined: {', '.join(gone)}" if gone else ""
         every = areas.map(lambda values, column=column: macro(values[..., column]))
-        found.append(_row(metric, MACRO, every, whole, note))
+        found.append(row(metric, MACRO, every, whole, note))
     theirs, whole = resampled(study.auroc_study, study.patients, how), {**whole, "n_classes": len(classes)}
     note = f"undefined, counted as 0: {', '.join(gone)}" if gone else ""
-    return [*found, _row("auroc_study", MACRO, theirs, whole, note)]
+    return [*found, row("auroc_study", MACRO, theirs, whole, note)]
 
 
 def sigmoid32(scores: np.ndarray) -> np.ndarray:
@@ -138,7 +138,8 @@ def sigmoid32(scores: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-np.asarray(scores, np.float32)))
 
 
-def _row(metric: str, name: str, found: Resampled, sizes: dict, note: str = "") -> dict:
+def row(metric: str, name: str, found: Resampled, sizes: dict, note: str = "") -> dict:
+    """Return a score with its interval as a row; sizes: n_patients, n_samples, n_classes."""
     low, high, why = found.interval(sizes["n_patients"])
     note = "; ".join(filter(None, (note, why)))
     value = float(found.point)

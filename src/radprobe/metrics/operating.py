@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radprobe.metrics.classification import MACRO, macro, sums
-from radprobe.metrics.resampling import Bootstrap, Resampled, patients_of, resampled
+from radprobe.metrics.classification import MACRO, macro, row, sums
+from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
 
 BINS = 15  # of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)
 METRICS = ("balanced_accuracy", "f1", "brier", "ece")
@@ -104,23 +104,19 @@ def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
         for column, name in enumerate(classes):
             one = every.map(lambda values, at=(column, index): values[:, *at])
             samples = made.known[:, column]
-            sizes = (len(np.unique(made.units[samples])), int(samples.sum()), int(known[column, index]))
-            found.append(_row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
+            sizes = _sizes(len(np.unique(made.units[samples])), samples.sum(), known[column, index])
+            found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
         gone = [name for name, there in zip(classes, known[:, index], strict=True) if not there]
         note = f"left out, undefined: {', '.join(gone)}" if gone else ""
         whole = every.map(lambda values, index=index: macro(values[..., index]))
-        found.append(_row(metric, MACRO, whole, (made.patients, len(made.units), int(known[:, index].sum())), note))
+        found.append(row(metric, MACRO, whole, _sizes(made.patients, len(made.units), known[:, index].sum()), note))
     return found
+
+
+def _sizes(patients: int, samples: int, classes: int) -> dict[str, int]:
+    return {"n_patients": patients, "n_samples": int(samples), "n_classes": int(classes)}
 
 
 def _why(made: Operating, column: int) -> str:
     no_threshold = made.at is not None and np.isnan(made.at[column])
     return "undefined: no threshold from val" if no_threshold else "undefined: no positive or no negative"
-
-
-def _row(metric: str, name: str, found: Resampled, sizes: tuple[int, int, int], note: str) -> dict:
-    low, high, why = found.interval(sizes[0])
-    sized = dict(zip(("n_patients", "n_samples", "n_classes"), sizes, strict=True))
-    told = "; ".join(filter(None, (note, why)))
-    value = float(found.point)
-    return {"metric": metric, "class": name, "value": value, "low": low, "high": high, **sized, "note": told}

@@ -77,8 +77,9 @@ class Resampled:
         """Return low, high and a note of the 95 % interval of a scalar statistic.
 
         `patients` are those with a value, if not all: under `min_patients` there is no interval; up to FEW it is the
-        BCa interval (Efron 1987), flagged; else the percentile interval. Resamples in which the value is undefined are
-        left out, and the note counts them.
+        BCa interval (Efron 1987), flagged; else the percentile interval, as also where a test has more patients than
+        FEW but few of them have a value. Resamples in which the value is undefined are left out, and the note counts
+        them.
         """
         patients, how = self.patients if patients is None else patients, self.how
         if np.isnan(self.point):
