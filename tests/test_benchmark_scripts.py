@@ -1,5 +1,6 @@
 """The benchmarks of frozen features run and print their ratios, at a size at which no number means anything."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -34,4 +35,5 @@ def test_it_runs_and_prints_its_ratios(name, monkeypatch):
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     ratios = [line.split() for line in done.stdout.splitlines() if line.startswith("ratio ")]
     assert [ratio[1] for ratio in ratios] == expected
-    assert all(float(ratio[2]) > 0 for ratio in ratios)
+    # cost_vs_n ends in exponents: of the times of a few rows they may have either sign
+    assert all(math.isfinite(float(ratio[2])) and (name == "cost_vs_n" or float(ratio[2]) > 0) for ratio in ratios)
