@@ -262,11 +262,17 @@ class Classify(Strict):
 
 
 class Decode(Strict):
-    """How a backbone with a linear decoder is trained to segment."""
+    """How a backbone with a decoder is trained to segment."""
 
     epochs: int = Field(30, gt=0, description="Passes over train, at most; val chooses the epoch.")
     batch_size: int = Field(8, gt=0, description="Images per step.")
     loss: Loss = Field("dice", description="Dice as in the study, or Dice plus cross-entropy.")
+    unet_widths: list[PositiveInt] | None = Field(
+        None,
+        min_length=2,
+        description="A U-Net decoder of so many channels, as in segment.unet; null: a linear one. A CNN that is "
+        "trained end to end with it is a U-Net with a pretrained encoder.",
+    )
 
 
 class FewShotAdapt(Strict):

@@ -88,6 +88,22 @@ def test_it_segments_on_the_original_grid(tmp_path, mode):
     Adapter.file(step.folder)
 
 
+def test_a_unet_on_a_backbone_that_is_trained_end_to_end_reads_several_of_its_layers(tmp_path):
+    unet = {
+        "segment": {**SETTINGS["segment"], "unet_widths": [16, 8]},
+        "few_shot": {"shots": [2], "draws": 1, "steps": 2},
+    }
+    step, found = run(made(tmp_path / "unet", MONTGOMERY, **unet), "end_to_end", MONTGOMERY)
+    _, linear = run(made(tmp_path / "linear", MONTGOMERY), "end_to_end", MONTGOMERY)
+    facts, plain = (each.facts["protocols"]["end_to_end"] for each in (found, linear))
+    assert facts["parameters"] > plain["parameters"]
+    head = {name for name in load_file(Adapter.file(step.folder)) if name.startswith("head.")}
+    assert {"head.mean0", "head.mean3", "head.enter.weight", "head.leave.bias"} <= head
+    curve = found.training[found.training["phase"] == "search"].sort_values("epoch")["loss"].to_numpy()
+    assert curve[-1] < curve[0]
+    assert found.few_shot.scores.shape == (2, N // 4, 3, 3)
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

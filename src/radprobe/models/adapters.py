@@ -53,10 +53,10 @@ def trained(encoder: Encoder) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
-def rest(encoder: Encoder, output: torch.Tensor) -> None:
-    """Let nothing move that `output` does not depend on: a token for masking, stages after the map that is read."""
+def rest(encoder: Encoder, *outputs: torch.Tensor) -> None:
+    """Let nothing move that no output depends on: a token for masking, stages after the map that is read."""
     moving = list(trained(encoder).values())
-    found = torch.autograd.grad(output.sum(), moving, allow_unused=True)
+    found = torch.autograd.grad([each.sum() for each in outputs], moving, allow_unused=True)
     for parameter, gradient in zip(moving, found, strict=True):
         parameter.requires_grad_(gradient is not None)
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from radprobe.models.adapters import trained
 from radprobe.models.backbones import Encoder, Features
-from radprobe.models.decoders import INIT_STD, Decoder, Linear, Statistics
+from radprobe.models.decoders import INIT_STD, Decoder, Statistics
 
 
 def encode(encoder: Encoder, images: torch.Tensor) -> Features:
@@ -65,12 +65,11 @@ def vectors(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
 
 
 class Segmenter(Decoder):
-    """A backbone and a linear decoder on its dense map."""
+    """A backbone and a decoder, `head`, on its dense maps."""
 
-    def __init__(self, encoder: Encoder, statistics: Statistics, classes: int, backbone_rate: float):
+    def __init__(self, encoder: Encoder, head: Decoder, backbone_rate: float):
         super().__init__([])
-        self.encoder, self.backbone_rate = encoder, backbone_rate
-        self.head = Linear(statistics, classes)
+        self.encoder, self.head, self.backbone_rate = encoder, head, backbone_rate
 
     @override
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:

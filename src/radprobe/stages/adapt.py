@@ -31,6 +31,7 @@ from radprobe.learning.device import device, device_name, fits, measured
 from radprobe.learning.features import Grey
 from radprobe.learning.maps import EVERY, Maps, channel_statistics
 from radprobe.models import adapters, backbones
+from radprobe.models.decoders import Decoder, Linear, Statistics, UNet
 from radprobe.models.tuned import Classifier, Segmenter, encode, vectors
 from radprobe.study import Step, Study, frozen
 
@@ -154,13 +155,14 @@ class Classification:
 
 
 class Segmentation:
-    """Adapting to segment, with a linear decoder."""
+    """Adapting to segment, with a linear or a U-Net decoder."""
 
     chosen_by = "mean DSC per case over foreground classes, at the stored size"
 
     def __init__(self, job: Job):
         self.job, self.grey, self.labels = job, job.grey("turn"), len(job.split.classes) + 1
-        self.layer = (job.study.backbone(job.step.backbone).dense_layer,)
+        entry, kind = job.study.backbone(job.step.backbone), "unet" if job.knobs["unet_widths"] else "linear"
+        self.layers = backbones.layers(entry, [kind])[kind]
         for part in PARTS:
             if not self.size(job.split, part):
                 raise RadprobeError("the split", f"its part {part} has no sample here", "choose another split")
@@ -184,14 +186,18 @@ class Segmentation:
         recipe = decoders.Recipe(self.job.knobs["batch_size"], self.job.knobs["loss"], schedule)
 
         def make() -> Segmenter:
-            encoder, some = self.job.encoder(self.layer), _some(np.arange(len(train)))
-            adapters.rest(encoder, encode(encoder, train.features(some[:1])[0]).dense[0])
+            encoder, some = self.job.encoder(self.layers), _some(np.arange(len(train)))
+            adapters.rest(encoder, *encode(encoder, train.features(some[:1])[0]).dense)
             images = (train.features(some[start : start + EVERY])[0] for start in range(0, len(some), EVERY))
             statistics = channel_statistics(encode(encoder, each).dense for each in images)
-            return Segmenter(encoder, statistics, self.labels, backbone_rate)
+            return Segmenter(encoder, self._head(statistics), backbone_rate)
 
         found = decoders.fit(make, train, self.labels, [rate], recipe, self._maps(split, "val") if val else None, **how)
         return tuning.Fitted(found.decoders[0], found.values[0], found.epochs[0], found.history)
+
+    def _head(self, statistics: Statistics) -> Decoder:
+        widths = self.job.knobs["unet_widths"]
+        return UNet(statistics, self.labels, widths) if widths else Linear(statistics, self.labels)
 
     def save(self, networks: dict[str, Segmenter], facts: dict[str, Any], **more) -> Predictions:
         """Write the label maps of val and of test, and return them as Predictions."""
