@@ -95,3 +95,15 @@ def test_a_threshold_lies_between_scores_and_not_on_one():
     scores, targets = np.array([[0.0], [1.0], [4.0], [5.0]]), np.array([[0.0], [0.0], [1.0], [1.0]])
     assert thresholds(scores, targets).tolist() == [2.5]
     assert np.isnan(thresholds(scores, np.zeros((4, 1)))).all()
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_the_gaps_of_a_reliability_diagram_add_up_to_ece(seed):
+    scores, targets, patients = made(seed=seed)
+    found, _, probability = of(scores, targets, patients)
+    for column in range(3):
+        drawn = operating.reliability(probability[:, column], targets[:, column])
+        total = np.nansum(drawn.n * np.abs(drawn.said - drawn.share)) / drawn.n.sum()
+        assert np.isclose(total, found.values(np.ones((found.patients, 1)))[0, column, METRICS.index("ece")])
+        assert np.isnan(drawn.share[drawn.n == 0]).all()

@@ -6,6 +6,7 @@ Everything is a sum over samples, so one sparse matrix by patient gives all resa
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from radprobe.metrics.classification import MACRO, macro, row, sums
 from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
@@ -38,6 +39,41 @@ def _threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     return float((scores[best[widest]] + below[widest]) / 2)
 
 
+def probability(scores: np.ndarray, facts: dict) -> np.ndarray:
+    """Return how likely each class is said to be, [n, classes], by the facts of a protocol.
+
+    kNN says so itself; other scores are log softmax, or logits.
+    """
+    if facts.get("softmax", False):
+        return np.exp(scores)
+    return scores if facts.get("scale") == "probability" else expit(scores)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Of one class, by bin of ECE [BINS]: how many samples, their mean probability, and the share that is positive.
+
+    The last two are NaN in empty bins.
+    """
+
+    n: np.ndarray
+    said: np.ndarray
+    share: np.ndarray
+
+
+def reliability(probability: np.ndarray, targets: np.ndarray) -> Reliability:
+    """Return what a reliability diagram shows of one class: probability and targets (1, 0; others left out) [n]."""
+    known = (targets == 0) | (targets == 1)
+    bins = _bins(probability[known])
+    n, said, true = (np.bincount(bins, each, BINS) for each in (None, probability[known], targets[known]))
+    with np.errstate(invalid="ignore"):
+        return Reliability(n, said / n, true / n)
+
+
+def _bins(probability: np.ndarray) -> np.ndarray:
+    return np.minimum((probability * BINS).astype(int), BINS - 1)
+
+
 @dataclass(frozen=True)
 class Called:
     """What is called positive, and how likely it was said to be: bool and float [n, classes]."""
@@ -64,7 +100,7 @@ class Operating:
         columns = range(targets.shape[1])
         self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp
         self._errors = [self._by(c, np.zeros(len(true), int), 1, (made.probability - true)[:, c] ** 2) for c in columns]
-        bins = np.minimum((made.probability * BINS).astype(int), BINS - 1)
+        bins = _bins(made.probability)
         gaps = made.probability - true
         self._bins = [self._by(c, bins[:, c], BINS, gaps[:, c]) for c in columns]
 

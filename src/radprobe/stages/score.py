@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from radprobe import catalog, console
 from radprobe.artifacts import (
@@ -187,15 +186,9 @@ class Classified:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration."""
         exclusive = facts.get("softmax", False)
         at = None if exclusive else operating.thresholds(val.scores, val.targets)
-        made = operating.called(self.scores, self._probability(facts), at, exclusive)
+        made = operating.called(self.scores, operating.probability(self.scores, facts), at, exclusive)
         made = operating.Operating(made, self.targets, self.table["patient_id"], at)
         return operating.rows(made, self.classes, how)
-
-    def _probability(self, facts: dict) -> np.ndarray:
-        """Return how likely each class is said to be: kNN says so itself, others by log softmax or logits."""
-        if facts.get("softmax", False):
-            return np.exp(self.scores)
-        return self.scores if facts.get("scale") == "probability" else expit(self.scores)
 
     @property
     def macro(self) -> Callable[[np.ndarray], np.ndarray]:
