@@ -11,10 +11,11 @@ from radprobe import catalog
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/radprobe"
-BASE = {"artifacts", "files", "catalog", "console", "__version__"}
+BASE = {"artifacts", "files", "catalog", "console", "machine", "__version__"}
 MAY_IMPORT = {
     "files": set(),
     "console": set(),
+    "machine": {"files"},
     "catalog": {"files"},
     "artifacts": {"files", "__version__"},
     "params": {"catalog", "files"},

@@ -45,6 +45,18 @@ def _options(
 
 
 @app.command()
+def doctor(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Look for what would stop a run: packages, GPU, disk, data, weights, Slurm; each with a remedy."""
+    default = context.get_parameter_source("params").name == "DEFAULT"
+    if not _stage("doctor").run(params, default, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def retrieve(
     dataset: Annotated[str | None, typer.Argument(help="A dataset of the study.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Or a backbone, to find and verify its weights.")] = None,

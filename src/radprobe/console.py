@@ -21,6 +21,7 @@ from rich.table import Column, Table
 Item = TypeVar("Item")
 LOG_EVERY_S = 10  # between progress lines where there is no terminal
 WIDTH = 160  # of a table in a file or a pipe
+STATES = {"ok": "green", "note": "yellow", "problem": "bold red"}  # state of a check -> how a terminal shows it
 
 
 def say(text: str) -> None:
@@ -41,8 +42,21 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*(Column(column, overflow="fold") for column in columns), show_lines=True)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+    _wide_enough().print(table)
+
+
+def show_states(lines: Iterable[tuple[str, str, str, str]]) -> None:
+    """Print lines of (state, what, found, remedy); the remedy, where there is one, stands under what was found."""
+    table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
+    for state, what, found, remedy in lines:
+        told = escape(found) + (f"\n-> {escape(remedy)}" if remedy else "")
+        table.add_row(f"[{STATES[state]}]{state}[/]", escape(what), told)
+    _wide_enough().print(table)
+
+
+def _wide_enough() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=WIDTH, highlight=False)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
