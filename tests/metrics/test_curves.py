@@ -51,7 +51,7 @@ def test_what_has_no_curve_has_no_points(targets):
 @pytest.mark.parametrize("curve", [roc, precision_recall])
 def test_a_hundred_points_draw_the_curve(curve, n, allowed):
     points = curve(*made(1, n, 4))
-    few = thinned(points, 100, 0.0005)
+    few = thinned(points, 100)
     assert len(few) <= 100
     assert {tuple(each) for each in few} <= {tuple(each) for each in points}
     np.testing.assert_array_equal(few[[0, -1]], points[[0, -1]])
@@ -63,8 +63,8 @@ def test_a_hundred_points_draw_the_curve(curve, n, allowed):
 
 def test_thinning_keeps_corners_and_drops_what_lies_on_a_line():
     line = np.column_stack([np.linspace(0, 1, 50), np.linspace(0, 2, 50)])
-    np.testing.assert_array_equal(thinned(line, 10, 1e-9), line[[0, -1]])
+    np.testing.assert_array_equal(thinned(line, 10), line[[0, -1]])
     corner = np.array([[0.0, 0], [0, 0.5], [0, 1], [0.5, 1], [1, 1]])
-    np.testing.assert_array_equal(thinned(corner, 10, 1e-9), corner[[0, 2, 4]])
+    np.testing.assert_array_equal(thinned(corner, 10), corner[[0, 2, 4]])
     loop = np.array([[0.0, 0], [1, 1], [0, 0]])
-    np.testing.assert_array_equal(thinned(loop, 10, 0.1), loop)
+    np.testing.assert_array_equal(thinned(loop, 10), loop)

@@ -144,7 +144,7 @@ def test_weights_that_are_missing_are_told_with_the_remedy(text):
 def test_each_cell_has_its_command_settings_and_hash(text, finished):
     said = Page(text).words
     assert "radprobe --again segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
-    assert "linear-decoder: learning rate 0.003; the only candidate; 30 s" in said
+    assert "linear-decoder : learning rate 0.003; the only candidate; 30 s" in said  # its name is a link
     from radprobe import files
 
     assert files.sha256(finished / "data/weights/derived.safetensors") in said

@@ -4,6 +4,8 @@ import heapq
 
 import numpy as np
 
+STRAIGHT = 1e-12  # the turn between two steps that is none
+
 
 def roc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the ROC curve [k, 2], a point a distinct score from (0, 0) to (1, 1): 1 - specificity, sensitivity.
@@ -41,12 +43,14 @@ def _counts(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.append(0, hits), np.append(0, last + 1 - hits)
 
 
-def thinned(points: np.ndarray, most: int, tolerance: float) -> np.ndarray:
-    """Return those of points [n, 2] that a drawing needs: none left out lies `tolerance` from the line, while < `most`.
+def thinned(points: np.ndarray, most: int) -> np.ndarray:
+    """Return those of points [n, 2] that a drawing of their line needs, at most `most`.
 
-    The point that lies farthest off is added again and again (Ramer 1972, Douglas and Peucker 1973), at most `most`.
+    What lies on a straight line between its neighbours is not needed. Where that leaves too many, the point that lies
+    farthest off the line is added to it again and again (Ramer 1972, Douglas and Peucker 1973).
     """
-    if len(points) < 3:
+    points = points[_bends(points)]
+    if len(points) <= most:
         return points
     kept, waiting = {0, len(points) - 1}, []
 
@@ -57,13 +61,21 @@ def thinned(points: np.ndarray, most: int, tolerance: float) -> np.ndarray:
 
     split(0, len(points) - 1)
     while waiting and len(kept) < most:
-        off, start, at, stop = heapq.heappop(waiting)
-        if -off <= tolerance:
-            break
+        _, start, at, stop = heapq.heappop(waiting)
         kept.add(at)
         split(start, at)
         split(at, stop)
     return points[sorted(kept)]
+
+
+def _bends(points: np.ndarray) -> np.ndarray:
+    """Return where a line through points [n, 2] changes its direction, and its ends, bool [n]."""
+    bends = np.ones(len(points), bool)
+    if len(points) > 2:
+        before, after = points[1:-1] - points[:-2], points[2:] - points[1:-1]
+        turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+        bends[1:-1] = (np.abs(turn) > STRAIGHT) | ((before * after).sum(1) < 0)
+    return bends
 
 
 def _distances(points: np.ndarray) -> np.ndarray:

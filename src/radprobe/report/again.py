@@ -74,10 +74,11 @@ def params_yaml(findings: Findings) -> str:
 
 def cells(findings: Findings) -> list[dict]:
     """Return for each cell: state, why, specs, features, weights, protocols with what was chosen, and its command."""
-    return [_cell(findings, cell) for cell in findings.cells]
+    return [cell_of(findings, each) for each in findings.cells]
 
 
-def _cell(findings: Findings, cell: Cell) -> dict:
+def cell_of(findings: Findings, cell: Cell) -> dict:
+    """Return the same of one cell."""
     steps = findings.study.steps
     verb = findings.study.predicting(cell.dataset, cell.backbone) or "embed"
     made = [steps.get((name, cell.dataset, cell.backbone)) for name in ("embed", verb, "score", "compare")]

@@ -88,6 +88,10 @@ class Findings:
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["backbone"])
 
+    def scored(self, dataset: str, backbone: str) -> Scores | None:
+        """Return the scores of a cell with its cases and draws, or None."""
+        return self._scores.get((dataset, backbone))
+
     def cases(self, dataset: str, backbone: str) -> pd.DataFrame | None:
         """Return the per-case values of a cell, or None."""
         found = self._scores.get((dataset, backbone))
@@ -153,11 +157,11 @@ def _is_whole(step: Step) -> bool:
     return _is_made(step) and all(_is_whole(need) for need in step.needs)
 
 
-def log_tail(study: Study, step: Step) -> str:
+def log_tail(study: Study, step: Step, most: int = LOG_LINES) -> str:
     """Return the last lines of a step's log, "" where it has none."""
     middle = filter(None, (step.verb, step.dataset, slug(step.backbone or "")))
     path = study.path("work").joinpath("logs", *middle, f"{step.spec}.log")
     if not path.is_file():
         return ""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return "\n".join(lines[-LOG_LINES:]) or "ended without a word"
+    return "\n".join(lines[-most:]) or "ended without a word"

@@ -87,11 +87,12 @@ def curves(findings: Findings, dataset: str) -> Curves | None:
         single=_estimates(findings, dataset, order, shots, PAPER),
         draws=draws,
         controls=frozenset(name for name in order if findings.family(name) == "control"),
-        head=" and ".join(dict.fromkeys(_head(each) for each in facts if each)) or "a linear head",
+        head=" and ".join(dict.fromkeys(head_of(each) for each in facts if each)) or "a linear head",
     )
 
 
-def _head(fixed: dict) -> str:
+def head_of(fixed: dict) -> str:
+    """Return what is fitted to each draw, and what is fixed."""
     if "mode" in fixed:
         return f"a backbone with its head (first learning rates, {fixed['steps']} steps)"
     if "c" in fixed:

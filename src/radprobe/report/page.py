@@ -3,9 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import resources
 
-import jinja2
 from markupsafe import Markup
 
 from radprobe.report import (
@@ -17,8 +15,8 @@ from radprobe.report import (
     ledger,
     look,
     ranks,
-    style,
     tables,
+    templating,
     trust,
     words,
 )
@@ -28,24 +26,11 @@ from radprobe.report.figures import inline
 from radprobe.report.ranking import Column, headline
 from radprobe.study import CEILING, SCRATCH, mode_of
 
-TEMPLATES = resources.files(__package__).joinpath("templates")
-
 
 def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curves], figures: dict[str, str]) -> str:
     """Return explorer.html. `figures` are SVGs by file name. Every name and label is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.globals |= {
-        "words": words,
-        "few_shot": few_shot,
-        "ranks": ranks,
-        "audit": audit,
-        "title": findings.title,
-        "style": style,
-        "family": findings.family,
-    }
+    environment = templating.environment(findings)
+    environment.globals |= {"few_shot": few_shot, "ranks": ranks, "audit": audit}
     by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
     heads = {name: head for name, each in by_dataset.items() if (head := headline(each))}
     return environment.get_template("page.html").render(
@@ -76,13 +61,8 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         cells=(cells := again.cells(findings)),
         ledger=ledger.groups(ledger.lines(findings, cells)),
         audited=audit.findings_of(findings),
-        css=Markup(_source("style.css")),
-        script=Markup(_source("page.js")),
+        script=Markup(templating.source("page.js")),
     )
-
-
-def _source(name: str) -> str:
-    return TEMPLATES.joinpath(name).read_text(encoding="utf-8")
 
 
 def _seen(entry) -> bool:

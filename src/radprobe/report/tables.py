@@ -8,6 +8,7 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report import style, words
+from radprobe.report.cells import places
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
 from radprobe.study import CEILING, METADATA, frozen
@@ -21,11 +22,11 @@ NO_METADATA = "no metadata in this benchmark"
 
 @dataclass(frozen=True)
 class Tile:
-    """One cell of the map: what it shows, what it tells on hover, its shade from 0 to 1, its mark."""
+    """One tile of the map: what it shows, what it tells on hover, where it leads, its shade from 0 to 1, its mark."""
 
     text: str
     detail: str
-    anchor: str
+    href: str
     shade: float = 0
     mark: str = ""  # best | tied
     flag: str = ""  # the control rows that it does not beat
@@ -77,23 +78,24 @@ def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
 
 
 def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbone: str) -> Tile:
-    place = anchor(dataset, backbone)
+    place = f"#{anchor(dataset, backbone)}"
     if cell is None:
-        return Tile("–", _not_run(findings, dataset, backbone), "not-run")
+        return Tile("–", _not_run(findings, dataset, backbone), "#not-run")
     if cell.state != "done":
         return Tile("–", f"{cell.state}: {cell.step.verb}, {cell.why}", place)
     if backbone == CEILING and column and column.ceiling:
-        return Tile(words.number(column.ceiling.value), _detail(column.ceiling), place)
+        page = places.address(dataset, CEILING, CEILING)
+        return Tile(words.number(column.ceiling.value), _detail(column.ceiling), page)
     if column is None or backbone not in column.scores:
         return Tile("–", "no such protocol for this task", place)
-    score = column.scores[backbone]
+    score, page = column.scores[backbone], places.address(dataset, backbone, column.protocol_of(backbone))
     if not score.defined:
-        return Tile("–", score.note, place)
+        return Tile("–", score.note, page)
     if column.is_floor:
-        return Tile(words.number(score.value), _detail(score), place)
+        return Tile(words.number(score.value), _detail(score), page)
     mark = "best" if backbone == column.best else "tied" if column.tied(backbone) else ""
     flag = " and ".join(words.CONTROLS[controls_of(backbone).index(each)][0] for each in column.unbeaten(backbone))
-    return Tile(words.number(score.value), _detail(score), place, _shade(column, score.value), mark, flag)
+    return Tile(words.number(score.value), _detail(score), page, _shade(column, score.value), mark, flag)
 
 
 def _not_run(findings: Findings, dataset: str, backbone: str) -> str:
@@ -156,7 +158,7 @@ def _tick(value: float) -> str:
 
 
 def everything(findings: Findings) -> dict:
-    """Return all scores as {columns, rows}, NaN as None; beside them what each dataset and backbone is, by id."""
+    """Return all scores as {columns, rows}, NaN as None; what each dataset and backbone is, by id; where pages lie."""
     table = findings.scores[COLUMNS].astype(object)
     datasets = {
         name: {
@@ -169,4 +171,5 @@ def everything(findings: Findings) -> dict:
     }
     families = {name: findings.family(name) for name in table["backbone"].unique()}
     rows = table.where(pd.notna(table), None).values.tolist()
-    return {"columns": COLUMNS, "rows": rows, "datasets": datasets, "families": families}
+    pages = places.addresses(findings)
+    return {"columns": COLUMNS, "rows": rows, "datasets": datasets, "families": families, "pages": pages}

@@ -194,11 +194,8 @@ def banners(findings: Findings) -> list[str]:
         lines.append(f"Generated (phantom) data, which say nothing about radiology: {', '.join(phantom)}.")
     if study.params.limit:
         lines.append(f"A pilot: at most {study.params.limit} patients of each dataset.")
-    for name, entry in findings.datasets.items():
-        index = findings.facts("prepare", name)
-        if index.get("partial"):
-            absent, listed = index.get("n_absent", "some"), index.get("n_listed", "those listed")
-            lines.append(f"A partial copy of {entry.title}: {absent} of {listed} images are absent.")
+    for name in findings.datasets:
+        lines += partial(findings, name)
     for name in (name for name in study.backbones_here if not mode_of(name)):
         if why := study.backbone(name).derived:
             lines.append(f"{study.backbone(name).title} has derived weights, not the published ones: {why}.")
@@ -207,6 +204,15 @@ def banners(findings: Findings) -> list[str]:
     if initialised:
         lines.append(f"Random weights, never trained, only for tests and control: {', '.join(initialised)}.")
     return lines
+
+
+def partial(findings: Findings, dataset: str) -> list[str]:
+    """Return how much of a dataset is absent, where this is a partial copy."""
+    index = findings.facts("prepare", dataset)
+    if not index.get("partial"):
+        return []
+    absent, listed = index.get("n_absent", "some"), index.get("n_listed", "those listed")
+    return [f"A partial copy of {findings.datasets[dataset].title}: {absent} of {listed} images are absent."]
 
 
 def without_near(findings: Findings, column: Column) -> list[str]:

@@ -15,6 +15,10 @@ TASKS = {
 }
 METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "dsc": "DSC", "iou": "IoU"}
 METRICS |= {"balanced_accuracy": "balanced accuracy", "f1": "F1", "brier": "Brier score", "ece": "ECE"}
+# Beside the primary ones and their kin: what else a cell page tells.
+OTHERS = {"hd95": "HD95", "assd": "ASSD", "nsd": "NSD", "volume_error": "volume error", "dsc_pooled": "DSC, pooled"}
+OTHERS |= {"jaccard_study": "Jaccard as in the study", "auroc_study": "AUROC as in the study"}
+DISTANCES = ("hd95", "assd")  # in mm, or in pixels where spacing is unknown
 WITHOUT_NEAR = "_without_near"  # a metric without the test cases that have a near-duplicate in another part
 PROTOCOLS = {
     "linear": "a linear probe",
@@ -32,6 +36,32 @@ PROTOCOLS = {
     "bitfit": "all biases trained (BitFit)",
     "lora": "low-rank adapters (LoRA)",
     "end_to_end": "end-to-end fine-tuning",
+}
+# What each protocol does, for a reader who sees one of its pages only.
+FROZEN = "The backbone stays frozen."
+AGAIN = "Learning rate and epoch are chosen on val; then it is trained again on train and val."
+EXPLAINED = {
+    "linear": f"{FROZEN} Linear heads of several learning rates, on the CLS tokens of the last blocks with or without "
+    "the mean patch token, are trained side by side on train; the best on val is trained again on train and val.",
+    "linear@paper": f"{FROZEN} As the linear probe, but with the loss summed over the batch, as in the study.",
+    "logistic": f"{FROZEN} Logistic regressions of several penalties are fitted on train; the best on val is fitted "
+    "again on train and val.",
+    "knn": f"{FROZEN} Nothing is trained: the nearest training cases vote, each weighed by its similarity; val chooses "
+    "how many.",
+    "knn@paper": f"{FROZEN} Nothing is trained: the nearest training cases vote, as many as in the study.",
+    "mlknn": f"{FROZEN} How many of the nearest training cases have a class becomes a probability, by how often that "
+    "happens within train (ML-kNN); val chooses how many neighbours.",
+    "mlknn@paper": f"{FROZEN} ML-kNN with as many neighbours as in the study.",
+    "shuffled": f"{FROZEN} A logistic regression on train labels that were permuted among the cases: nothing is to be "
+    "learnt, so it shows what chance gives here.",
+    "linear-decoder": f"{FROZEN} One linear layer turns each place of its feature map into a label. {AGAIN}",
+    "unet-decoder": f"{FROZEN} A U-Net decoder reads several of its layers. {AGAIN}",
+    "unet-decoder@paper": f"{FROZEN} The study's U-Net decoder reads several of its layers. {AGAIN}",
+    "from-scratch": f"The whole network starts from random weights. {AGAIN}",
+    "bitfit": f"Every bias of the backbone is trained, with a linear head. {AGAIN}",
+    "lora": f"Low-rank adapters in the backbone are trained, with a linear head. {AGAIN}",
+    "end_to_end": f"The whole backbone is trained, with a linear head. {AGAIN}",
+    "ceiling": "No model: the truth itself, brought to the size at which decoders work and back to the original grid.",
 }
 Name = Callable[[str], str]
 
@@ -64,6 +94,13 @@ def duration(seconds: float) -> str:
 def millions(parameters: float) -> str:
     """Return a number of parameters, in millions where there are many."""
     return f"{parameters / 1e6:.3g} M" if parameters >= 1e5 else f"{parameters:,.0f}"
+
+
+def metric(name: str) -> str:
+    """Return a metric as a label."""
+    whole = name.removesuffix(WITHOUT_NEAR)
+    label = METRICS.get(whole) or OTHERS.get(whole, whole.replace("_", " "))
+    return label if whole == name else f"{label} without near-duplicates"
 
 
 def protocol(name: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from radprobe import console, files
 from radprobe.artifacts import write_table
 from radprobe.report import adaptation, few_shot, few_shot_chart, figures, frontier, page, ranking, ranks
+from radprobe.report.cells import pages
 from radprobe.report.collect import Findings
 from radprobe.study import Study
 
@@ -12,7 +13,9 @@ from radprobe.study import Study
 def run(study: Study, folder: Path | None = None) -> None:
     """Read every manifest of the study that is there, and write its pages into `folder`."""
     findings = Findings(study)
-    write(findings, folder or study.path("reports"))
+    folder = folder or study.path("reports")
+    write(findings, folder)
+    pages.write(findings, folder)
     for cell in findings.cells:
         if cell.state != "done":
             console.say(f"{cell.state}: {cell.dataset} {cell.backbone or 'comparison'}: {cell.step.verb}, {cell.why}")

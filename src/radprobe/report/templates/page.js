@@ -87,7 +87,10 @@ function line(row, names) {
   const element = document.createElement("tr");
   for (const name of names) {
     const missing = row[place[name]] === null ? { title: row[place.note] || "not measured" } : {};
-    element.append(make("td", written(row, name), { ...missing, ...(numeric.has(name) ? { class: "num" } : {}) }));
+    const cell = make("td", "", { ...missing, ...(numeric.has(name) ? { class: "num" } : {}) });
+    const href = name === "protocol" && page.pages[row[place.dataset]]?.[row[place.backbone]]?.[row[place.protocol]];
+    cell.append(href ? make("a", written(row, name), { href }) : written(row, name));
+    element.append(cell);
   }
   return element;
 }

@@ -1,0 +1,198 @@
+"""What a cell page shows of the predictions of a classifier on test, at the thresholds of val."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from radprobe.artifacts import Predictions
+from radprobe.metrics import curves, operating
+from radprobe.report import words
+from radprobe.report.cells import charts
+from radprobe.report.cells.told import MACRO, Rows
+from radprobe.report.ranking import Estimate, estimate
+
+PANELS = 20  # classes that have curves, at most: a page is to stay small
+WORST = 10  # mistakes of each kind
+CASES = 300  # that are listed one by one, at most
+LARGEST = 9.0  # radius of the dot of a bin that holds every sample
+
+
+class Test:
+    """One protocol's scores of test [n, classes]: how likely each class is said to be, and which are called."""
+
+    def __init__(self, predictions: Predictions, protocol: str):
+        self.classes, facts = predictions.classes, predictions.facts["protocols"][protocol]
+        table = predictions.table[predictions.table["protocol"] == protocol]
+        test, val = (table[table["part"] == part].sort_values("sample_id") for part in ("test", "val"))
+        self.ids, self.patients = test["sample_id"].to_numpy(), test["patient_id"].to_numpy()
+        self.scores, self.targets = (self._matrix(test, kind) for kind in ("score", "target"))
+        self.exclusive = facts.get("softmax", False)
+        of_val = (self._matrix(val, kind) for kind in ("score", "target"))
+        self.at = None if self.exclusive else operating.thresholds(*of_val)
+        self.probability = operating.probability(self.scores, facts)
+        self.positive = operating.called(self.scores, self.probability, self.at, self.exclusive).positive
+        self.known = (self.targets == 0) | (self.targets == 1)
+
+    def _matrix(self, table: pd.DataFrame, kind: str) -> np.ndarray:
+        return table[[f"{kind}:{name}" for name in self.classes]].to_numpy()
+
+
+def show(predictions: Predictions, protocol: str, rows: Rows, few: Sequence[str]) -> dict[str, Any]:
+    """Return what the page shows of a protocol whose scores on test are `rows`; `few`: classes of too few patients."""
+    test = Test(predictions, protocol)
+    said = {(row["metric"], row["class"]): estimate(row, "value") for row in rows}
+    shown = _shown(test)
+    return {
+        "curves": [_curves(test, column, said) for column in shown],
+        "calibration": [_calibration(test, column, said) for column in shown],
+        "left": len(test.classes) - len(shown),
+        "matrix": _matrix(test) if test.exclusive else None,
+        "counts": None if test.exclusive else _counts(test),
+        "mistakes": _mistakes(test),
+        "cases": _cases(test, few) if few else None,
+    }
+
+
+def _shown(test: Test) -> list[int]:
+    """Return the classes that have curves: all, or those with most positives."""
+    order = np.argsort(-(test.targets == 1).sum(0), kind="stable")[:PANELS]
+    return sorted(order.tolist())
+
+
+def _curves(test: Test, column: int, said: dict[tuple[str, str], Estimate]) -> dict[str, Any]:
+    """Return the ROC and precision-recall curve of a class, or why there is none."""
+    name, scores, targets = test.classes[column], test.scores[:, column], test.targets[:, column]
+    roc, found = curves.roc(scores, targets), {key: said[key, name] for key in ("auroc", "auprc")}
+    panel = {"name": name, "auroc": words.text(found["auroc"]), "auprc": words.text(found["auprc"])}
+    panel |= {"roc": None, "pr": None, "why": ""}
+    if not len(roc):
+        return {**panel, "why": found["auroc"].note}
+    chart = charts.Chart(charts.share("1 − specificity"), charts.share("sensitivity"))
+    chart.line(np.array([[0, 0], [1, 1]]), "ref")
+    chart.line(roc)
+    panel["roc"] = chart.svg(f"ROC curve of {name}: AUROC {panel['auroc']}")
+    share = (targets == 1).sum() / test.known[:, column].sum()
+    chart = charts.Chart(charts.share("recall"), charts.share("precision"))
+    chart.line(np.array([[0, share], [1, share]]), "ref")
+    chart.line(curves.precision_recall(scores, targets))
+    panel["pr"] = chart.svg(f"Precision and recall of {name}: AUPRC {panel['auprc']}, share of positives {share:.3f}")
+    return panel
+
+
+def _calibration(test: Test, column: int, said: dict[tuple[str, str], Estimate]) -> dict[str, Any]:
+    """Return the reliability diagram of a class: a dot for each bin, its area by the share of samples in it."""
+    name, ece = test.classes[column], said["ece", test.classes[column]]
+    panel = {"name": name, "ece": words.text(ece), "brier": words.text(said["brier", name])}
+    panel |= {"svg": None, "why": ""}
+    found = operating.reliability(test.probability[:, column], test.targets[:, column])
+    if not found.n.sum():
+        return {**panel, "why": ece.note}
+    chart = charts.Chart(charts.share("probability said"), charts.share("share of positives"))
+    chart.line(np.array([[0, 0], [1, 1]]), "ref")
+    points = np.column_stack([found.said, found.share])
+    chart.line(points)
+    chart.dots(points, np.maximum(LARGEST * np.sqrt(found.n / found.n.sum()), 1.2), "bin")
+    filled = (found.n > 0).sum()
+    return {
+        **panel,
+        "svg": chart.svg(f"Reliability of {name}: ECE {panel['ece']}, {filled} of {len(found.n)} bins hold samples"),
+    }
+
+
+# --- what is called at the thresholds ---------------------------------------------------------------------------------
+
+
+def _matrix(test: Test) -> dict[str, Any]:
+    """Return the samples by true (row) and called (column) class, and each cell's share of its row."""
+    known = test.known.all(axis=1)
+    true, called = test.targets[known].argmax(1), test.scores[known].argmax(1)
+    k = len(test.classes)
+    counts = np.bincount(true * k + called, minlength=k * k).reshape(k, k)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    rows = [list(zip(*each, strict=True)) for each in zip(counts.tolist(), shares.round(2).tolist(), strict=True)]
+    return {"names": test.classes, "rows": list(zip(test.classes, rows, strict=True))}
+
+
+def _counts(test: Test) -> list[dict[str, Any]]:
+    """Return by class the threshold, true and false positives and negatives, sensitivity and specificity."""
+    return [_of_class(test, column) for column in range(len(test.classes))]
+
+
+def _of_class(test: Test, column: int) -> dict[str, Any]:
+    if np.isnan(test.at[column]):
+        return {"name": test.classes[column], "why": "val has no positive or no negative of it, so no threshold exists"}
+    known = test.known[:, column]
+    true, called = test.targets[known, column] == 1, test.positive[known, column]
+    tp, fn, fp, tn = (int(each.sum()) for each in (true & called, true & ~called, ~true & called, ~true & ~called))
+    return {
+        "name": test.classes[column],
+        "why": "",
+        "threshold": f"{test.at[column]:.4g}",
+        "counts": [f"{each:,}" for each in (tp, fn, fp, tn)],
+        "rates": [_rate(tp, tp + fn), _rate(tn, tn + fp)],
+    }
+
+
+def _rate(over: int, under: int) -> str:
+    return words.number(over / under) if under else "–"
+
+
+def _mistakes(test: Test) -> list[dict[str, Any]]:
+    """Return the most confident mistakes, surest first, by kind."""
+    if test.exclusive:
+        called = test.scores.argmax(1)
+        rows = np.arange(len(called))
+        wrong = test.known.all(axis=1) & (test.targets[rows, called] != 1)
+        rows = rows[wrong][np.argsort(-test.scores[rows, called][wrong], kind="stable")][:WORST]
+        lines = [(*_case(test, row), *_verdict(test, row, int(called[row]))) for row in rows.tolist()]
+        heads = ["case", "patient", "truth", "called", "probability said"]
+        return [{"title": "Called wrongly, surest first", "heads": heads, "lines": lines, "n": int(wrong.sum())}]
+    undecided = np.isnan(test.at)
+    false = {1: test.positive & (test.targets == 0), 0: ~test.positive & (test.targets == 1)}
+    titles = {1: "Called positive, and are not: surest first", 0: "Positive, and not called so: surest first"}
+    return [_kind(test, titles[sign], wrong & ~undecided, sign) for sign, wrong in false.items()]
+
+
+def _verdict(test: Test, row: int, called: int) -> tuple[str, str, str]:
+    """Return the true class of a sample, the one that it was called, and how likely that was said to be."""
+    return (
+        test.classes[int(test.targets[row].argmax())],
+        test.classes[called],
+        words.number(test.probability[row, called]),
+    )
+
+
+def _kind(test: Test, title: str, wrong: np.ndarray, sign: int) -> dict[str, Any]:
+    """Return mistakes [n, classes] of one kind, by the probability of what was called, then by id."""
+    rows, columns = np.nonzero(wrong)
+    sure = test.probability[rows, columns] if sign else 1 - test.probability[rows, columns]
+    order = np.lexsort((rows, -sure))[:WORST]
+    lines = [
+        (*_case(test, row), test.classes[column], words.number(test.probability[row, column]))
+        for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True)
+    ]
+    heads = ["case", "patient", "class", "probability said"]
+    return {"title": title, "heads": heads, "lines": lines, "n": len(rows)}
+
+
+def _case(test: Test, row: int) -> tuple[str, str]:
+    return str(test.ids[row]), str(test.patients[row])
+
+
+def _cases(test: Test, few: Sequence[str]) -> dict[str, Any]:
+    """Return every test case with the probability said and the truth of the classes that are of too few patients."""
+    columns = [place for place, name in enumerate(test.classes) if MACRO in few or name in few]
+    there = np.flatnonzero(test.known[:, columns].any(axis=1))
+    lines = [(*_case(test, row), *(_said(test, row, column) for column in columns)) for row in there[:CASES].tolist()]
+    heads = ["case", "patient", *(test.classes[column] for column in columns)]
+    what = "In each cell the probability said, and the truth: + has it, − has it not."
+    return {"heads": heads, "lines": lines, "left": len(there) - len(lines), "what": what}
+
+
+def _said(test: Test, row: int, column: int) -> str | Markup:
+    if not test.known[row, column]:
+        return "–"
+    return f"{words.number(test.probability[row, column])} {'+' if test.targets[row, column] == 1 else '−'}"

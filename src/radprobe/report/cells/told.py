@@ -1,0 +1,234 @@
+"""What a cell page says from manifests and scores alone: cards, settings, scores by class, draws, training, costs."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radprobe.artifacts import Predictions, Scores
+from radprobe.catalog.describe import recipe, restriction
+from radprobe.report import few_shot, trust, words
+from radprobe.report.cells import charts
+from radprobe.report.collect import Findings
+from radprobe.report.ranking import FEW_SHOT, estimate
+from radprobe.study import with_weights
+
+Rows = list[dict[str, Any]]  # of Scores
+MACRO = "macro"
+CANDIDATES = 40  # that are told one by one
+IN_PIXELS = "in pixels"  # how the note of a distance begins that is not in mm
+
+
+def cards(findings: Findings, dataset: str, backbone: str) -> dict[str, list[tuple[str, str]]]:
+    """Return what the dataset and the backbone are, as lines."""
+    entry, model = findings.datasets[dataset], findings.study.backbone(backbone)
+    split = findings.facts("split", dataset)
+    of_dataset = {"what": f"{words.TASKS[entry.task]}, {entry.modality}", "classes": len(entry.classes)}
+    of_dataset |= {"split": f"{split.get('name', 'study')}, {split.get('recipe', {}).get('recipe', 'recipe unknown')}"}
+    of_dataset |= {part: _people(found) for part, found in split.get("parts", {}).items()}
+    of_dataset |= {"licence": entry.licence, "access": entry.access}
+    cost = findings.study.cost(backbone)
+    features, weights = (
+        findings.facts("embed", dataset, backbone),
+        findings.facts("weights", None, with_weights(backbone)),
+    )
+    parameters = cost.parameters if cost else weights.get("parameters")
+    of_backbone = {"family": findings.family(backbone), "derived weights": model.derived, "licence": model.licence}
+    of_backbone |= {"restricted": restriction(model.licence, model.gated), "citation": model.citation}
+    of_backbone |= {"parameters": words.millions(parameters) if parameters else None}
+    of_backbone |= {"notes": model.notes, **recipe(model, features.get("dim", cost.dim if cost else None))}
+    return {"Dataset": trust.flat({**of_dataset, "citation": entry.citation}), "Backbone": trust.flat(of_backbone)}
+
+
+def _people(part: dict[str, Any]) -> str:
+    return f"{part['patients']:,} patients, {part['samples']:,} samples"
+
+
+def notes(findings: Findings, dataset: str, backbone: str) -> list[str]:
+    """Return what must be known before a number of the cell is read."""
+    lines = []
+    if trust.is_phantom(findings, dataset):
+        lines.append("Generated data: these numbers say nothing about radiology.")
+    if findings.study.params.limit:
+        lines.append(f"A pilot: at most {findings.study.params.limit} patients.")
+    lines += trust.partial(findings, dataset)
+    lines += trust.scope(findings, dataset)
+    model = findings.study.backbone(backbone)
+    if model.derived:
+        lines.append(f"{model.title} has derived weights, not the published ones: {model.derived}.")
+    if findings.family(backbone) == "control":
+        lines.append("A control row, not a candidate: what others are measured against.")
+    return lines
+
+
+def of(rows: Rows, metric: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of a metric by class, MACRO among them."""
+    return {row["class"]: row for row in rows if row["metric"] == metric}
+
+
+# --- how it was chosen ------------------------------------------------------------------------------------------------
+
+
+def candidates(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the candidates as a table, best first, the chosen one marked; None where nothing was chosen from."""
+    every, chosen = facts.get("candidates", []), facts.get("chosen", {})
+    if len(every) < 2:
+        return None
+    names = [name for name in every[0] if name != "value"]
+    ranked = sorted(every, key=lambda each: -math.inf if each["value"] is None else each["value"], reverse=True)
+    rows = [
+        {
+            "chosen": bool(chosen) and all(each.get(name) == chosen[name] for name in chosen),
+            "settings": [trust.inline(each[name]) for name in names],
+            "value": "diverged" if each["value"] is None else words.number(each["value"]),
+        }
+        for each in ranked
+    ]
+    shown = [row for place, row in enumerate(rows) if place < CANDIDATES or row["chosen"]]
+    return {"names": [name.replace("_", " ") for name in names], "rows": shown, "left": len(rows) - len(shown)}
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def scores(rows: Rows) -> dict[str, Any]:
+    """Return the scores of one part as a table: macro and a line for each class, a column for each metric."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    found = {(row["metric"], row["class"]): row for row in rows}
+    classes = dict.fromkeys([MACRO, *(row["class"] for row in rows)])
+    lines = []
+    for name in classes if rows else ():
+        of_class = [found.get((metric, name)) for metric in metrics]
+        sizes = next((row["n_patients"], row["n_samples"]) for row in of_class if row)
+        cells = [estimate(row, "value") if row else None for row in of_class]
+        lines.append({"name": name, "sizes": sizes, "cells": cells})
+    units = {metric: _unit(rows, metric) for metric in metrics}
+    heads = [_capital(words.metric(metric)) + (f", {units[metric]}" if units[metric] else "") for metric in metrics]
+    whole = [words.metric(metric) for metric in metrics if len(of(rows, metric)) == 1 < len(lines)]
+    more = [f"{', '.join(whole)}: of macro only"] if whole else []
+    return {"heads": heads, "lines": lines, "reasons": reasons(rows) + more}
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _unit(rows: Rows, metric: str) -> str:
+    if metric.partition("_")[0] not in words.DISTANCES:
+        return ""
+    in_pixels = [row["note"].startswith(IN_PIXELS) for row in rows if row["metric"] == metric]
+    return "px" if all(in_pixels) else "mm or px" if any(in_pixels) else "mm"
+
+
+def reasons(rows: Rows) -> list[str]:
+    """Return what the notes of scores say, each once, with the metrics and classes that it is about."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for row in (row for row in rows if row["note"]):
+        said.setdefault(row["note"], {}).setdefault(row["metric"], []).append(row["class"])
+    lines = []
+    for note, by_metric in said.items():
+        if sum(map(len, by_metric.values())) == len(rows):
+            lines.append(f"Every score: {note}")
+            continue
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for metric, names in by_metric.items():
+            alike.setdefault(tuple(names), []).append(words.metric(metric))
+        lines += [f"{', '.join(metrics)} of {trust.inline(list(names))}: {note}" for names, metrics in alike.items()]
+    return lines
+
+
+def too_few(primary: dict[str, dict[str, Any]], least: int) -> list[str]:
+    """Return the classes (MACRO among them) whose primary score is of fewer patients than intervals need."""
+    return [name for name, row in primary.items() if row["n_patients"] < least]
+
+
+# --- draws and training -----------------------------------------------------------------------------------------------
+
+
+def draws(scored: Scores, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the few-shot draws of a backbone: a chart, and a line for each number of shots; None without any."""
+    if scored.draws is None or scored.draws.empty:
+        return None
+    ours = scored.draws[scored.draws["protocol"] == FEW_SHOT]
+    ours = scored.draws if ours.empty else ours
+    shots = sorted({int(each) for each in ours["shots"]}, key=lambda each: (each == few_shot.ALL, each))
+    place = {each: float(number) for number, each in enumerate(shots)}
+    metric = words.metric(ours["metric"].iloc[0])
+    x = charts.Axis("training patients", -0.4, len(shots) - 0.6, {at: few_shot.text(n) for n, at in place.items()})
+    chart = charts.Chart(x, charts.fitted(metric, ours["value"].to_numpy()), charts.WIDE)
+    points = np.column_stack([ours["shots"].map(place), ours["value"]])
+    means = ours.groupby("shots")["value"].mean()
+    chart.line(np.array([[place[each], means[each]] for each in shots]))
+    chart.dots(points, 3, "faint")
+    table = scored.table[scored.table["protocol"].str.startswith(FEW_SHOT)].to_dict("records")
+    lines = [(_shots(row["protocol"]), estimate(row, "value"), row["n_classes"]) for row in table]
+    drawn = ours.groupby("shots")[["n_patients", "n_samples"]].agg(["min", "max"])
+    label = f"{metric} by the number of training patients, {len(ours)} draws"
+    return {
+        "svg": chart.svg(label),
+        "lines": lines,
+        "metric": metric,
+        "head": few_shot.head_of(facts),
+        "drawn": [
+            (few_shot.text(n), *(_span(drawn.loc[n, name]) for name in ("n_patients", "n_samples"))) for n in shots
+        ],
+        "notes": sorted(set(ours["note"]) - {""}),
+    }
+
+
+def _shots(protocol: str) -> str:
+    shots, _, variant = protocol.removeprefix(FEW_SHOT).strip().partition("@")
+    return shots + (", the study's draw" if variant else "")
+
+
+def _span(ends: pd.Series) -> str:
+    return "–".join(dict.fromkeys(f"{int(each):,}" for each in ends))
+
+
+def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
+    """Return the curves of loss and of the value on val by epoch: thin while searching, thick when fitted again."""
+    if predictions.training is None:
+        return None
+    history = predictions.training[predictions.training["protocol"] == protocol]
+    if history.empty:
+        return None
+    kinds = {"search": "faint", "refit": "line"}
+    shown = []
+    for column, title in (("loss", "loss on train"), ("value", "value on val")):
+        known = history[np.isfinite(history[column].astype(float))]
+        if known.empty:
+            continue
+        epochs = charts.fitted("epoch", np.append(known["epoch"], 1), is_count=True)
+        chart = charts.Chart(epochs, charts.fitted(title, known[column].to_numpy()), charts.WIDE)
+        for (phase, _), each in known.groupby(["phase", "head"], sort=False):
+            points = each[["epoch", column]].to_numpy(float)
+            chart.line(points, kinds[phase])
+            if len(points) == 1:
+                chart.dots(points, 2.5, "dot" if phase == "refit" else "faint")
+        n = known.loc[known["phase"] == "search", "head"].nunique()
+        shown.append(chart.svg(f"{title} by epoch: {n} learning rates, and the fit on train and val"))
+    heads = history.loc[history["phase"] == "search", "head"].nunique()
+    return {"svgs": shown, "heads": heads, "refitted": (history["phase"] == "refit").any()} if shown else None
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def costs(findings: Findings, dataset: str, backbone: str, row: dict, facts: dict) -> list[tuple[str, str]]:
+    """Return seconds, memory and parameters, as lines; `row` is any score of the cell."""
+    features = findings.facts("embed", dataset, backbone)
+    lines = {"embedding and fitting": words.duration(row["seconds"]), "fitting alone": "unknown"}
+    if "seconds" in facts:
+        lines["fitting alone"] = words.duration(facts["seconds"])
+    lines |= {"peak memory": "–" if pd.isna(row["peak_gb"]) else f"{row['peak_gb']:.2f} GB"}
+    lines |= {"device": findings.device(dataset, backbone)}
+    if "images_per_second" in features:
+        lines["embedding"] = f"{features['images_per_second']:,.1f} images/s at {features['size']:,} px"
+    nothing = pd.isna(row["trained_parameters"])
+    lines["trained parameters"] = "none" if nothing else words.millions(row["trained_parameters"])
+    if not pd.isna(row["trained_share"]):
+        lines["their share"] = f"{100 * row['trained_share']:.3g} % of backbone and head"
+    if not pd.isna(row["best_epoch"]):
+        lines["epochs that val chose"] = f"{row['best_epoch']:.0f}"
+    return list(lines.items())
