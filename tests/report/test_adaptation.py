@@ -3,9 +3,10 @@ import math
 import pytest
 import synthetic_study
 
-from radprobe.report import adaptation, ranking
+from radprobe.report import adaptation, look, ranking
 from radprobe.report.collect import Findings
 from radprobe.stages import report
+from radprobe.study import frozen, mode_of
 
 ADAPT = {"backbones": ["derived", "tf_efficientnet_lite0"], "precision": "fp32"}
 
@@ -59,6 +60,19 @@ def test_the_page_has_the_section_its_chart_and_why_a_way_was_not_taken(page, tr
     svg = (trained.path("reports") / "figures/montgomery_adaptation.svg").read_text()
     assert "share of backbone and head that was trained" in svg
     assert "Training the backbone: resolvably above frozen features" in svg
+
+
+def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained, page):
+    findings, column = head(trained, "montgomery")
+    assert mode_of(column.best)
+    found = look.features(findings, "montgomery", column)
+    names, best = list(found.maps), frozen(column.best)
+    assert names[:2] == [best, f"random:{best}"]
+    assert len(names) == look.BACKBONES
+    assert not [name for name in names if mode_of(name)]
+    assert {len(maps) for maps in found.maps.values()} == {len(found.samples)}
+    drawn = (trained.path("reports") / "figures/montgomery_features.svg").read_text()
+    assert drawn.count("<image") == len(found.samples) * (1 + len(names))
 
 
 def test_a_study_of_frozen_backbones_says_how_to_train_some(text):

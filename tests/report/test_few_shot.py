@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radprobe.artifacts import Scores
-from radprobe.report import few_shot, few_shot_chart, words
+from radprobe.report import canvas, few_shot, words
 from radprobe.stages import report
 
 NIH = "nih_chestxray14"
@@ -172,7 +172,7 @@ def test_undefined_scores_are_counted():
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.2)), min_size=1, max_size=8))
 def test_labels_keep_their_order_and_their_distance(labels):
     wanted, heights = np.array(sorted(at for at, _ in labels)), np.array([high for _, high in labels])
-    centres = few_shot_chart.apart(wanted, heights)
+    centres = canvas.apart(wanted, heights)
     gaps = np.diff(centres) - (heights[1:] + heights[:-1]) / 2
     assert (gaps > -1e-9).all()
     if heights.sum() < 1:
@@ -182,7 +182,7 @@ def test_labels_keep_their_order_and_their_distance(labels):
 
 def test_labels_that_are_apart_stay():
     wanted = np.array([0.2, 0.5, 0.8])
-    assert few_shot_chart.apart(wanted, np.full(3, 0.1)) == pytest.approx(wanted)
+    assert canvas.apart(wanted, np.full(3, 0.1)) == pytest.approx(wanted)
 
 
 def test_the_protocols_of_part_four_have_words():

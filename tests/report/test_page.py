@@ -176,7 +176,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
     assert "needs segment of tf_efficientnet_lite0" in said  # the comparison waits for it
     assert "with a linear decoder: DSC" in said  # the others are still there
     assert "Not compared with its random twin." in said
-    assert (root / "reports/figures/montgomery.svg").is_file()
+    assert (root / "reports/figures/montgomery_scores.svg").is_file()
 
 
 def test_a_corrupt_score_is_a_failed_cell(root, render):
@@ -191,7 +191,7 @@ def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
     said = Page(render(tmp_path)).words
     assert "Cells: 0 done, 0 failed, 26 not run." in said
     assert "No cell of it is done, so there is no verdict." in said
-    assert (tmp_path / "reports/figures/nih_chestxray14.svg").is_file()
+    assert (tmp_path / "reports/figures/nih_chestxray14_scores.svg").is_file()
 
 
 def test_data_that_are_missing_are_told(root, render):
@@ -227,7 +227,7 @@ def test_a_pilot_is_marked(finished, render, root):
 
 def test_the_same_scores_give_the_same_figures(root, render):
     render(root)
-    figure = root / "reports/figures/montgomery.svg"
+    figure = root / "reports/figures/montgomery_scores.svg"
     first = figure.read_bytes()
     render(root)
     assert figure.read_bytes() == first

@@ -13,11 +13,13 @@ def test_the_components_paint_what_varies_most():
     dense = np.zeros((2, 6, 8, 8))
     dense[:, 2] = halves[None, None]  # left against right, in channel 2
     dense += generator.normal(0, 0.1, dense.shape)
-    first, second = pictures.components(dense, [(80, 80), (80, 40)])
-    assert first.shape == (80, 80, 3)
-    assert second.shape == (40, 80, 3)
-    assert (first[:, :40, 0] > 200).all()  # the sign is such that the largest loading is positive
-    assert (first[:, 40:, 0] < 55).all()
+    first, second = pictures.components(dense)
+    assert first.shape == second.shape == (8, 8, 3)
+    assert (first[:, :4, 0] > 200).all()  # the sign is such that the largest loading is positive
+    assert (first[:, 4:, 0] < 55).all()
+    large = pictures.enlarged(first, (80, 40))
+    assert large.shape == (40, 80, 3)
+    assert (large[::5, ::10] == first).all()
 
 
 def test_contours_run_where_truth_and_prediction_end():

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import synthetic_study
 
-from radprobe.report import ranking, ranks
+from radprobe.report import canvas, ranking, ranks
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
 
@@ -39,6 +39,10 @@ def study_of(n, **changed):
     scores = {"a": 0.9, "b": 0.8, "c": 0.7, "random:a": 0.6, "pixels": 0.5}
     heads = {f"t{at}": column(f"t{at}", scores) for at in range(n)} | changed
     return findings(*heads), heads
+
+
+def drawn_of(study, found):
+    return canvas.render(lambda: ranks.draw(study, found))["svg"].decode()
 
 
 def test_backbones_are_ranked_and_scaled_between_control_and_best():
@@ -93,7 +97,7 @@ def test_without_enough_there_is_a_reason_and_no_number():
     found = ranks.across(*study_of(1))
     assert found.ranking is None
     assert ranks.finding(found, str) == "No ranks across tasks: 1 task, and ranks across tasks need 2 or more"
-    assert "No ranks across tasks" in ranks.draw(findings("t0"), found)
+    assert "No ranks across tasks" in drawn_of(findings("t0"), found)
     assert ranks.across(findings(), {}).why.startswith("0 tasks")
 
 
@@ -107,11 +111,11 @@ def test_the_table_has_a_line_a_backbone_with_ties_as_halves():
 def test_the_figure_names_every_backbone_and_is_the_same_file_each_time():
     study, heads = study_of(6)
     found = ranks.across(study, heads)
-    drawn = ranks.draw(study, found)
+    drawn = drawn_of(study, found)
     for name in found.ranking.backbones:
         assert f"&lt;{name}&gt;" in drawn
     assert "mean rank over 6 tasks" in drawn
-    assert ranks.draw(study, found) == drawn
+    assert drawn_of(study, found) == drawn
 
 
 def test_the_synthetic_study_has_too_few_backbones_for_ranks(finished, text):

@@ -1,5 +1,6 @@
 import synthetic_study
 
+from radprobe.report import figures
 from radprobe.stages import report
 
 
@@ -7,7 +8,6 @@ def test_the_report_stage_writes_the_page_and_a_figure_per_scored_dataset(tmp_pa
     study = synthetic_study.study(tmp_path)
     report.run(study, tmp_path / "elsewhere")
     made = sorted(str(path.relative_to(tmp_path / "elsewhere")) for path in (tmp_path / "elsewhere").rglob("*.*"))
-    kinds = ("", "_few_shot", "_frontier")
-    drawn = [f"{dataset}{kind}" for dataset in ("montgomery", "nih_chestxray14") for kind in kinds] + ["ranks"]
-    assert made == ["explorer.html", *(f"figures/{name}.svg" for name in drawn), "scores.parquet"]
+    drawn = [f"figures/{each.name}.{ending}" for each in figures.of(study) for ending in ("svg", "pdf")]
+    assert made == sorted(["explorer.html", "scores.parquet", *drawn])
     assert "not run: montgomery derived: weights, not started" in capsys.readouterr().out

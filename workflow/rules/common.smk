@@ -12,6 +12,7 @@ sys.path.insert(0, SOURCE)
 
 from radprobe import files
 from radprobe.datasets import DOWNLOADED
+from radprobe.report import figures
 from radprobe.study import Study, slug
 
 try:
@@ -42,11 +43,7 @@ SNAKEMAKE_REPORT = shlex.join(
 WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
-SECTIONS = {verb: getattr(STUDY.params, verb) for verb in ("probe", "segment", "adapt")}
-WITH_FEW_SHOT = {verb for verb, section in SECTIONS.items() if section and section.few_shot}
-FEW_SHOT = sorted({dataset for verb, dataset, _ in STEPS if verb in WITH_FEW_SHOT})
-FIGURES = sorted({dataset for verb, dataset, _ in STEPS if verb == "compare"})
-ADAPTATION = FIGURES if "adapt" in {verb for verb, _, _ in STEPS} else []
+FIGURES = figures.of(STUDY)
 
 for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")

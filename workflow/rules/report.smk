@@ -1,6 +1,21 @@
 """The pages that people read."""
 
 
+def shown(figure, ending):
+    """A figure as Snakemake's report shows it."""
+    return report(
+        f"{REPORTS}/figures/{figure.name}.{ending}",
+        caption=f"../report/{figure.kind}.rst",
+        category="Figures",
+        subcategory=figures.KINDS[figure.kind],
+        labels={
+            "dataset": figure.dataset or "all",
+            "figure": figures.KINDS[figure.kind],
+            "format": ending.upper(),
+        },
+    )
+
+
 rule report:
     input:
         final_manifests,
@@ -9,25 +24,10 @@ rule report:
             f"{REPORTS}/explorer.html",
             caption="../report/explorer.rst",
             category="Answer",
+            labels={"page": "Explorer: the answer, and every number", "format": "HTML"},
         ),
         f"{REPORTS}/scores.parquet",
-        report(
-            [f"{REPORTS}/figures/{name}.svg" for name in FIGURES]
-            + [f"{REPORTS}/figures/{name}_few_shot.svg" for name in FEW_SHOT]
-            + [f"{REPORTS}/figures/{name}_adaptation.svg" for name in ADAPTATION],
-            caption="../report/figure.rst",
-            category="Scores by benchmark",
-        ),
-        report(
-            [f"{REPORTS}/figures/{name}_frontier.svg" for name in FIGURES],
-            caption="../report/frontier.rst",
-            category="Cost and quality",
-        ),
-        report(
-            f"{REPORTS}/figures/ranks.svg",
-            caption="../report/ranks.rst",
-            category="Ranks across tasks",
-        ),
+        [shown(each, ending) for each in FIGURES for ending in figures.FORMATS],
     log:
         f"{WORK}/logs/report.log",
     benchmark:

@@ -5,12 +5,11 @@ import math
 import textwrap
 from dataclasses import dataclass
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from radprobe.report import figures, style, words
+from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
 from radprobe.study import MODES, TITLES, frozen, mode_of
@@ -49,16 +48,6 @@ class Row:
         return ["–" if math.isnan(number) else text for number, text in zip(numbers, texts, strict=True)]
 
 
-def is_asked(findings: Findings) -> bool:
-    """Does the study train backbones?"""
-    return any(mode_of(name) for name in findings.study.backbones)
-
-
-def file(dataset: str) -> str:
-    """Return the name of the file of a dataset's chart, without its ending."""
-    return f"{dataset}_adaptation"
-
-
 def rows(findings: Findings, column: Column) -> list[Row]:
     """Return every backbone that was trained, after itself frozen; none where nothing was trained yet."""
     trained = [name for name in findings.study.backbones if mode_of(name) and name in column.scores]
@@ -84,30 +73,26 @@ def _row(findings: Findings, column: Column, backbone: str) -> Row:
     return Row(backbone, base, how, column.scores[backbone], gain, *numbers)
 
 
-def draw(findings: Findings, dataset: str, column: Column | None) -> str:
-    """Return the chart of a dataset as SVG: the share of parameters that was trained on a log axis, the score on y."""
+def draw(findings: Findings, dataset: str, column: Column | None) -> Figure:
+    """Return the chart of a dataset: the share of parameters that was trained on a log axis, the score on y."""
     every = rows(findings, column) if column else []
     found = [row for row in every if row.score.defined and row.share > 0]
     title = findings.datasets[dataset].title
-    with matplotlib.rc_context(style.RC):
-        if not found:
-            return figures.empty(f"{title}: no backbone was trained yet")
-        figure = Figure(figsize=(7.2, 5), layout="constrained")
-        axes = figure.subplots()
-        bases = list(dict.fromkeys(row.base for row in found))
-        for place, base in enumerate(bases):
-            line = sorted((row for row in found if row.base == base), key=lambda row: row.share)
-            colour, apart = style.FAMILIES[findings.family(base)], 1.12 ** (place - (len(bases) - 1) / 2)
-            _draw_line(axes, line, colour, DASHES[place % len(DASHES)], apart)
-        axes.set_xscale("log")
-        axes.set_axisbelow(True)
-        axes.grid(axis="y", color="#888888", alpha=0.3, linewidth=0.6)
-        axes.set_xlabel("share of backbone and head that was trained, % (log scale); bars: 95 % intervals")
-        axes.set_ylabel(f"{words.METRICS[column.metric]}, macro, test")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        figure.suptitle(f"{title}\n{textwrap.fill(finding(findings, found), 84)}", x=0.01, ha="left", fontsize=11)
-        figure.legend(handles=_legend(findings, found, bases), loc="outside lower left", ncols=3, frameon=False)
-        return figures.svg(figure)
+    if not found:
+        return canvas.empty(f"{title}: no backbone was trained yet")
+    figure, axes = canvas.sheet()
+    bases = list(dict.fromkeys(row.base for row in found))
+    for place, base in enumerate(bases):
+        line = sorted((row for row in found if row.base == base), key=lambda row: row.share)
+        colour, apart = style.FAMILIES[findings.family(base)], 1.12 ** (place - (len(bases) - 1) / 2)
+        _draw_line(axes, line, colour, DASHES[place % len(DASHES)], apart)
+    axes.set_xscale("log")
+    axes.grid(axis="y")
+    axes.set_xlabel("share of backbone and head that was trained, % (log scale); bars: 95 % intervals")
+    axes.set_ylabel(f"{words.METRICS[column.metric]}, macro, test")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    canvas.finish(figure, 3.2, title, finding(findings, found), _legend(findings, found, bases))
+    return figure
 
 
 def _draw_line(axes, line: list[Row], colour: str, dashes: str, apart: float) -> None:

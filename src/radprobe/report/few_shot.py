@@ -56,18 +56,6 @@ class Curves:
         return "–".join(f"{int(each):,}" for each in dict.fromkeys((values[0], values[-1])))
 
 
-def asked(findings: Findings) -> list[str]:
-    """Return the datasets of which the study wants few-shot curves."""
-    verbs, params = ("probe", "segment", "adapt"), findings.study.params
-    wanted = {verb for verb in verbs if getattr(params, verb) and getattr(params, verb).few_shot is not None}
-    return list(dict.fromkeys(step.dataset for step in findings.study.steps.values() if step.verb in wanted))
-
-
-def file(dataset: str) -> str:
-    """Return the name of the file of a dataset's chart, without its ending."""
-    return f"{dataset}_few_shot"
-
-
 def curves(findings: Findings, dataset: str) -> Curves | None:
     """Return the curves of a dataset, None where no draw was scored."""
     draws = findings.draws(dataset)

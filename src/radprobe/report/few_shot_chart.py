@@ -3,44 +3,35 @@
 import math
 import textwrap
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy.optimize import isotonic_regression
 
-from radprobe.report import few_shot, figures, style, words
+from radprobe.report import canvas, few_shot, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import ALL, Curves
 from radprobe.report.ranking import Estimate
 
 GAP = 1.3  # from the most shots to "all", which is not to scale, in doublings
-LABEL, POINT = 9, 1 / 72  # font size of the labels at the lines' ends, in points; inches of a point
-LINE = 1.3 * LABEL * POINT  # inches that a line of a label takes
 
 
-def draw(findings: Findings, dataset: str, found: Curves | None) -> str:
-    """Return the few-shot chart of a dataset as SVG: shots on a log2 axis, macro score on y, controls dashed."""
-    entry = findings.datasets[dataset]
-    with matplotlib.rc_context(style.RC):
-        if found is None:
-            return figures.empty(f"{entry.title}: no few-shot draws yet")
-        labels = {name: textwrap.fill(findings.title(name), 30) for name in found.means}
-        lines = sum(label.count("\n") + 1 for label in labels.values())
-        figure = Figure(figsize=(7.2, 2.2 + max(2.6, 1.1 * LINE * lines)), layout="constrained")
-        axes = figure.subplots()
-        for name in found.means:
-            _draw_backbone(axes, found, name, *_look(findings, found, name))
-        _dress(axes, found)
-        title = textwrap.fill(_title(findings, found), 84)
-        figure.suptitle(f"{entry.title}\n{title}", x=0.01, ha="left", fontsize=11)
-        figure.legend(handles=_legend(findings, found), loc="outside lower left", ncols=3, frameon=False, fontsize=9)
-        figure.draw_without_rendering()  # the height of the axes is known from here on
-        ends = {name: end for name in labels if (end := _end(found, name))}
-        label(axes, ends, labels, {name: _look(findings, found, name)[0] for name in labels})
-        return figures.svg(figure)
+def draw(findings: Findings, dataset: str, found: Curves | None) -> Figure:
+    """Return the few-shot chart of a dataset: shots on a log2 axis, macro score on y, controls dashed."""
+    title = findings.datasets[dataset].title
+    if found is None:
+        return canvas.empty(f"{title}: no few-shot draws yet")
+    labels = {name: textwrap.fill(findings.title(name), 30) for name in found.means}
+    figure, axes = canvas.sheet()
+    for name in found.means:
+        _draw_backbone(axes, found, name, *_look(findings, found, name))
+    _dress(axes, found)
+    body = max(2.6, 1.1 * canvas.height_of(labels))
+    canvas.finish(figure, body, title, _title(findings, found), _legend(findings, found))
+    ends = {name: end for name in labels if (end := _end(found, name))}
+    canvas.label(axes, ends, labels, {name: _look(findings, found, name)[0] for name in labels})
+    return figure
 
 
 def _title(findings: Findings, found: Curves) -> str:
@@ -94,8 +85,7 @@ def _place(found: Curves, shots: int) -> float:
 
 def _dress(axes: Axes, found: Curves) -> None:
     axes.set_xticks([_place(found, each) for each in found.shots], [few_shot.text(each) for each in found.shots])
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color="#888888", alpha=0.3, linewidth=0.6)
+    axes.grid(axis="y")
     axes.set_xlabel('training patients, of each class where labels allow\n(log scale, "all" apart)')
     axes.set_ylabel(f"{words.METRICS[found.metric]}, macro, test")
 
@@ -115,33 +105,6 @@ def _legend(findings: Findings, found: Curves) -> list:
     return handles
 
 
-def label(axes: Axes, ends: dict[str, tuple[float, float]], labels: dict[str, str], colours: dict[str, str]) -> None:
-    """Write a label right of the axes for each of `ends` (x, y), moved up or down until none lies on another.
-
-    A line leads from each end to its label. The height of the axes has to be known: draw the figure first.
-    """
-    height = axes.get_window_extent().height / axes.figure.dpi
-    (low, high), order = axes.get_ylim(), sorted(ends, key=lambda name: ends[name][1])
-    wanted = np.array([(ends[name][1] - low) / (high - low) for name in order])
-    heights = np.array([(labels[name].count("\n") + 1.15) * LINE / height for name in order])
-    for name, at in zip(order, apart(wanted, heights), strict=True):
-        stroke = {"arrowstyle": "-", "color": colours[name], "linewidth": 0.8, "relpos": (0, 0.5), "shrinkB": 3}
-        axes.annotate(
-            labels[name], ends[name], xytext=(1.06, at), textcoords="axes fraction", va="center", fontsize=LABEL,
-            arrowprops=stroke, annotation_clip=False,
-        )  # fmt: skip
-
-
 def _end(found: Curves, name: str) -> tuple[float, float] | None:
     known = [(shots, each) for shots, each in found.means[name].items() if each.defined]
     return (_place(found, known[-1][0]), known[-1][1].value) if known else None
-
-
-def apart(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Return centres of labels, none on another: of all such ascending ones, those nearest to the ascending `wanted`.
-
-    They lie between 0 and 1 where their heights allow it.
-    """
-    offsets = np.cumsum(heights) - heights / 2  # where the centres were if the labels stood close, from 0 up
-    room = max(1 - heights.sum(), 0)
-    return np.clip(isotonic_regression(wanted - offsets).x, 0, room) + offsets

@@ -4,14 +4,13 @@ import math
 import textwrap
 from dataclasses import dataclass
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radprobe.catalog import PAPER, PRIMARY_METRIC
-from radprobe.report import few_shot_chart, figures, style, words
+from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
 from radprobe.study import CEILING, mode_of
@@ -58,11 +57,6 @@ class Point:
         texts = [words.duration(self.seconds), f"{self.images_per_second:,.1f}", f"{self.peak_gb:.2f}"]
         texts += [words.millions(self.parameters), f"{100 * self.share:.3g} %"]
         return ["–" if math.isnan(number) else text for number, text in zip(numbers, texts, strict=True)]
-
-
-def file(dataset: str) -> str:
-    """Return the name of the file of a dataset's chart, without its ending."""
-    return f"{dataset}_frontier"
 
 
 def points(findings: Findings, dataset: str) -> list[Point]:
@@ -119,31 +113,25 @@ def finding(findings: Findings, every: list[Point]) -> str:
     return f"From {told[0]} in {times[0]} to {told[1]} in {times[1]}"
 
 
-def draw(findings: Findings, dataset: str) -> str:
-    """Return the chart of a dataset as SVG: time on a log axis, macro score on y, the frontier as a line with names."""
-    every, title = points(findings, dataset), findings.datasets[dataset].title
-    with matplotlib.rc_context(style.RC):
-        best = frontier(every)
-        if not best:
-            return figures.empty(f"{title}: no score with a known time yet")
-        known = [point for point in every if point.is_known]
-        labels = {point.key: textwrap.fill(called(findings, point), 30) for point in best}
-        lines = sum(text.count("\n") + 1.3 for text in labels.values())
-        height = 2.4 + max(2.8, 1.1 * few_shot_chart.LINE * lines)
-        figure = Figure(figsize=(7.2, height), layout="constrained")
-        axes = figure.subplots()
-        for point in known:
-            _draw_point(axes, findings, point, point in best)
-        _draw_frontier(axes, best, max(point.seconds for point in known))
-        _dress(axes, known, f"{words.METRICS[PRIMARY_METRIC[findings.datasets[dataset].task]]}, macro, test")
-        said = textwrap.fill(finding(findings, every), 84)
-        figure.suptitle(f"{title}\n{said}", x=0.01, ha="left", fontsize=11)
-        figure.legend(handles=_legend(findings, known), loc="outside lower left", ncols=3, frameon=False)
-        figure.draw_without_rendering()  # the height of the axes is known from here on
-        ends = {point.key: (point.seconds, point.score.value) for point in best}
-        colours = {point.key: style.FAMILIES[findings.family(point.backbone)] + PALE for point in best}
-        few_shot_chart.label(axes, ends, labels, colours)
-        return figures.svg(figure)
+def draw(findings: Findings, dataset: str) -> Figure:
+    """Return the chart of a dataset: time on a log axis, macro score on y, the frontier named."""
+    every, entry = points(findings, dataset), findings.datasets[dataset]
+    best = frontier(every)
+    if not best:
+        return canvas.empty(f"{entry.title}: no score with a known time yet")
+    known = [point for point in every if point.is_known]
+    labels = {point.key: textwrap.fill(called(findings, point), 30) for point in best}
+    figure, axes = canvas.sheet()
+    for point in known:
+        _draw_point(axes, findings, point, point in best)
+    _draw_frontier(axes, best, max(point.seconds for point in known))
+    _dress(axes, known, f"{words.METRICS[PRIMARY_METRIC[entry.task]]}, macro, test")
+    body = max(2.8, 1.1 * canvas.height_of(labels))
+    canvas.finish(figure, body, entry.title, finding(findings, every), _legend(findings, known))
+    ends = {point.key: (point.seconds, point.score.value) for point in best}
+    colours = {point.key: style.FAMILIES[findings.family(point.backbone)] + PALE for point in best}
+    canvas.label(axes, ends, labels, colours)
+    return figure
 
 
 def _draw_point(axes: Axes, findings: Findings, point: Point, on_frontier: bool) -> None:
@@ -173,8 +161,7 @@ def _dress(axes: Axes, known: list[Point], label: str) -> None:
     at = ticks(low, high)
     axes.set_xticks(at, [clock(each) for each in at])
     axes.minorticks_off()
-    axes.set_axisbelow(True)
-    axes.grid(color="#888888", alpha=0.3, linewidth=0.6)
+    axes.grid()
     axes.set_xlabel("time to embed and fit (log scale); bars: 95 % intervals")
     axes.set_ylabel(label)
 
@@ -197,7 +184,7 @@ def _legend(findings: Findings, known: list[Point]) -> list[Line2D]:
     here, protocols = {findings.family(point.backbone) for point in known}, {point.protocol for point in known}
     families = {name: colour for name, colour in style.FAMILIES.items() if name in here}
     marks = {name: marker(name) for name in dict.fromkeys((*MARKERS, *sorted(protocols))) if name in protocols}
-    lines = [Line2D([], [], color=each, linewidth=3, label=figures.family(name)) for name, each in families.items()]
+    lines = [Line2D([], [], color=each, linewidth=3, label=style.family(name)) for name, each in families.items()]
     kind = {"linestyle": "none", "color": style.INK}
     shapes = [Line2D([], [], marker=mark, label=words.label(name), **kind) for name, mark in marks.items()]
     return [*lines, *shapes, Line2D([], [], color=style.INK, linewidth=1.5, label="frontier")]

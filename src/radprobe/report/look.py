@@ -10,7 +10,9 @@ from radprobe.files import RadprobeError
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import pictures, words
 from radprobe.report.collect import Findings
+from radprobe.report.figures import hidden
 from radprobe.report.ranking import Column, twin
+from radprobe.study import frozen
 
 BACKBONES = 5  # side by side, at most
 PAIRS = 12  # near-duplicates that are shown
@@ -40,7 +42,7 @@ class Gallery:
 def gallery(findings: Findings, dataset: str, column: Column | None) -> Gallery:
     """Return the pictures of a dataset; empty, with the reason, where they may not or cannot be shown."""
     found = Gallery(dataset, findings.datasets[dataset].title)
-    if reason := hidden(findings, dataset):
+    if reason := hidden(findings.study, dataset):
         found.why.append(f"No pictures: {reason}. report.images: thumbnails shows them.")
         return found
     try:
@@ -50,19 +52,61 @@ def gallery(findings: Findings, dataset: str, column: Column | None) -> Gallery:
     return found
 
 
-def hidden(findings: Findings, dataset: str) -> str:
-    """Return why pictures of a dataset are not shown, "" where they are."""
-    entry, images = findings.datasets[dataset], findings.study.params.report.images
-    if images == "none":
-        return "report.images is none"
-    return "access to this dataset is gated" if images == "auto" and entry.gated else ""
+@dataclass(frozen=True)
+class Features:
+    """The same images through several backbones: by backbone the components of its patch features, RGB [h, w, 3]."""
+
+    samples: list[str]
+    images: list[np.ndarray]
+    sizes: list[tuple[int, int]]  # (width, height) that keep the shape of the original image
+    maps: dict[str, list[np.ndarray]]
+    why: list[str]  # what is not shown
+
+
+def features(findings: Findings, dataset: str, column: Column | None) -> Features:
+    """Return patch features of the best, median and worst case, or of evenly spaced samples where none was scored.
+
+    Raises RadprobeError or FileNotFoundError where an artifact is absent or broken.
+    """
+    folder = findings.study.steps["prepare", dataset, None].folder
+    index, pixels = Index.load(folder), Pixels.load(folder)
+    examples = findings.study.params.report.examples
+    if column:
+        cases = Cases(index, pixels, Truth.load(folder))
+        chosen = _ranked(findings, column, column.best, examples)
+        samples = [f"{name}: {case}" for name, case in chosen.items()]
+        rows = np.array([cases.fullest(case) for case in chosen.values()])
+    else:
+        rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
+        samples = index.table["sample_id"].iloc[rows].tolist()
+    found = Features(samples, [pixels.images[row] for row in rows], [], {}, [])
+    found.sizes.extend(pictures.size_of(tuple(pixels.shapes[row])) for row in rows)
+    for backbone in _with_features(findings, dataset, column):
+        _add_maps(found, findings, dataset, backbone, rows)
+    return found
+
+
+def _with_features(findings: Findings, dataset: str, column: Column | None) -> list[str]:
+    """Return the backbones to show: of one that was trained the frozen one, of a network from scratch none."""
+    names = dict.fromkeys(frozen(name) for name in _backbones(findings, dataset, column))
+    return [name for name in names if ("embed", dataset, name) in findings.study.steps][:BACKBONES]
+
+
+def _add_maps(found: Features, findings: Findings, dataset: str, backbone: str, rows: np.ndarray) -> None:
+    step = findings.study.steps["embed", dataset, backbone]
+    if not step.outputs[0].is_file():
+        found.why.append(f"{findings.title(backbone)} has no features yet.")
+    elif not (dense := Embeddings.load(step.folder).dense):
+        found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
+    else:
+        found.maps[backbone] = list(pictures.components(dense[max(dense)][rows]))  # of the deepest layer
 
 
 def near_duplicates(findings: Findings, dataset: str) -> list[dict]:
     """Return the pairs of cases in different parts that look like copies: a caption, and two pictures where allowed."""
     pairs = findings.facts("split", dataset, kind="leaks").get("near", [])
     found = [{"caption": _pair(near), "pictures": []} for near in pairs[:PAIRS]]
-    if not found or hidden(findings, dataset):
+    if not found or hidden(findings.study, dataset):
         return found
     try:
         folder = findings.study.steps["prepare", dataset, None].folder
@@ -88,37 +132,21 @@ def _fill(found: Gallery, findings: Findings, column: Column | None, examples: i
     if column:
         cases = Cases(index, pixels, Truth.load(folder))
         shared = _ranked(findings, column, column.best, examples)
-        found.ranks, found.samples = list(shared), [f"{name}: {case}" for name, case in shared.items()]
-        for backbone in _backbones(findings, found.dataset, column):
+        found.ranks = list(shared)
+        for backbone in _backbones(findings, found.dataset, column)[:BACKBONES]:
             found.overlays[backbone] = _overlays(findings, column, backbone, cases, shared.values())
         for backbone in column.order:
             own = _ranked(findings, column, backbone, examples).values()
             captioned = zip(own, _overlays(findings, column, backbone, cases, own), strict=True)
             found.own[backbone] = [(picture, f"{case}: {caption}") for case, (picture, caption) in captioned]
         found.strips = len(index.table) > index.table["volume_id"].nunique()
-        rows = np.array([cases.fullest(case) for case in shared.values()])
-    else:
-        rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
-        found.samples = index.table["sample_id"].iloc[rows].tolist()
-    sizes = [pictures.size_of(tuple(pixels.shapes[row])) for row in rows]
-    found.images = [
-        pictures.uri(pictures.grey(pixels.images[row], size)) for row, size in zip(rows, sizes, strict=True)
-    ]
-    for backbone in _backbones(findings, found.dataset, column):
-        _features(found, findings, backbone, rows, sizes)
-
-
-def _features(found: Gallery, findings: Findings, backbone: str, rows: np.ndarray, sizes) -> None:
-    step = findings.study.steps.get(("embed", found.dataset, backbone))
-    if step is None:
-        return  # a network from scratch has no features of its own
-    if not step.outputs[0].is_file():
-        found.why.append(f"{findings.title(backbone)} has no features yet.")
-    elif not (dense := Embeddings.load(step.folder).dense):
-        found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
-    else:
-        dense = dense[max(dense)][rows]  # of the deepest layer
-        found.features[backbone] = [pictures.uri(each) for each in pictures.components(dense, sizes)]
+    seen = features(findings, found.dataset, column)
+    found.samples, found.why = seen.samples, found.why + seen.why
+    drawn = zip(seen.images, seen.sizes, strict=True)
+    found.images = [pictures.uri(pictures.grey(image, size)) for image, size in drawn]
+    for backbone, maps in seen.maps.items():
+        sized = zip(maps, seen.sizes, strict=True)
+        found.features[backbone] = [pictures.uri(pictures.enlarged(*each)) for each in sized]
 
 
 def _overlays(findings: Findings, column: Column, backbone: str, cases: "Cases", chosen) -> list[tuple[str, str]]:
@@ -182,10 +210,10 @@ class Cases:
 def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[str]:
     if column is None:
         study = findings.study
-        return [name for name in study.backbones_here if study.applies(dataset, name)][:BACKBONES]
+        return [name for name in study.backbones_here if study.applies(dataset, name)]
     rivals = [name for name in column.order if name not in column.controls]
     twins = [name for name in (twin(column.best),) if name in column.order]
-    return list(dict.fromkeys([column.best, *twins, *rivals, *column.order]))[:BACKBONES]
+    return list(dict.fromkeys([column.best, *twins, *rivals, *column.order]))
 
 
 def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:

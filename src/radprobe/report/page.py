@@ -10,6 +10,7 @@ from radprobe.report import (
     adaptation,
     again,
     audit,
+    canvas,
     few_shot,
     frontier,
     ledger,
@@ -22,13 +23,15 @@ from radprobe.report import (
 )
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
-from radprobe.report.figures import inline
+from radprobe.report.figures import Figure
 from radprobe.report.ranking import Column, headline
 from radprobe.study import CEILING, SCRATCH, mode_of
 
+Figures = dict[Figure, bytes]
 
-def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curves], figures: dict[str, str]) -> str:
-    """Return explorer.html. `figures` are SVGs by file name. Every name and label is escaped."""
+
+def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curves], figures: Figures) -> str:
+    """Return explorer.html. `figures` are SVGs. Every name and label is escaped."""
     environment = templating.environment(findings)
     environment.globals |= {"few_shot": few_shot, "ranks": ranks, "audit": audit}
     by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
@@ -46,11 +49,11 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         heads=heads,
         forests=[found for column in columns if not column.is_floor and (found := tables.forest(findings, column))],
         across=_across(findings, heads, figures),
-        adaptations=[_adaptation(findings, each, figures) for each in heads.values() if adaptation.is_asked(findings)],
+        adaptations=[_adaptation(findings, each, figures) for each in heads.values() if _is_trained(findings)],
         few_shots=[_few_shot(findings, each, figures) for each in curves],
         frontiers=[_frontier(findings, name, figures) for name in heads],
         galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
-        figures={name: Markup(inline(figures[name])) for name in findings.datasets if name in figures},
+        figures={each.dataset: _shown(figures, each) for each in figures if each.kind == "scores"},
         everything=tables.everything(findings),
         trust=trust.datasets(findings),
         missing=findings.study.missing,
@@ -65,6 +68,15 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
     )
 
 
+def _shown(figures: Figures, figure: Figure) -> dict:
+    """Return what a section needs of a figure: itself, and the name of its files."""
+    return {"svg": Markup(canvas.inline(figures[figure])), "file": figure.name}
+
+
+def _is_trained(findings: Findings) -> bool:
+    return any(mode_of(name) for name in findings.study.backbones)
+
+
 def _seen(entry) -> bool:
     return entry.task in ("segmentation", "look")
 
@@ -75,46 +87,43 @@ def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Ga
     return look.gallery(findings, dataset, column)
 
 
-def _across(findings: Findings, heads: dict[str, Column], figures: dict[str, str]) -> dict:
+def _across(findings: Findings, heads: dict[str, Column], figures: Figures) -> dict:
     """Return what the section on ranks shows: the finding, the figure, and a line for each backbone."""
     found = ranks.across(findings, heads)
     shown = {"found": found, "finding": ranks.finding(found, findings.title)}
     if found.ranking is None:
         return shown
     means = list(found.means.values())
-    svg = Markup(inline(figures[ranks.FILE])) if ranks.FILE in figures else ""
     return {
         **shown,
-        "svg": svg,
+        **_shown(figures, Figure("ranks")),
         "rows": ranks.rows(found),
         "note": means[0].note,
         "is_interval": not math.isnan(means[0].low),
     }
 
 
-def _adaptation(findings: Findings, column: Column, figures: dict[str, str]) -> dict:
+def _adaptation(findings: Findings, column: Column, figures: Figures) -> dict:
     """Return what the section on adaptation shows of a dataset: rows, and the chart of what was trained."""
-    rows, file = adaptation.rows(findings, column), adaptation.file(column.dataset)
-    svg = Markup(inline(figures[file])) if file in figures and rows else None
-    return {"column": column, "rows": rows, "file": file, "svg": svg}
+    rows = adaptation.rows(findings, column)
+    return {"column": column, "rows": rows, **_shown(figures, Figure("adaptation", column.dataset))}
 
 
-def _few_shot(findings: Findings, found: Curves, figures: dict[str, str]) -> dict:
+def _few_shot(findings: Findings, found: Curves, figures: Figures) -> dict:
     """Return what the few-shot section shows of a dataset: the chart, its numbers, and what the draws say."""
-    study, file = findings.study, few_shot.file(found.dataset)
+    study = findings.study
     never = {CEILING, *SCRATCH, *filter(mode_of, study.backbones)}  # what has no draws, or only where adapt asks
     absent = [name for name in study.backbones if study.applies(found.dataset, name)]
     absent = [name for name in absent if name not in found.means and name not in never]
-    shown = {"curves": found, "file": file, "svg": Markup(inline(figures[file]))}
+    shown = {"curves": found, **_shown(figures, Figure("few_shot", found.dataset))}
     return {**shown, "absent": absent, "notes": few_shot.notes(found)}
 
 
-def _frontier(findings: Findings, dataset: str, figures: dict[str, str]) -> dict:
+def _frontier(findings: Findings, dataset: str, figures: Figures) -> dict:
     """Return what the section on cost shows of a dataset: the chart, and every way with what it costs."""
-    every, file = frontier.points(findings, dataset), frontier.file(dataset)
-    best = frontier.frontier(every)
-    svg = Markup(inline(figures[file])) if file in figures and best else None
-    shown = {"dataset": dataset, "every": every, "best": best, "file": file, "svg": svg}
+    every = frontier.points(findings, dataset)
+    shown = {"dataset": dataset, "every": every, "best": frontier.frontier(every)}
+    shown |= _shown(figures, Figure("frontier", dataset))
     return {**shown, "devices": frontier.devices(findings, dataset, every)}
 
 

@@ -53,8 +53,8 @@ def _contour(labels: np.ndarray) -> np.ndarray:
     return (labels > 0) & np.any([each != labels for each in neighbours], axis=0)
 
 
-def components(dense: np.ndarray, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
-    """Return the first three principal components of patch features [k, C, h, w] as RGB pictures.
+def components(dense: np.ndarray) -> np.ndarray:
+    """Return the first three principal components of patch features [k, C, h, w] as RGB uint8 [k, h, w, 3].
 
     One PCA over all patches of the k images; each component spans its 1st to 99th percentile; its sign is such that the
     largest loading is positive. Colours mean the same within one backbone, and nothing across backbones.
@@ -68,9 +68,12 @@ def components(dense: np.ndarray, sizes: list[tuple[int, int]]) -> list[np.ndarr
     projected = patches @ top
     low, high = np.percentile(projected, [1, 99], axis=0)
     colours = (np.clip((projected - low) / np.maximum(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
-    colours = np.pad(colours, ((0, 0), (0, 3 - colours.shape[1]))).reshape(k, h, w, 3)
-    pairs = zip(colours, sizes, strict=True)
-    return [np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST)) for each, size in pairs]
+    return np.pad(colours, ((0, 0), (0, 3 - colours.shape[1]))).reshape(k, h, w, 3)
+
+
+def enlarged(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return RGB uint8 at (width, height), each pixel a rectangle."""
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 
 def uri(picture: np.ndarray) -> str:

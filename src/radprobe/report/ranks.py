@@ -1,10 +1,8 @@
 """Backbones across the tasks of a study: ranks with their critical difference, and a score on a common scale."""
 
 import math
-import textwrap
 from dataclasses import dataclass, field
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,12 +10,11 @@ from matplotlib.patches import Patch
 
 from radprobe.catalog import PAPER
 from radprobe.metrics import ranks
-from radprobe.report import figures, style, words
+from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
 from radprobe.study import PIXELS, RANDOM
 
-FILE = "ranks"
 TITLE = "Ranks across tasks"
 ROW = 0.42  # inches
 
@@ -144,30 +141,23 @@ def rows(found: Across) -> list[dict]:
     ]
 
 
-def draw(findings: Findings, found: Across) -> str:
-    """Return the critical-difference figure as SVG: a row for each backbone, mean ranks on x, groups as bars beside."""
-    with matplotlib.rc_context(style.RC):
-        title = textwrap.fill(finding(found, findings.title), 84)
-        if found.ranking is None:
-            return figures.empty(f"{title}.")
-        names = list(found.ranking.mean)
-        labels = [textwrap.fill(findings.title(name), 30) for name in names]
-        height = max(ROW, 0.2 * max(label.count("\n") + 1 for label in labels))
-        figure = Figure(figsize=(7.2, 1.9 + height * len(names)), layout="constrained")
-        axes = figure.subplots()
-        for place, name in enumerate(names):
-            _draw_row(axes, found.ranking, place, name, style.FAMILIES[findings.family(name)])
-        _draw_groups(axes, found.ranking, names)
-        axes.set_yticks(range(len(names)), labels)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlim(0.7, len(names) + 0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_axisbelow(True)
-        axes.grid(axis="x", color="#888888", alpha=0.3, linewidth=0.6)
-        axes.set_xlabel(f"mean rank over {len(found.tasks)} tasks (1: highest score)")
-        figure.suptitle(f"{TITLE}\n{title}", x=0.01, ha="left", fontsize=11)
-        figure.legend(handles=_legend(findings, found), loc="outside lower left", ncols=2, frameon=False)
-        return figures.svg(figure)
+def draw(findings: Findings, found: Across) -> Figure:
+    """Return the critical-difference figure: a row for each backbone, mean ranks on x, groups as bars beside."""
+    said = finding(found, findings.title)
+    if found.ranking is None:
+        return canvas.empty(f"{said}.")
+    names = list(found.ranking.mean)
+    figure, axes = canvas.sheet()
+    for place, name in enumerate(names):
+        _draw_row(axes, found.ranking, place, name, style.FAMILIES[findings.family(name)])
+    _draw_groups(axes, found.ranking, names)
+    row = max(ROW, canvas.rows(axes, [findings.title(name) for name in names]))
+    axes.set_xlim(0.7, len(names) + 0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="x")
+    axes.set_xlabel(f"mean rank over {len(found.tasks)} tasks (1: highest score)")
+    canvas.finish(figure, row * len(names), TITLE, said, _legend(findings, found), ncols=2)
+    return figure
 
 
 def _draw_row(axes: Axes, ranking: ranks.Ranking, place: int, name: str, colour: str) -> None:

@@ -17,6 +17,11 @@ RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
+    "figure.titlesize": 11,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+    "grid.color": "#8888884d",
+    "grid.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": INK,
@@ -26,5 +31,11 @@ RC = {
     "ytick.color": INK,
     "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
     "svg.hashsalt": "radprobe",  # the same figure is the same file
+    "pdf.fonttype": 42,  # TrueType: journals take it, and its text can be edited
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
+
+
+def family(name: str) -> str:
+    """Return a family as a legend names it."""
+    return "control (hollow)" if name == "control" else name

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from radprobe import console, files
 from radprobe.artifacts import write_table
-from radprobe.report import adaptation, few_shot, few_shot_chart, figures, frontier, page, ranking, ranks
+from radprobe.report import drawing, few_shot, figures, page, ranking
 from radprobe.report.cells import pages
 from radprobe.report.collect import Findings
 from radprobe.study import Study
@@ -22,21 +22,22 @@ def run(study: Study, folder: Path | None = None) -> None:
 
 
 def write(findings: Findings, folder: Path) -> None:
-    """Write explorer.html, scores.parquet and figures/*.svg into `folder`."""
+    """Write explorer.html, scores.parquet and the figures of the study into `folder`."""
     columns = ranking.columns(findings)
-    curves = {name: few_shot.curves(findings, name) for name in few_shot.asked(findings)}
-    datasets = [name for name, entry in findings.datasets.items() if entry.task != "look"]
-    by_dataset = {name: [column for column in columns if column.dataset == name] for name in datasets}
-    drawn = {name: figures.draw(findings, name, each) for name, each in by_dataset.items()}
-    drawn |= {few_shot.file(name): few_shot_chart.draw(findings, name, each) for name, each in curves.items()}
-    if adaptation.is_asked(findings):
-        for name, each in by_dataset.items():
-            drawn[adaptation.file(name)] = adaptation.draw(findings, name, ranking.headline(each))
-    drawn |= {frontier.file(name): frontier.draw(findings, name) for name in datasets}
-    heads = {name: head for name, each in by_dataset.items() if (head := ranking.headline(each))}
-    drawn[ranks.FILE] = ranks.draw(findings, ranks.across(findings, heads))
-    for name, svg in drawn.items():
-        figures.save(folder / "figures" / f"{name}.svg", svg)
-    found = [each for each in curves.values() if each]
+    asked = [each.dataset for each in figures.of(findings.study) if each.kind == "few_shot"]
+    curves = {name: found for name in asked if (found := few_shot.curves(findings, name))}
+    drawn = drawing.draw(findings, columns, curves)
+    _forget_pictures(folder / "figures", [each.name for each in drawn])
+    for figure, forms in drawn.items():
+        for ending, content in forms.items():
+            files.write_bytes(folder / "figures" / f"{figure.name}.{ending}", content)
     write_table(folder / "scores.parquet", findings.scores)
-    files.write_text(folder / "explorer.html", page.render(findings, columns, found, drawn))
+    inline = {figure: forms["svg"] for figure, forms in drawn.items()}
+    files.write_text(folder / "explorer.html", page.render(findings, columns, list(curves.values()), inline))
+
+
+def _forget_pictures(folder: Path, names: list[str]) -> None:
+    """Remove figures with images that params have since forbidden to show."""
+    for path in folder.glob("*_features.*"):
+        if path.stem not in names:
+            path.unlink()

@@ -206,7 +206,7 @@ class _Job:
 
     def _picture(self, protocol: str):
         """Return what makes the picture of a case, or None and the reason."""
-        if reason := look.hidden(self.findings, self.cell.dataset):
+        if reason := look.hidden(self.findings.study, self.cell.dataset):
             return None, f"{reason}. report.images: thumbnails shows them"
         if self.predictions is None:
             return None, self.why
