@@ -2,7 +2,9 @@
 
 import csv
 import json
+import sys
 import time
+from pathlib import Path
 
 import browser
 import numpy as np
@@ -10,6 +12,10 @@ import pandas as pd
 import pytest
 import synthetic_study
 from PIL import Image
+
+from radprobe.report import canvas, figures, ranking
+from radprobe.report import page as pages
+from radprobe.report.collect import Findings
 
 pytestmark = [
     pytest.mark.slow,
@@ -235,4 +241,53 @@ def test_a_study_of_which_nothing_ran_has_a_page_without_complaint(chromium, tmp
     study = synthetic_study.study(tmp_path)
     chromium.open((study.path("reports") / "explorer.html").as_uri())
     assert count(chromium).startswith("0 of 0 rows")
+    assert chromium.complaints == chromium.requests == []
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """The page of eleven datasets and 23 backbones, controls among them, with a line in the place of each figure."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import explorer
+
+    folder = tmp_path_factory.mktemp("crowded")
+    findings = Findings(explorer.study_of(folder))
+    explorer.fill(findings, 1500)
+    drawn = dict.fromkeys(figures.of(findings.study), canvas.render(lambda: canvas.empty("a figure"))["svg"])
+    text = pages.render(findings, ranking.columns(findings), [], drawn)
+    (folder / "explorer.html").write_text(text, encoding="utf-8")
+    return folder / "explorer.html"
+
+
+def edges(page, selector):
+    """Return (left, right) of each element that matches and is to be seen, in pixels of the page."""
+    return page.run(
+        f"[...document.querySelectorAll({json.dumps(selector)})].filter(each => each.checkVisibility())"
+        ".map(each => each.getBoundingClientRect()).map(box => [box.left + scrollX, box.right + scrollX])"
+    )
+
+
+@pytest.mark.parametrize("width", [718, 1046])  # A4 upright and lying, with margins of 1 cm
+def test_on_paper_many_datasets_fit_the_sheet(chromium, crowded, width):
+    chromium.open(crowded.as_uri(), width=width)
+    chromium.run("dispatchEvent(new Event('beforeprint'))")
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    for selector in ("#map table", "#ranks table", "#ranks figure svg", "#differences .line", "#scores"):
+        found = edges(chromium, selector)
+        assert found, selector
+        assert all(left >= 0 and right <= width for left, right in found), (selector, found[0])
+    assert not any(shown(chromium, ".files, .screen, nav"))
+    assert all(shown(chromium, "#map [data-map]:not([hidden]) .tip"))  # nothing to hover over: intervals stand there
+    assert chromium.complaints == chromium.requests == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_many_datasets_scroll_beside_the_names_of_the_backbones(chromium, crowded, dark):
+    chromium.open(crowded.as_uri(), width=400, dark=dark)
+    assert chromium.run("document.documentElement.scrollWidth") <= 400
+    chromium.run("document.querySelector('#map .scroll').scrollLeft = 300")
+    (box, *_), names = edges(chromium, "#map .scroll"), edges(chromium, "#map .scroll tbody th[scope=row]")
+    assert {left for left, _ in names} == {box[0]}
+    behind = "getComputedStyle(document.querySelector('#map tbody th[scope=row]')).backgroundColor"
+    assert "rgba" not in chromium.run(behind)  # no number shines through
     assert chromium.complaints == chromium.requests == []

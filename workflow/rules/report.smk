@@ -1,6 +1,10 @@
 """The pages that people read."""
 
 
+# The report offers a switch between them, and shows the first by the alphabet.
+FORMATS = {"svg": "image (SVG)", "pdf": "print (PDF)"}
+
+
 def shown(figure, ending):
     """A figure as Snakemake's report shows it."""
     return report(
@@ -11,7 +15,7 @@ def shown(figure, ending):
         labels={
             "dataset": figure.dataset or "all",
             "figure": figures.KINDS[figure.kind],
-            "format": ending.upper(),
+            "format": FORMATS[ending],
         },
     )
 

@@ -8,7 +8,7 @@ FAMILIES = {
     "medical": "#cc79a7",
     "own": "#56b4e9",
     "from scratch": "#e69f00",
-    "control": "#8a8a8a",
+    "control": "#6a6a6a",
 }
 TRUTH, PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)  # contours on grey images, RGB
 INK, PAPER = "#1b1d22", "#ffffff"
