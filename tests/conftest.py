@@ -1,6 +1,13 @@
 import local_server
 import pytest
 from hypothesis import settings
+from reliability import (  # noqa: F401 - hooks of the page docs/reliability.md
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_runtest_teardown,
+)
 
 settings.register_profile("radprobe", deadline=None)  # a busy machine is no failure
 settings.load_profile("radprobe")

@@ -59,6 +59,11 @@ def test_a_split_finds_the_rows_of_its_parts(tmp_path):
     assert split.rows(an_index(), "train", "val").tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.survives(
+    "fault",
+    "a changed, cut or missing file of an artifact",
+    "found by its checksum, and re-made",
+)
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_a_corrupt_file_sets_the_manifest_aside(tmp_path, harm):
     an_index().save(tmp_path, "spec")
@@ -121,6 +126,7 @@ def test_shards_read_as_one_array(sizes, data):
     np.testing.assert_array_equal(shards[rows], whole[rows])
 
 
+@pytest.mark.survives("attack", "a pickle in .npy", "neither written nor read")
 def test_arrays_are_written_without_pickle(tmp_path):
     with pytest.raises(ValueError, match="Object arrays"):
         write_array(tmp_path / "a.npy", np.array([{}], object))

@@ -9,6 +9,7 @@ import pytest
 from radprobe import files
 
 
+@pytest.mark.survives("fault", "a write that fails half way", "the old file stays; nothing else is left")
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"old": 1})
@@ -33,6 +34,7 @@ HOLD = "import sys, time; from pathlib import Path; from radprobe import files\n
 HOLD += "with files.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 
+@pytest.mark.survives("fault", "an owner of a lock that is killed", "the lock is free at once")
 def test_a_lock_names_its_owner_and_dies_with_it(tmp_path):
     path = tmp_path / "lock"
     owner = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)

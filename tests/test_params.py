@@ -98,6 +98,22 @@ def test_a_file_that_is_no_params_file_is_refused(tmp_path, text):
         params.load(path)
 
 
+@pytest.mark.survives("bug", "a key that is twice in params", "refused: YAML would take the last one")
+def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SMALL) + "score:\n  seed: 1\n  seed: 2\n")
+    with pytest.raises(RadprobeError, match=r"(?s)the key seed is there twice.*line \d"):
+        params.load(path)
+
+
+def test_aliases_and_merge_keys_may_be_used(tmp_path):
+    path = tmp_path / "mine.yaml"
+    rates = "probe:\n  linear: &linear {epochs: 7}\nsegment:\n  linear: {<<: *linear, epochs: 8}\n"
+    path.write_text(yaml.safe_dump(SMALL) + rates)
+    found = params.load(path)
+    assert (found.probe.linear.epochs, found.segment.linear.epochs) == (7, 8)
+
+
 def test_the_environment_overrides_the_data_folders(monkeypatch):
     monkeypatch.setenv("RADPROBE_RAW", "/somewhere/raw")
     monkeypatch.setenv("RADPROBE_WEIGHTS", "/somewhere/weights")

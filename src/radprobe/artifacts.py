@@ -7,6 +7,7 @@ checks them; a manifest whose files are missing or changed is set aside, so that
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,12 +39,22 @@ class Manifest:
     def read(cls, path: Path) -> Self:
         """Read a manifest, without looking at the files that it lists."""
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            found = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            found._check(Path(path).stem)
+            return found
         except FileNotFoundError:
             raise RadprobeError(path, "is not there", "run the stage that makes it, or `snakemake`") from None
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             _set_aside(Path(path))
             raise RadprobeError(path, f"is no manifest ({error}); set aside", "run again: it is re-made") from None
+
+    def _check(self, kind: str) -> None:
+        """Raise ValueError unless it is of that kind, and lists plain names with bytes and sha256."""
+        if self.kind != kind or not isinstance(self.facts, dict) or not isinstance(self.files, dict):
+            raise ValueError(f"it is no list of the files of {kind}")
+        for name, file in self.files.items():
+            if Path(name).name != name or not isinstance(file, dict) or not {"bytes", "sha256"} <= set(file):
+                raise ValueError(f"{name!r} is no file beside it, with bytes and sha256")
 
 
 def seal(folder: Path, kind: str, spec: str, facts: dict[str, Any], names: list[str]) -> None:
@@ -110,6 +121,32 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(handle, array, allow_pickle=False)
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a parquet table. Raises RadprobeError where it is none."""
+    with _foreign(path):
+        return pd.read_parquet(path)
+
+
+def read_array(path: Path, mapped: bool = True) -> np.ndarray:
+    """Read a .npy array, or map it read-only (no pickle). Raises RadprobeError where it is none."""
+    with _foreign(path):
+        return np.lib.format.open_memmap(path, mode="r") if mapped else np.load(path, allow_pickle=False)
+
+
+@contextmanager
+def _foreign(path: Path) -> Iterator[None]:
+    """What is sealed was whole when it was written; a file that somebody else sealed may still be anything."""
+    try:
+        yield
+    except RadprobeError:
+        raise
+    except Exception as error:  # pandera says what is wrong; pyarrow and NumPy document no errors for damage
+        why = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise RadprobeError(
+            path, f"cannot be read ({why})", "remove the folder, and run again: it is re-made"
+        ) from None
+
+
 # --- raw data and weights ---------------------------------------------------------------------------------------------
 
 
@@ -135,7 +172,7 @@ class RawManifest:
     def load(cls, folder: Path) -> Self:
         """Read it; the raw files themselves are not touched."""
         facts = unseal(folder, cls.KIND).facts
-        table = pd.read_parquet(Path(folder) / "raw.parquet")
+        table = read_table(Path(folder) / "raw.parquet")
         return cls(Path(facts["root"]), facts["variant"], facts["source"], table, facts)
 
 
@@ -223,11 +260,12 @@ class Index:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
-        table = pd.read_parquet(Path(folder) / "index.parquet")
-        for column in ("masks", "spacing", "affine"):
-            table[column] = table[column].map(list)
-        meta = [column for column in table if column.startswith(META)]
-        return cls(table.astype(dict.fromkeys(meta, object)), facts)
+        table = read_table(path := Path(folder) / "index.parquet")
+        with _foreign(path):
+            for column in ("masks", "spacing", "affine"):
+                table[column] = table[column].map(list)
+            meta = [column for column in table if column.startswith(META)]
+            return cls(table.astype(dict.fromkeys(meta, object)), facts)
 
 
 @dataclass
@@ -256,7 +294,7 @@ class Pixels:
     def load(cls, folder: Path) -> Self:
         """Map the arrays read-only."""
         manifest = unseal(folder, cls.KIND)
-        arrays = {Path(name).stem: np.load(Path(folder) / name, mmap_mode="r") for name in manifest.files}
+        arrays = {Path(name).stem: read_array(Path(folder) / name) for name in manifest.files}
         return cls(arrays["images"], arrays.get("masks"), arrays["shapes"], manifest.facts)
 
 
@@ -310,7 +348,7 @@ class LabelMaps:
     @classmethod
     def read(cls, folder: Path, name: str) -> Self:
         """Open the maps that `write` made."""
-        return cls(Path(folder) / f"{name}.bin", pd.read_parquet(Path(folder) / f"{name}.parquet"))
+        return cls(Path(folder) / f"{name}.bin", read_table(Path(folder) / f"{name}.parquet"))
 
 
 @dataclass
@@ -380,8 +418,8 @@ class Split:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = dict(unseal(folder, cls.KIND).facts)
-        table = pd.read_csv(Path(folder) / "split.csv", dtype=str, keep_default_na=False)
-        return cls(table, facts.pop("classes"), facts)
+        with _foreign(path := Path(folder) / "split.csv"):
+            return cls(pd.read_csv(path, dtype=str, keep_default_na=False), facts.pop("classes"), facts)
 
 
 @dataclass
@@ -434,12 +472,12 @@ class Embeddings:
 
         def vectors(kind: str) -> np.ndarray | None:
             names = [f"{shard}.{kind}.npy" for shard in shards if f"{shard}.{kind}.npy" in manifest.files]
-            return np.concatenate([np.load(Path(folder) / name) for name in names]) if names else None
+            return np.concatenate([read_array(Path(folder) / name, mapped=False) for name in names]) if names else None
 
         kinds = {name.split(".")[1] for name in manifest.files}
         dense = {-int(kind.removeprefix("dense")): kind for kind in kinds if kind.startswith("dense")}
         maps = {
-            layer: Shards([np.load(Path(folder) / f"{shard}.{kind}.npy", mmap_mode="r") for shard in shards])
+            layer: Shards([read_array(Path(folder) / f"{shard}.{kind}.npy") for shard in shards])
             for layer, kind in dense.items()
         }
         return cls(vectors("cls"), vectors("patch_mean"), maps, manifest.facts)
@@ -511,7 +549,7 @@ class FewShot:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the table, map the scores."""
-        return cls(pd.read_parquet(folder / "few_shot.parquet"), np.load(folder / "few_shot.npy", mmap_mode="r"))
+        return cls(read_table(folder / "few_shot.parquet"), read_array(folder / "few_shot.npy"))
 
 
 @dataclass
@@ -553,7 +591,7 @@ class Predictions:
         facts = dict(manifest.facts)
         maps = {name: LabelMaps.read(folder, name) for name in facts.pop("maps")}
         table, training = (
-            pd.read_parquet(Path(folder) / name) if name in manifest.files else None
+            read_table(Path(folder) / name) if name in manifest.files else None
             for name in ("predictions.parquet", "training.parquet")
         )
         few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
@@ -634,8 +672,9 @@ class Scores:
         """Read and validate it."""
         manifest = unseal(folder, cls.KIND)
         names = [f"{name}.parquet" for name in ("scores", "cases", "draws")]
-        tables = [pd.read_parquet(Path(folder) / name) if name in manifest.files else None for name in names]
-        return cls(*tables, manifest.facts)
+        tables = [read_table(Path(folder) / name) if name in manifest.files else None for name in names]
+        with _foreign(Path(folder) / names[0]):
+            return cls(*tables, manifest.facts)
 
 
 COMPARISON_SCHEMA = pa.DataFrameSchema(
@@ -679,4 +718,6 @@ class Comparison:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
-        return cls(pd.read_parquet(Path(folder) / "comparison.parquet"), facts)
+        table = read_table(path := Path(folder) / "comparison.parquet")
+        with _foreign(path):
+            return cls(table, facts)

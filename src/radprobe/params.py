@@ -2,33 +2,49 @@
 
 import difflib
 import json
+import math
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from radprobe.catalog import Architecture, Folder, Intensity, Recipe, Strict
 from radprobe.files import RadprobeError
+
+MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hundred values
+SHOWN = 300  # letters of a value in a message
+
+
+def _writable(path: Path) -> Path:
+    if any(ord(letter) < 32 for letter in str(path)):
+        raise ValueError("a path cannot hold control characters")
+    return path
+
+
+Place = Annotated[Path, AfterValidator(_writable)]
 
 
 class Paths(Strict):
     """Where things are. Relative paths start at `root`."""
 
-    root: Path = Field(Path(), description="Folder that the other paths are relative to.")
-    raw: Path = Field(Path("data/raw"), description="Raw downloads, one folder per dataset. RADPROBE_RAW overrides it.")
-    weights: Path = Field(Path("data/weights"), description="Local weights files. RADPROBE_WEIGHTS overrides it.")
-    work: Path = Field(Path("work"), description="Intermediate artifacts, shared by studies.")
-    results: Path = Field(Path("results"), description="Predictions and scores.")
-    reports: Path = Field(Path("reports"), description="The pages that people read.")
+    root: Place = Field(Path(), description="Folder that the other paths are relative to.")
+    raw: Place = Field(
+        Path("data/raw"), description="Raw downloads, one folder per dataset. RADPROBE_RAW overrides it."
+    )
+    weights: Place = Field(Path("data/weights"), description="Local weights files. RADPROBE_WEIGHTS overrides it.")
+    work: Place = Field(Path("work"), description="Intermediate artifacts, shared by studies.")
+    results: Place = Field(Path("results"), description="Predictions and scores.")
+    reports: Place = Field(Path("reports"), description="The pages that people read.")
 
 
 class Phantom(Strict):
     """A generated raw download instead of the real one, in the same layout and format."""
 
     patients: int = Field(gt=0, description="How many patients to generate.")
-    seed: int = Field(0, description="Seed of the generator.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the generator.")
 
 
 class LeakException(Strict):
@@ -41,7 +57,7 @@ class LeakException(Strict):
 class DatasetChoice(Strict):
     """How this study uses a benchmark, or a folder of your own."""
 
-    raw: Path | None = Field(None, description="Folder of the raw download; default <paths.raw>/<dataset>.")
+    raw: Place | None = Field(None, description="Folder of the raw download; default <paths.raw>/<dataset>.")
     split: str = Field("study", description="A named split of the catalog.")
     allow_missing: bool = Field(False, description="Accept a partial copy: listed images may be absent.")
     max_quarantine: int = Field(0, ge=0, description="How many unreadable files may be set aside before it fails.")
@@ -66,7 +82,7 @@ class OwnBackbone(Strict):
     recipe: Recipe | None = Field(None, description="How its features are made; null: as `like` does.")
     title: str = Field(description="How the report calls it.")
     file: str | None = Field(None, description="safetensors or PyTorch state dict, absolute or under paths.weights.")
-    adapter: Path | None = Field(
+    adapter: Place | None = Field(
         None, description="Or an adapter.safetensors that `radprobe adapt` wrote: it names the backbone it belongs to."
     )
     sha256: str | None = Field(None, description="Of the file; checked where given.")
@@ -307,7 +323,9 @@ class Score(Strict):
     """Intervals and comparisons."""
 
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples of the patients.")
-    seed: int = Field(0, description="Seed of the resamples: the same for every backbone, so differences are paired.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of the resamples: the same for every backbone, so differences are paired."
+    )
     min_patients: int = Field(10, ge=2, description="Under this many patients no interval is given.")
 
 
@@ -328,7 +346,7 @@ class Params(Strict):
     """A study: datasets x backbones x protocols, and every knob."""
 
     study: str = Field(description="Name of the study, shown in the report.")
-    seed: int = Field(0, description="Seed of everything that is trained or initialised.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is trained or initialised.")
     threads: int = Field(2, gt=0, description="Threads per job; trained results are reproducible for the same number.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where backbones run.")
     on_missing: Literal["skip", "fail"] = Field(
@@ -370,7 +388,7 @@ def load(source: Path | str | dict[str, Any]) -> Params:
     Raises RadprobeError that names the key and the nearest valid one.
     """
     name = "params" if isinstance(source, dict) else str(source)
-    content = source if isinstance(source, dict) else _read(Path(source))
+    content = source if isinstance(source, dict) else read(Path(source))
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
@@ -378,16 +396,69 @@ def load(source: Path | str | dict[str, Any]) -> Params:
     return params.model_copy(update={"paths": _with_environment(params.paths)})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Read a params file, unchecked. Raises RadprobeError where it is no mapping in YAML, or has a key twice."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RadprobeError(path, "is not there", "name a params file with --params") from None
+    except UnicodeDecodeError as error:
+        raise RadprobeError(path, f"is no UTF-8 text ({error})", "save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise RadprobeError(path, f"is not valid YAML: {error}", "mend the line that it names") from None
+        raise RadprobeError(path, f"is not valid YAML: {_short(error)}", "mend the line that it names") from None
     if not isinstance(content, dict):
         raise RadprobeError(path, "is not a mapping", "start from the params.yaml of the repository")
     return content
+
+
+class _Careful(yaml.SafeLoader):
+    """Builds plain values only; refuses a key that is there twice, and what is nested or repeated without end."""
+
+    depth = 0
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None and _nodes(node, {}) > MAX_NODES:
+            raise yaml.MarkedYAMLError(
+                "it repeats itself without end, by aliases (*name)", problem_mark=node.start_mark
+            )
+        return node
+
+    def compose_node(self, parent, index):
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError("it is nested too deep", problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(f"the key {key.value} is there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def _nodes(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many values a document has when its aliases are written out; infinite where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = node.value if not isinstance(node, yaml.ScalarNode) else []
+        inner = chain.from_iterable(parts) if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] = 1 + sum(_nodes(each, known) for each in inner)
+    return known[id(node)]
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML of plain values. Raises yaml.YAMLError, also on a key that is there twice, and nesting without end."""
+    return yaml.load(text, _Careful)
+
+
+def _short(what: Any) -> str:
+    text = str(what)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _with_environment(paths: Paths) -> Paths:
@@ -397,11 +468,11 @@ def _with_environment(paths: Paths) -> Paths:
 
 def _explain(name: str, error: ValidationError) -> RadprobeError:
     first = error.errors()[0]
-    key = ".".join(str(step) for step in first["loc"])
+    key = _short(".".join(str(step) for step in first["loc"]))
     if first["type"] == "extra_forbidden":
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
-    reason = f"{first['msg'].removeprefix('Value error, ')} (got {first.get('input')!r})"
+    reason = f"{first['msg'].removeprefix('Value error, ')} (got {_short(repr(first.get('input')))})"
     return RadprobeError(f"{name}: {key}", reason, "see params.schema.json")
 
 

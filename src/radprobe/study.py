@@ -546,7 +546,7 @@ def read_adapter(path: Path) -> dict[str, Any]:
         return {name: facts[name] for name in ADAPTER_FACTS}
     except FileNotFoundError:
         raise RadprobeError(path, "is not there", "name the adapter.safetensors that `radprobe adapt` wrote") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "is no adapter that radprobe wrote"
         raise RadprobeError(path, reason, "name the adapter.safetensors that `radprobe adapt` wrote") from None
 

@@ -178,6 +178,7 @@ def test_room_for_all_of_it_is_asked_for_first(server, in_parts, tmp_path, monke
     acquire(in_parts, tmp_path / "raw")
 
 
+@pytest.mark.survives("fault", "a raw folder that cannot be written", "said before a byte comes")
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_asked_for(server, published, tmp_path):
     (tmp_path / "raw").write_text("a file")
     with pytest.raises(RadprobeError, match="cannot be written") as error:
@@ -186,6 +187,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_asked_for(se
     assert server.requests == []
 
 
+@pytest.mark.survives("fault", "two downloads of one dataset at once", "the second waits; one download")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_at_once_download_it_once(server, in_parts, tmp_path):
     child = os.fork()

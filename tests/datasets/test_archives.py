@@ -105,6 +105,7 @@ PARTS = st.sampled_from(
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join) | st.text(max_size=40)
 
 
+@pytest.mark.survives("attack", "names in an archive that lead out of the folder", "nothing is written outside")
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @settings(max_examples=150, deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=4), form=st.sampled_from(FORMATS))
@@ -126,6 +127,7 @@ def test_no_name_writes_outside_the_folder(names, form):
         assert outside == {inner.parent, inner, archive}
 
 
+@pytest.mark.survives("attack", "absolute, hidden and unreadable names in an archive", "refused by name")
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
     ("name", "words"),
@@ -145,12 +147,14 @@ def test_a_nasty_name_is_refused_by_name(tmp_path, form, name, words):
     assert not Path("/tmp/radprobe-evil").exists()
 
 
+@pytest.mark.survives("attack", "links and devices in an archive", "refused by name")
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 @pytest.mark.parametrize("target", ["/etc/passwd", "a"])
 def test_links_and_devices_are_refused(tmp_path, kind, target):
     refused(special(tmp_path / "x.tar", kind, target), "evil.*link or a device")
 
 
+@pytest.mark.survives("attack", "links and devices in an archive", "refused by name")
 def test_a_link_in_a_zip_is_refused(tmp_path):
     refused(special(tmp_path / "x.zip", None), "evil.*link or a device")
 
@@ -176,6 +180,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 # --- nothing gets too large -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.survives("attack", "archives that unpack to far more than their size", "stopped as the bytes come")
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_a_bomb_is_stopped_by_its_ratio(tmp_path, monkeypatch, form):
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 1 << 20)
@@ -191,6 +196,7 @@ def test_the_total_is_capped_exactly(tmp_path, form):
     assert extract(archive, tmp_path / "out", max_bytes=73_000).bytes == 73_000
 
 
+@pytest.mark.survives("attack", "archives that unpack to far more than their size", "stopped as the bytes come")
 def test_a_header_that_lies_about_the_size_is_no_way_round_the_cap(tmp_path):
     archive = pack(tmp_path / "x.zip", {"a": bytes(1 << 20)})
     content = bytearray(archive.read_bytes())
@@ -207,6 +213,7 @@ def test_the_number_of_members_is_capped(tmp_path, monkeypatch, form):
     refused(pack(tmp_path / f"x.{form}", {f"{number}": b"" for number in range(6)}), "more than 5 members")
 
 
+@pytest.mark.survives("attack", "a tar header of gigabytes", "refused before it is read")
 def test_a_tar_header_cannot_fill_the_memory(tmp_path):
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 34
@@ -218,6 +225,7 @@ def test_a_tar_header_cannot_fill_the_memory(tmp_path):
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.survives("input", "an archive that is cut off at any place", "refused; nothing is left")
 @settings(max_examples=60, deadline=None)
 @given(share=st.floats(0, 0.999), form=st.sampled_from(FORMATS))
 def test_a_truncated_archive_never_unpacks_to_less(share, form):
@@ -231,6 +239,7 @@ def test_a_truncated_archive_never_unpacks_to_less(share, form):
         assert "get it again" in error.remedy or "holds no file" in error.reason
 
 
+@pytest.mark.survives("input", "a flipped bit in a packed archive", "refused; nothing is left")
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_a_flipped_bit_is_noticed(tmp_path, form):
     archive = pack(tmp_path / f"x.{form}", GOOD)
@@ -261,6 +270,7 @@ def test_an_archive_without_a_file_is_refused(tmp_path):
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.survives("fault", "a kill while an archive is unpacked", "unpacked anew; no half folder is left")
 def test_a_killed_run_leaves_nothing_in_the_way(tmp_path, monkeypatch):
     archive = pack(tmp_path / "x.zip", GOOD)
 

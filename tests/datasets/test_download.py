@@ -49,6 +49,7 @@ def test_a_hash_that_is_not_known_is_said(server, tmp_path, capsys):
     assert SHA256 in capsys.readouterr().out
 
 
+@pytest.mark.survives("fault", "a connection that breaks off", "goes on at the same byte; verified")
 @pytest.mark.parametrize("cuts", [[500_000], [100_000, 1, 300_000, 65_536], [1] * 12])
 def test_what_has_come_is_not_fetched_twice(server, tmp_path, cuts):
     server.answers = [cut(n_bytes) for n_bytes in cuts]
@@ -75,6 +76,7 @@ def test_a_kill_after_the_last_byte_costs_no_byte(server, tmp_path):
     assert server.sent == 0
 
 
+@pytest.mark.survives("fault", "a file that changes on the server during a download", "fetched whole again")
 @pytest.mark.parametrize("etag", ['"one"', None])
 def test_a_file_that_changed_meanwhile_is_not_mixed_with_the_old_one(server, tmp_path, etag):
     server.etag = etag
@@ -132,6 +134,7 @@ def test_the_mirror_is_asked_when_the_first_url_is_gone(server, tmp_path):
     assert len(server.requests) == 2
 
 
+@pytest.mark.survives("fault", "a server that stalls", "asked again for the rest; verified")
 def test_a_server_that_stalls_is_left_and_the_rest_fetched(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "STALL_S", 0.2)
     server.answers = [{"bytes": 300_000, "stall": 0.6}]
@@ -149,6 +152,7 @@ def test_a_slow_server_is_waited_for_and_the_log_shows_progress(server, tmp_path
     assert "of 1.0 MB" in capsys.readouterr().out
 
 
+@pytest.mark.survives("fault", "a download of other bytes than are known", "refused; nothing is left")
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
@@ -173,6 +177,7 @@ def test_a_wrong_file_from_the_first_url_leads_to_the_next(server, tmp_path):
     assert fetch(wanted(server.url("bad"), server.url(), sha256=SHA256), tmp_path).url == server.url()
 
 
+@pytest.mark.survives("attack", "a download that is redirected to file:// or ftp://", "refused")
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/file.bin"])
 def test_a_redirect_to_another_kind_of_address_is_refused(server, tmp_path, target):
     server.answers = [target]
@@ -186,6 +191,7 @@ def test_an_honest_redirect_is_followed(server, tmp_path):
     assert fetch(wanted(server.url()), tmp_path).path.read_bytes() == BODY
 
 
+@pytest.mark.survives("attack", "a download from file://", "refused")
 def test_only_http_is_used(tmp_path):
     with pytest.raises(RadprobeError, match="only http and https"):
         fetch(wanted("file:///etc/hostname"), tmp_path)
@@ -209,6 +215,7 @@ def test_when_all_fail_each_url_has_its_reason_and_the_folder_is_named(server, t
     assert str(tmp_path) in error.value.remedy
 
 
+@pytest.mark.survives("fault", "a disk too small for a download", "said before a byte comes")
 def test_a_full_disk_is_seen_before_anything_is_written(server, tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage)

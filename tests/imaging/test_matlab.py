@@ -44,3 +44,27 @@ def test_other_content_and_damage_are_named(tmp_path):
         reading.probe(path)
     with pytest.raises(RadprobeError, match="no mask"):
         reading.read_labels(write(tmp_path / "3.mat"))
+
+
+def elsewhere(file, secret):
+    file.create_group("cjdata").create_dataset("image", (4, 4), "u1", external=[(str(secret), 0, 16)])
+
+
+def linked(file, secret):
+    file["cjdata/image"] = h5py.ExternalLink(str(secret), "/image")
+
+
+def linked_group(file, secret):
+    file["cjdata"] = h5py.ExternalLink(str(secret), "/")
+
+
+@pytest.mark.survives("attack", "a MATLAB file that names another file of the machine as its image", "refused")
+@pytest.mark.parametrize("write", [elsewhere, linked, linked_group])
+def test_an_image_that_lies_in_another_file_is_refused(tmp_path, write):
+    with h5py.File(tmp_path / "secret", "w") as file:
+        file["image"] = np.ones((4, 4), np.uint8)
+    with h5py.File(tmp_path / "film.mat", "w") as file:
+        write(file, tmp_path / "secret")
+    for read in (reading.probe, reading.read_grey):
+        with pytest.raises(RadprobeError, match=r"from (elsewhere|another file)"):
+            read(tmp_path / "film.mat")

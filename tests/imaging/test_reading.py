@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import nibabel
 import numpy as np
 import pytest
@@ -198,3 +201,39 @@ def test_images_and_volumes_are_not_taken_for_each_other(tmp_path):
         reading.read_volume(film)
     with pytest.raises(RadprobeError, match="is a volume"):
         reading.read_grey(volume)
+
+
+def png(path, colour, depth, interlaced, n_bytes, width=20, height=12):
+    """Write a PNG whose pixels are n_bytes, however many its header asks for, and all of its checksums true."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    palette = chunk(b"PLTE", bytes(range(3, 195))) if colour == 3 else b""
+    pixels = chunk(b"IDAT", zlib.compress(bytes(n_bytes)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + palette + pixels + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("colour", "depth", "interlaced", "needed"),
+    [(0, 8, 0, 252), (0, 16, 0, 492), (2, 8, 0, 732), (3, 8, 0, 252), (0, 1, 0, 48), (0, 8, 1, 263)],
+)
+def test_a_png_with_fewer_pixels_than_it_says_is_not_taken_for_a_black_one(tmp_path, colour, depth, interlaced, needed):
+    whole = reading.read_grey(png(tmp_path / "whole.png", colour, depth, interlaced, needed))
+    assert whole.shape == (12, 20)
+    for missing in (1, needed // 2, needed):
+        with pytest.raises(RadprobeError, match=r"short\.png"):
+            reading.read_grey(png(tmp_path / "short.png", colour, depth, interlaced, needed - missing))
+
+
+def test_a_palette_that_is_missing_is_not_made_up(tmp_path):
+    path = tmp_path / "film.png"
+    Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20), "P").save(path)
+    content = path.read_bytes()
+    start = content.index(b"PLTE") - 4
+    (length,) = struct.unpack(">I", content[start : start + 4])
+    path.write_bytes(content[:start] + content[start + 12 + length :])
+    with pytest.raises(RadprobeError, match="no palette"):
+        reading.read_grey(path)

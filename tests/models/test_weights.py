@@ -68,6 +68,7 @@ def test_the_checkpoints_own_classifier_may_be_there_or_not(tmp_path):
         assert not any(name.startswith("head.") for name in weights.read(found.file, TINY))
 
 
+@pytest.mark.survives("fault", "weights of other bytes than are known", "refused")
 def test_wrong_hash_truncated_file_and_pickle_are_refused(tmp_path):
     path = write(tmp_path)
     with pytest.raises(RadprobeError, match="not the known 00"):
@@ -141,6 +142,7 @@ def test_a_checkpoint_of_pytorch_is_converted(tmp_path, inside):
     assert all(torch.equal(tensor, state[name]) for name, tensor in read.items())
 
 
+@pytest.mark.survives("attack", "a pickle in .pt that would run code", "refused; no code runs")
 def test_a_pickle_that_would_run_code_a_cut_one_and_other_things_are_refused(tmp_path, capfd):
     path = tmp_path / "tiny.pth"
     torch.save({"state_dict": Evil()}, path)

@@ -10,12 +10,14 @@ import yaml
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 
-from radprobe import files
+from radprobe import files, params
 from radprobe.datasets import DOWNLOADED
 from radprobe.report import figures
 from radprobe.study import Study, slug
 
 try:
+    for file in workflow.configfiles:
+        params.read(Path(file))  # Snakemake would take the last of two equal keys
     STUDY = Study(dict(config))
     STEPS = {(step.verb, step.dataset, slug(step.backbone or "")): step for step in STUDY.steps.values()}
 except files.RadprobeError as error:

@@ -22,7 +22,7 @@ Metadata = Literal["age", "sex", "view"]
 class Strict(BaseModel):
     """A model that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # --- how samples get their part ---------------------------------------------------------------------------------------

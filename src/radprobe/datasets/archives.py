@@ -1,5 +1,6 @@
 """Unpacking archives from outside: zip, tar and tar.gz that can neither write elsewhere nor fill the disk."""
 
+import errno
 import gzip
 import lzma
 import re
@@ -91,6 +92,10 @@ def _explained(archive: Path, folder: Path) -> Iterator[None]:
         reason = f"is damaged, cut off, or no zip, tar or tar.gz ({error})"
         raise RadprobeError(archive, reason, "remove it and get it again") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a header that points before the start of the archive
+            raise RadprobeError(
+                archive, "is damaged: a header points outside it", "remove it and get it again"
+            ) from None
         raise RadprobeError(folder, f"cannot be written ({error.strerror or error})", "make room on its disk") from None
 
 

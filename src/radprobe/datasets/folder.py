@@ -5,6 +5,7 @@ import difflib
 import io
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
 
@@ -112,8 +114,9 @@ def _read(path: Path, entry: Dataset) -> Table:
     for name in needed:
         if columns.count(name) != 1:
             how = "has no column" if name not in columns else "has twice the column"
-            near = difflib.get_close_matches(name, columns, 1, 0.5) or ["one of " + ", ".join(columns)]
-            remedy = f"its columns are {', '.join(columns)}; datasets.{entry.id}.folder names those to use"
+            listed = textwrap.shorten(", ".join(columns), 300)
+            near = difflib.get_close_matches(name, columns, 1, 0.5) or [f"one of {listed}"]
+            remedy = f"its columns are {listed}; datasets.{entry.id}.folder names those to use"
             raise RadprobeError(path, f"{how} '{name}'", f"did you mean {near[0]}? {remedy}")
     lines = [_line(path, number, columns, cells) for number, cells in rows]
     if not lines:
@@ -156,7 +159,7 @@ def _files(layout: Layout, entry: Dataset, table: Table, line: Line, allow_missi
             raise table.error(line, column, "is empty", "write the path of the image, or remove the row")
         path = _inside(layout.root, text) if text else None
         if text and path is None:
-            reason = f"'{text}' is outside the raw folder {layout.root}"
+            reason = f"'{text[:200]}' is outside the raw folder {layout.root}, or no name of a file"
             raise table.error(line, column, reason, f"put it below, or name another folder: datasets.{entry.id}.raw")
         if path is None or not path.exists():
             if allow_missing:
@@ -170,7 +173,9 @@ def _files(layout: Layout, entry: Dataset, table: Table, line: Line, allow_missi
 
 def _inside(root: Path, text: str) -> Path | None:
     """Return the path below `root` that a cell means (Windows' separators, too), or None where it leads out."""
-    if PureWindowsPath(text).drive:
+    if PureWindowsPath(text).drive or "\0" in text or len(text.encode()) > MAX_PATH:
+        return None
+    if any(len(part.encode()) > MAX_NAME for part in re.split(r"[\\/]", text)):
         return None
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
     for base in (Path(os.path.normpath(root)), root.absolute(), root.resolve()):
@@ -251,7 +256,7 @@ def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
     columns = {name.lower(): name for name in table.columns if name.lower() in METAS and name not in used}
     meta: dict[str, Any] = {META + name: line.cells[column] or None for name, column in columns.items()}
     if text := meta.get(f"{META}age"):
-        years = re.fullmatch(r"0*(\d+(?:\.\d+)?)\s*[Yy]?", text)  # DICOM writes 058Y
+        years = re.fullmatch(r"0*(\d{1,3}(?:\.\d+)?)\s*[Yy]?", text)  # DICOM writes 058Y
         if not years:
             raise table.error(line, columns["age"], f"unknown age '{text}'", "write years, or leave it blank")
         meta[f"{META}age"] = float(years[1])

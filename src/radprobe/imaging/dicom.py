@@ -5,6 +5,7 @@ Messages name files, never the values of tags, and never a library's own message
 
 import logging
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.tag import Tag
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import REMEDY, Header, is_dicom, native
+from radprobe.imaging.values import REMEDY, Header, check_size, is_dicom, native
 
 PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
@@ -37,6 +38,8 @@ GEOMETRY = (
 TAGS = [Tag(name) for name in (*PIXELS, *KIND, *GEOMETRY)]
 PIXEL_DATA, UNDEFINED_LENGTH = Tag("PixelData"), 0xFFFFFFFF
 SEQUENCE_END = b"\xfe\xff\xdd\xe0"  # ends compressed pixels
+DEFLATED, META = pydicom.uid.DeflatedExplicitVRLittleEndian, 4096  # bytes in which a file says what its syntax is
+MAX_INFLATED, CHUNK = 512 << 20, 1 << 20
 NEEDED = ("Rows", "Columns", "BitsAllocated")
 DEFAULTS = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "PixelRepresentation": 0}
 MEASURED = {"CT", "MR", "PT", "NM"}  # modalities whose values are kept as they are; others are pictures
@@ -94,6 +97,7 @@ def header(path: Path) -> pydicom.Dataset:
             found["length"], found["at"] = length, handle.tell()
         return tag >= PIXEL_DATA
 
+    _refuse_bomb(path)
     with path.open("rb") as handle:
         data = _parsed(path, lambda: read_partial(handle, stop_when=at_pixels, force=True, specific_tags=TAGS))
         _parsed(path, lambda: list(data))  # pydicom converts values when they are asked for: here, and not later
@@ -104,6 +108,28 @@ def header(path: Path) -> pydicom.Dataset:
         compressed = _complete_tags(path, data)
         _refuse_cut_off(path, handle, data, compressed, **found)
     return data
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise RadprobeError where a deflated data set inflates to far more than an image has: pydicom would do it all."""
+    if not is_dicom(path, by_content=True):
+        return
+    with path.open("rb") as handle:
+        start = handle.read(META)
+        if DEFLATED.encode() not in start:
+            return
+        meta = _parsed(path, lambda: pydicom.filereader.read_file_meta_info(path))
+        if meta.get("TransferSyntaxUID") != DEFLATED:
+            return
+        handle.seek(144 + int.from_bytes(start[140:144], "little"))  # preamble, magic and the length of the meta part
+        inflated, packer = 0, zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        while inflated <= MAX_INFLATED and not packer.eof:
+            piece = packer.unconsumed_tail or handle.read(CHUNK)
+            if not piece:
+                return
+            inflated += len(_parsed(path, lambda piece=piece: packer.decompress(piece, CHUNK)))
+    if inflated > MAX_INFLATED:
+        raise RadprobeError(path, "inflates to far more than an image", "decompress it first, e.g. gdcmconv --raw")
 
 
 def _parsed(path: Path, read) -> Any:
@@ -118,6 +144,7 @@ def _complete_tags(path: Path, data: pydicom.Dataset) -> bool:
     missing = [name for name in NEEDED if not data.get(name)]
     if missing:
         raise RadprobeError(path, f"lacks {', '.join(missing)}", "export it again: without these it cannot be decoded")
+    check_size(path, (data.Rows, data.Columns))
     for name, value in DEFAULTS.items():
         if data.get(name) in (None, ""):
             setattr(data, name, value)

@@ -37,7 +37,18 @@ def _image(path: Path) -> Iterator[h5py.Dataset]:
             remedy = "take the figshare download (v7.3), or in MATLAB: load it, save(name, 'cjdata', '-v7.3')"
             raise RadprobeError(path, "is a MATLAB v5 file, not v7.3 (HDF5)", remedy)
     with foreign(path, "is damaged or no MATLAB v7.3 file"), h5py.File(path, "r") as content:
+        _refuse_links(path, content)
         image = content.get(IMAGE)
         if not isinstance(image, h5py.Dataset) or image.ndim != 2 or image.dtype.kind not in "iuf":
             raise RadprobeError(path, f"holds no image {IMAGE}", "it must be of figshare 1512427")
+        if image.external or image.is_virtual:
+            raise RadprobeError(path, "takes its image from another file", "it must be of figshare 1512427")
         yield image
+
+
+def _refuse_links(path: Path, content: h5py.File) -> None:
+    """HDF5 can name any other file of the machine as the place of a part of it: such a file is a trap."""
+    group, name = IMAGE.split("/")
+    for place, inner in ((content, group), (content.get(group), name)):
+        if isinstance(place, h5py.Group) and not isinstance(place.get(inner, getlink=True), h5py.HardLink | None):
+            raise RadprobeError(path, "takes its image from elsewhere", "it must be of figshare 1512427")

@@ -14,10 +14,9 @@ import numpy as np
 from isal import igzip_lib
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import REMEDY, Header, Labels, Native, Volume, check_spacing, foreign
+from radprobe.imaging.values import BLOCK, REMEDY, Header, Labels, Native, Volume, check_spacing, foreign
 
 SUFFIXES = (".nii", ".nii.gz")
-BLOCK = 1_000_000  # voxels that are converted at a time
 NIFTI2 = 540  # bytes of its header
 CHUNK = 1 << 20  # compressed bytes that are read at a time
 GZIP = b"\x1f\x8b"
@@ -65,7 +64,7 @@ def _load(path: Path) -> nibabel.spatialimages.SpatialImage:
         _check_pixdim(path)
         image = nibabel.load(path)
     shape = image.shape
-    if len(shape) < 3 or any(side != 1 for side in shape[3:]) or not math.prod(shape):
+    if len(shape) < 3 or any(side != 1 for side in shape[3:]) or min(shape) < 1:
         reason = f"is {' x '.join(map(str, shape))}, and not one volume of three axes"
         raise RadprobeError(path, reason, "write each volume to a file of its own")
     if image.dataobj.dtype.kind not in "iuf":
@@ -86,6 +85,8 @@ def _check_pixdim(path: Path) -> None:
         raise EOFError("it ends within its header")
     header = kind(bytes(start[: kind.sizeof_hdr]), check=False)  # nibabel's check would turn a spacing of 0 into 1 mm
     check_spacing(path, tuple(abs(float(step)) for step in header["pixdim"][1:4]))
+    if np.isinf([header["scl_slope"], header["scl_inter"]]).any():  # NaN says that there is none; nibabel takes both so
+        raise RadprobeError(path, "has an infinite scale of its values", REMEDY)
 
 
 def _shape(image) -> tuple[int, int, int]:
@@ -153,6 +154,15 @@ def _fill_up(stream: BinaryIO, target: memoryview) -> int:
     return at
 
 
+def _skip(stream: BinaryIO, n_bytes: int) -> None:
+    if stream.seekable():
+        stream.seek(n_bytes)
+        return
+    passed = memoryview(bytearray(CHUNK))
+    while n_bytes > 0 and (n := _fill_up(stream, passed[: min(n_bytes, CHUNK)])):
+        n_bytes -= n
+
+
 def _check_length(path: Path, array) -> None:
     expected = array.offset + math.prod(array.shape) * array.dtype.itemsize
     if not path.name.lower().endswith(".gz"):
@@ -179,7 +189,7 @@ def _blocks(path: Path, array) -> Iterator[np.ndarray]:
     """Yield the voxels in stored order, scaled as the header says (float64 where it does)."""
     left = math.prod(array.shape)
     with foreign(path, "is damaged or cut off"), _opened(path) as stream:
-        _fill_up(stream, memoryview(bytearray(array.offset)))
+        _skip(stream, array.offset)
         while left:
             block = np.empty(min(left, BLOCK), array.dtype)
             if _fill_up(stream, memoryview(block).cast("B")) < block.nbytes:

@@ -1,6 +1,9 @@
 """PNG, JPEG, TIFF and BMP through Pillow."""
 
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +11,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import REMEDY, Header, foreign, native
+from radprobe.imaging.values import MAX_PIXELS, REMEDY, Header, foreign, native
 
-Image.MAX_IMAGE_PIXELS = 200_000_000  # films of 50 megapixels are usual; a header that claims more is damaged
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns of more, and refuses twice as many before it decodes anything
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 SHALLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # PIL modes of 8 bits or less
 ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # what the end of a complete file holds
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # interlacing
 TAIL = 64  # bytes at the end in which it is looked for: some writers pad
 ORIENTATION, PHOTOMETRIC, BLACK_IS_ZERO = 0x0112, 262, 1  # TIFF tags, which EXIF uses as well
 STRIPS = ((273, 279), (324, 325))  # TIFF tags: offsets and byte counts of strips, of tiles
@@ -89,7 +103,33 @@ def read_stored(path: Path) -> np.ndarray:
 def _read(path: Path, values_of: Callable[[Path, Image.Image], np.ndarray]) -> np.ndarray:
     with foreign(path, "cannot be decoded"), _opened(path) as image:
         _refuse_pages(path, image)
-        return values_of(path, ImageOps.exif_transpose(image) if _is_jpeg(image) else image)
+        if image.mode == "P" and image.palette is None:
+            raise RadprobeError(path, "has indices into a palette, and no palette", REMEDY)
+        values = values_of(path, ImageOps.exif_transpose(image) if _is_jpeg(image) else image)
+        # Pillow leaves what is missing at 0
+        suspect = image.format == "PNG" and (image.info.get("interlace") or not np.ptp(values[-1]))
+        if suspect and _png_ends_early(path):
+            raise RadprobeError(path, "is cut off: it has fewer rows than it says", REMEDY)
+        return values
+
+
+def _png_ends_early(path: Path) -> bool:
+    """Say whether the compressed pixels of a PNG are fewer than its header says."""
+    content = path.read_bytes()
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    needed = 0
+    for x, y, across, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        needed += rows * (1 + -(-columns * depth * CHANNELS[colour] // 8)) if min(columns, rows) > 0 else 0
+    packer, at, found = zlib.decompressobj(), 8, 0
+    while at + 8 <= len(content) and not packer.eof:
+        (length,) = struct.unpack(">I", content[at : at + 4])
+        piece = content[at + 8 : at + 8 + length] if content[at + 4 : at + 8] == b"IDAT" else b""
+        while piece:
+            found += len(packer.decompress(piece, 1 << 20))
+            piece = packer.unconsumed_tail
+        at += 12 + length
+    return found < needed
 
 
 def _grey(path: Path, image: Image.Image) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from radprobe.files import RadprobeError
 from radprobe.imaging import nifti, raster
-from radprobe.imaging.values import REMEDY, Header, Labels, Volume, is_dicom
+from radprobe.imaging.values import REMEDY, Header, Labels, Volume, check_size, is_dicom
 
 __all__ = ["Header", "Volume", "is_volume", "probe", "read_grey", "read_labels", "read_volume"]
 
@@ -26,9 +26,12 @@ def probe(path: Path) -> Header:
     """Read a header without decoding pixels: cheap enough for every file before anything heavy.
 
     Raises RadprobeError where the file is missing, empty, of no known format or cut off before its end, where spacing
-    or affine make no sense, and where a folder does not hold exactly one gapless DICOM series.
+    or affine make no sense, where it says that it is larger than anything real, and where a folder does not hold
+    exactly one gapless DICOM series.
     """
-    return _reader(Path(path)).probe(Path(path))
+    header = _reader(Path(path)).probe(Path(path))
+    check_size(Path(path), header.shape)
+    return header
 
 
 def read_grey(path: Path) -> np.ndarray:

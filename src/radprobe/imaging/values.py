@@ -1,5 +1,6 @@
 """What all readers share: what a file says of itself, a volume, and turning any numbers into 8 or 16 bits."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from radprobe.files import RadprobeError
 REMEDY = "download the file again, or let it be set aside: max_quarantine"
 DICOM, MAGIC = (".dcm", ".dicom", ".ima"), b"DICM"  # suffixes, and what stands behind the preamble of 128 bytes
 INT16 = np.iinfo(np.int16)
+MAX_PIXELS = 100_000_000  # of an image: films have up to 50 million
+MAX_VOXELS = 750_000_000  # of a volume, 1.5 GB as 16 bits: 512 x 512 x 1,500 are 400 million
+BLOCK = 1_000_000  # values that are converted at a time
 FEW_STEPS = 64  # a range of fewer grey steps than this cannot be rounded to whole numbers without visible loss
 
 
@@ -49,7 +53,8 @@ def foreign(path: Path, reason: str) -> Iterator[None]:
     except RadprobeError:
         raise
     except Exception as error:
-        raise RadprobeError(path, f"{reason} ({error or type(error).__name__})", REMEDY) from None
+        why = str(error)[:300] or type(error).__name__  # some quote the file
+        raise RadprobeError(path, f"{reason} ({why})", REMEDY) from None
 
 
 def check_spacing(path: Path, spacing: tuple[float, ...]) -> None:
@@ -57,6 +62,14 @@ def check_spacing(path: Path, spacing: tuple[float, ...]) -> None:
     if not all(np.isfinite(step) and step > 0 for step in spacing):
         steps = " x ".join(f"{step:g}" for step in spacing)
         raise RadprobeError(path, f"has a spacing of {steps} mm", "convert it again from its source, or correct it")
+
+
+def check_size(path: Path, shape: tuple[int, ...]) -> None:
+    """Raise RadprobeError where an image or a volume has no pixels, or so many that it must be a mistake or a trap."""
+    most = MAX_PIXELS if len(shape) == 2 else MAX_VOXELS
+    if min(shape) < 1 or math.prod(shape) > most:
+        reason = f"says that it is {' x '.join(map(str, shape))}: 1 to {most:,} values can be read"
+        raise RadprobeError(path, reason, "crop or resample it, or let it be set aside: max_quarantine")
 
 
 def is_dicom(path: Path, by_content: bool = False) -> bool:
@@ -131,8 +144,12 @@ class Native:
 
 def native(path: Path, values: np.ndarray) -> np.ndarray:
     """Return `values` as uint8 or int16. Raises RadprobeError where that would lose something."""
-    taking = Native()
-    taken = taking.take(values)
+    if values.dtype in (np.uint8, np.int16):
+        return values
+    taking, taken = Native(), np.empty(values.shape, np.int16)
+    step = max(1, BLOCK // max(1, values[:1].size))  # rows at a time: the steps between take several times the memory
+    for start in range(0, len(values), step):
+        taken[start : start + step] = taking.take(values[start : start + step])
     taking.check(path)
     return taken
 

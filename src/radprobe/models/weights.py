@@ -23,6 +23,7 @@ from radprobe.models.architectures import Tower
 HUB_TIMEOUT_S = 10
 FLOATS = {"F64", "F32", "F16", "BF16"}
 CLASSIFIER = 2  # its tensors, weight and bias, come last
+LEARNT = (".weight", ".bias")  # counters and indices of positions are whole numbers
 INSIDE = ("state_dict", "model")  # where checkpoints keep their tensors when they hold more
 
 
@@ -83,6 +84,11 @@ def _verified(source_file: Path, entry: catalog.Backbone, folder: Path, source: 
         raise RadprobeError(source_file, reason, "get it again, or mend the entry")
     file = source_file if source_file.suffix == ".safetensors" else _converted(source_file, entry, folder)
     shapes, dtypes = _header(file)
+    if whole := [
+        name for name, dtype in dtypes.items() if dtype[0] in "IUB" and name.endswith(LEARNT) and dtype != "BF16"
+    ]:
+        reason = f"tensor {whole[0]} holds whole numbers ({dtypes[whole[0]]}), which no trained weights are"
+        raise RadprobeError(source_file, reason, "get the weights as floating point: quantised ones are not read")
     unwanted = _unwanted(entry)
     if entry.library == "transformers":  # it renames tensors as it loads them
         fill(architectures.build(entry), read(file, entry), source_file)
