@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from radprobe.metrics.curves import thinned
 
-LEFT, RIGHT, TOP, BOTTOM = 38, 10, 8, 34  # units around the plot, about pixels
-SMALL, WIDE = (200, 190), (420, 230)  # whole size
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 8, 34  # units around the plot, about pixels
+SMALL, WIDE = (212, 190), (420, 230)  # whole size
 POINTS = 100  # of a line, at most
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from radprobe.artifacts import Predictions, Scores
+from radprobe.artifacts import PARTS, Predictions, Scores
 from radprobe.catalog.describe import recipe, restriction
 from radprobe.report import few_shot, trust, words
 from radprobe.report.cells import charts
@@ -26,7 +26,7 @@ def cards(findings: Findings, dataset: str, backbone: str) -> dict[str, list[tup
     split = findings.facts("split", dataset)
     of_dataset = {"what": f"{words.TASKS[entry.task]}, {entry.modality}", "classes": len(entry.classes)}
     of_dataset |= {"split": f"{split.get('name', 'study')}, {split.get('recipe', {}).get('recipe', 'recipe unknown')}"}
-    of_dataset |= {part: _people(found) for part, found in split.get("parts", {}).items()}
+    of_dataset |= {part: _people(split["parts"][part]) for part in PARTS if part in split.get("parts", {})}
     of_dataset |= {"licence": entry.licence, "access": entry.access}
     cost = findings.study.cost(backbone)
     features, weights = (

@@ -1,0 +1,284 @@
+"""Cell pages: what they say, that they load nothing, and that they are written and removed as the study changes."""
+
+import json
+import re
+
+import browser
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_study
+from synthetic_study import NASTY
+from webpage import LOADING, Page
+
+from radprobe.artifacts import Predictions
+from radprobe.metrics import classification, operating
+from radprobe.metrics.resampling import Bootstrap
+from radprobe.report.cells import classified, pages, segmented, told
+from radprobe.report.collect import Findings
+
+NIH, LUNGS = "nih_chestxray14", "montgomery"
+LOGISTIC, DECODER = f"cells/{NIH}/derived/logistic.html", f"cells/{LUNGS}/derived/linear-decoder.html"
+
+
+@pytest.fixture
+def read(text, finished):
+    """Return a function that reads a file beside the explorer."""
+    return lambda name: (finished / "pages" / name).read_text(encoding="utf-8")
+
+
+def section(page, name):
+    return re.search(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)[1]
+
+
+def test_each_cell_with_scores_has_a_page_and_no_other_has(text, finished):
+    found = {str(path.relative_to(finished / "pages")) for path in (finished / "pages/cells").rglob("*.html")}
+    table = pd.read_parquet(finished / "pages/scores.parquet")
+    named = table.loc[~table["protocol"].str.startswith("few-shot"), ["dataset", "backbone", "protocol"]]
+    slugs = named.drop_duplicates().apply(lambda column: column.str.replace(r"[:@+]", "-", regex=True))
+    assert found == {f"cells/{dataset}/{backbone}/{protocol}.html" for dataset, backbone, protocol in slugs.values}
+    assert not [name for name in found if "/vit_small_patch14_dinov2/" in name]  # its weights are missing
+
+
+def test_a_page_of_a_classifier_says_what_it_is_and_what_it_scores(read, finished):
+    said = Page(read(LOGISTIC)).words
+    assert "DINOv2 derived" in said
+    assert "on NIH ChestX-ray14, test part: 80 patients, 80 samples" in said
+    assert re.search(r"Macro AUROC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(left out, undefined: Hernia\)", said)
+    assert "c 0.1; chosen on val among 45 candidates (c 1e-06 to 1e+05)" in said
+    assert "train 80 patients, 80 samples val 40 patients, 40 samples test 80 patients, 80 samples" in said
+    assert "derived weights, not the published ones" in said
+    assert "AUROC, AUPRC of Hernia: undefined: no positives" in said
+    assert "–, undefined: no positives" in said
+    assert "radprobe --again probe nih_chestxray14 derived --params params.yaml" in said
+    table = pd.read_parquet(finished / "pages/scores.parquet")
+    rows = table[(table["dataset"] == NIH) & (table["backbone"] == "derived") & (table["protocol"] == "logistic")]
+    for value in rows.loc[rows["part"] == "test", "value"].dropna():
+        assert f"{value:.3f}" in said
+
+
+def test_curves_are_drawn_of_each_class_that_has_them(read):
+    curves = Page(section(read(LOGISTIC), "curves"))
+    labels = [each["aria-label"] for tag, each in curves.tags if tag == "svg"]
+    assert len([label for label in labels if label.startswith("ROC curve of")]) == 13  # of 14, Hernia is undefined
+    assert len([label for label in labels if label.startswith("Precision and recall of")]) == 13
+    lines = [each["points"].split() for tag, each in curves.tags if tag == "polyline" and each["class"] == "line"]
+    assert len(lines) == 26
+    assert all(len(points) <= 100 for points in lines)
+
+
+def test_a_page_of_a_segmenter_has_its_cases_and_pictures(read, finished):
+    page = read(DECODER)
+    worst = Page(section(page, "worst"))
+    scores = Findings(synthetic_study.study(finished)).cases(LUNGS, "derived")
+    chosen = (scores["part"] == "test") & (scores["metric"] == "dsc") & (scores["class"] == "macro")
+    lowest = scores[chosen].sort_values("value", kind="stable").head(segmented.WORST)
+    shown = re.findall(r"<td>(p\d+)</td><td>p\d+</td><td class=\"num\">(0\.\d+)</td>", section(page, "worst"))
+    assert shown == [(case, f"{value:.3f}") for case, value in zip(lowest["case_id"], lowest["value"], strict=True)]
+    pictures = [each for tag, each in worst.tags if tag == "img"]
+    assert len(pictures) == 3
+    assert pictures[0]["alt"].startswith(lowest["case_id"].iloc[0])
+    assert all(each["src"].startswith("data:image/png") for each in pictures)
+    assert "HD95, px" in Page(page).words
+    assert "in pixels: spacing unknown" in Page(page).words
+
+
+def test_pictures_stay_away_where_params_say_so(root, render):
+    render(root, report={"images": "none"})
+    page = (root / "reports" / DECODER).read_text()
+    assert "<img" not in page
+    assert "No pictures: report.images is none" in Page(page).words
+
+
+def test_draws_stand_on_the_page_of_their_head_alone(read):
+    assert "a logistic regression (C = 0.01)" in Page(section(read(LOGISTIC), "few-shot")).words
+    assert 'id="few-shot"' not in read(LOGISTIC.replace("logistic", "knn"))
+
+
+@pytest.mark.parametrize("name", [LOGISTIC, DECODER])
+def test_a_page_loads_nothing_runs_nothing_and_shows_names_as_text(read, name):
+    page = read(name)
+    assert NASTY not in page
+    assert NASTY in Page(page).words
+    tags = Page(page).tags
+    assert not [tag for tag, _ in tags if tag in ("script", "iframe", "object", "form")]
+    assert not [key for _, each in tags for key in each if key.startswith("on")]
+    for tag, each in tags:
+        for key in LOADING & set(each):
+            assert tag == "a" or each[key].startswith("data:"), (tag, each[key][:80])
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#|data:)", page)
+
+
+def test_a_page_without_pictures_is_small(finished, text):
+    for path in (finished / "pages/cells").rglob("*.html"):
+        assert len(re.sub(r'src="data:[^"]*"', "", path.read_text())) < 150_000, path
+
+
+def test_links_between_pages_lead_somewhere(finished, text):
+    ids = set(re.findall(r'\bid="([^"]+)"', text))
+    for path in (finished / "pages/cells").rglob("*.html"):
+        for tag, each in Page(path.read_text()).tags:
+            if tag == "a":
+                file, _, place = each["href"].partition("#")
+                assert (path.parent / file).resolve().is_file(), each["href"]
+                assert not place or place in ids, each["href"]
+
+
+def test_the_explorer_leads_to_the_pages(finished, text):
+    hrefs = {each["href"] for tag, each in Page(text).tags if tag == "a" and each.get("href", "").startswith("cells/")}
+    assert {LOGISTIC, DECODER, f"cells/{LUNGS}/ceiling/ceiling.html"} <= hrefs
+    table = json.loads(re.search(r'id="everything">(.*?)</script>', text, re.DOTALL)[1])
+    at = {name: place for place, name in enumerate(table["columns"])}
+    rows = {tuple(row[at[name]] for name in ("dataset", "backbone", "protocol")) for row in table["rows"]}
+    listed = {table["pages"][dataset][backbone][protocol] for dataset, backbone, protocol in rows}
+    assert f"{LOGISTIC}#few-shot" in listed
+    assert all((finished / "pages" / each.partition("#")[0]).is_file() for each in hrefs | listed)
+
+
+# --- written anew, left alone, removed --------------------------------------------------------------------------------
+
+
+def test_only_pages_whose_sources_changed_are_written_anew(root):
+    study = synthetic_study.study(root)
+    first = pages.write(Findings(study), root / "reports")
+    assert first == len(list((root / "reports/cells").rglob("*.html")))
+    assert pages.write(Findings(study), root / "reports") == 0
+    step = study.step("probe", NIH, "derived")
+    log = root / "work/logs/probe" / NIH / "derived" / f"{step.spec}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"line\n{NASTY} the end\n")
+    assert pages.write(Findings(study), root / "reports") == 6  # the protocols of that backbone there
+    page = (root / "reports" / LOGISTIC).read_text()
+    assert f"{NASTY} the end" in Page(section(page, "again")).words
+    (root / "reports" / LOGISTIC).unlink()
+    assert pages.write(Findings(study), root / "reports") == 1
+
+
+def test_pages_of_cells_that_are_no_more_are_removed_and_other_files_stay(root):
+    pages.write(Findings(synthetic_study.study(root)), root / "reports")
+    mine = root / "reports/cells/notes.html"
+    mine.write_text("mine")
+    fewer = synthetic_study.study(root, backbones=["derived"])
+    pages.write(Findings(fewer), root / "reports")
+    left = {path.parent.name for path in (root / "reports/cells").rglob("*.html")} - {"cells"}
+    assert left == {"derived", "random-derived", "pixels", "metadata", "ceiling"} & left
+    assert "derived" in left
+    assert not (root / "reports/cells" / NIH / "tf_efficientnet_lite0").exists()
+    assert mine.read_text() == "mine"
+
+
+def test_without_its_predictions_a_page_still_has_its_scores(root):
+    study = synthetic_study.study(root)
+    (study.step("probe", NIH, "derived").folder / "predictions.parquet").unlink()
+    findings = Findings(study)
+    pages.write(findings, root / "reports")
+    said = Page((root / "reports" / LOGISTIC).read_text()).words
+    assert "Macro AUROC 0." in said
+    assert "Not shown, because the predictions cannot be read" in said
+
+
+# --- what is shown of other tasks, and of few patients ----------------------------------------------------------------
+
+
+def predictions(scores, targets, classes, **facts):
+    """Return Predictions of one protocol, val and test alike, and its rows of scores on test."""
+    n = len(scores)
+    table = pd.DataFrame({"protocol": "linear", "sample_id": [f"<b>{number:03d}" for number in range(n)]})
+    table["patient_id"] = [f"p{number // 2}" for number in range(n)]
+    for column, name in enumerate(classes):
+        table[f"score:{name}"], table[f"target:{name}"] = scores[:, column], targets[:, column]
+    both = pd.concat([table.assign(part=part) for part in ("val", "test")])
+    found = Predictions(classes, both, facts={"protocols": {"linear": facts}})
+    exclusive, how = facts.get("softmax", False), Bootstrap(100, 0, 10)
+    rows = classification.rows(scores, scores, targets, classes, table["patient_id"], how)
+    at = None if exclusive else operating.thresholds(scores, targets)
+    made = operating.called(scores, operating.probability(scores, facts), at, exclusive)
+    rows += operating.rows(operating.Operating(made, targets, table["patient_id"], at), classes, how)
+    return found, rows
+
+
+def test_of_classes_that_exclude_each_other_there_is_a_confusion_matrix():
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, 3, 60)
+    logits = 1.5 * np.eye(3)[true] + generator.normal(size=(60, 3))
+    scores = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    found, rows = predictions(scores, np.eye(3)[true], ["a", "b", "<i>"], softmax=True)
+    shown = classified.show(found, "linear", rows, [])
+    counts = np.array([[count for count, _ in row] for _, row in shown["matrix"]["rows"]])
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (true, logits.argmax(1)), 1)
+    np.testing.assert_array_equal(counts, expected)
+    assert shown["counts"] is None
+    (wrong,) = shown["mistakes"]
+    assert wrong["n"] == expected.sum() - np.trace(expected)
+    sure = [float(line[-1]) for line in wrong["lines"]]
+    assert sure == sorted(sure, reverse=True)
+    assert all(line[2] != line[3] for line in wrong["lines"])
+
+
+def test_of_one_class_there_are_the_counts_at_the_threshold():
+    generator = np.random.default_rng(1)
+    targets = (generator.random((50, 1)) < 0.4).astype(float)
+    scores = targets * 2 + generator.normal(size=(50, 1))
+    found, rows = predictions(scores, targets, ["ill"])
+    shown = classified.show(found, "linear", rows, [])
+    (line,) = shown["counts"]
+    called = scores >= operating.thresholds(scores, targets)
+    assert line["counts"] == [
+        str(int(((targets == truth) & (called == call)).sum())) for truth, call in ((1, 1), (1, 0), (0, 1), (0, 0))
+    ]
+    assert sum(kind["n"] for kind in shown["mistakes"]) == int((called != (targets == 1)).sum())
+
+
+def test_of_too_few_patients_every_case_is_listed():
+    targets = np.array([[1.0], [0], [1], [0], [np.nan], [1]])
+    found, rows = predictions(np.arange(6.0)[:, None], targets, ["ill"])
+    few = told.too_few(told.of(rows, "auroc"), 10)
+    assert set(few) == {"ill", "macro"}
+    cases = classified.show(found, "linear", rows, few)["cases"]
+    assert [line[0] for line in cases["lines"]] == [f"<b>{number:03d}" for number in (0, 1, 2, 3, 5)]
+    assert [line[2][-1] for line in cases["lines"]] == ["+", "−", "+", "−", "+"]
+    table = pd.DataFrame({"case_id": list("ab"), "patient_id": list("ab"), "metric": "dsc", "value": [0.5, np.nan]})
+    both = pd.concat([table.assign(**{"class": name}) for name in ("macro", "lung")])
+    listed = segmented.show(both, ["lung"], ["lung"], None, 3)["cases"]
+    assert listed["lines"] == [("a", "a", "0.500")]
+
+
+def test_a_study_of_few_patients_shows_its_cases_on_the_page(root, render):
+    render(root, score={"resamples": 200, "min_patients": 30})
+    study = synthetic_study.study(root, score={"resamples": 200, "min_patients": 30})
+    for step in study.steps.values():
+        if step.verb in ("score", "compare"):
+            synthetic_study.MAKERS[step.verb](study, step, None)
+    pages.write(Findings(study), root / "reports")
+    cases = section((root / "reports" / DECODER).read_text(), "cases")
+    assert len(re.findall(r"<tr><td>p\d+</td>", cases)) == 24
+    assert "Under 30 patients" in cases
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium or Chrome is installed")
+def test_a_tile_of_the_map_leads_to_its_page_and_back(tmp_path, finished, text):
+
+    with browser.Browser(tmp_path) as opened:
+        opened.open((finished / "pages/explorer.html").as_uri())
+        opened.run(f"document.querySelector('#map a[href=\"{DECODER}\"]').focus()")
+        opened.press("Enter", "\r")
+        for _ in range(100):
+            if opened.run("location.pathname").endswith("linear-decoder.html"):
+                break
+        assert opened.run("location.pathname").endswith(DECODER)
+        assert "linear decoder" in opened.run("document.querySelector('h1').textContent")
+        opened.run("document.querySelector('header nav a').click()")
+        for _ in range(100):
+            if opened.run("location.pathname").endswith("explorer.html"):
+                break
+        assert opened.run("location.pathname").endswith("pages/explorer.html")
+        for name in (DECODER, LOGISTIC):
+            opened.open((finished / "pages" / name).as_uri(), width=400)
+            assert opened.run("document.documentElement.scrollWidth") <= 400
+        assert opened.complaints == []
+        assert opened.requests == []
