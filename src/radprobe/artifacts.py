@@ -698,26 +698,51 @@ COMPARISON_SCHEMA = pa.DataFrameSchema(
 )
 
 
+VARIANTS_SCHEMA = pa.DataFrameSchema(
+    {
+        "dataset": pa.Column(str),
+        "backbone": pa.Column(str),  # ours ...
+        "protocol": pa.Column(str),
+        "metric": pa.Column(str),
+        "other_backbone": pa.Column(str),  # ... and made as the study did
+        "other_protocol": pa.Column(str),
+        "other_metric": pa.Column(str),
+        "difference": pa.Column(float, **_number),  # the other less ours, macro, on the same test patients
+        "low": pa.Column(float, **_number),
+        "high": pa.Column(float, **_number),
+        "n_patients": pa.Column(int, coerce=True),
+        "note": pa.Column(str),
+    },
+    strict=True,
+)
+
+
 @dataclass
 class Comparison:
-    """Paired differences between every two backbones of a dataset, on the same resampled test patients."""
+    """Paired differences on the same resampled test patients of a dataset.
+
+    `table` holds those of every two backbones, `variants` those of ours and what is made as the study did (the pairs of
+    deviations.yaml; no controls).
+    """
 
     KIND: ClassVar[str] = "comparison"
     table: pd.DataFrame
+    variants: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.table = COMPARISON_SCHEMA.validate(self.table)
+        self.table, self.variants = COMPARISON_SCHEMA.validate(self.table), VARIANTS_SCHEMA.validate(self.variants)
 
     def save(self, folder: Path, spec: str) -> None:
-        """Write comparison.parquet and comparison.json."""
+        """Write comparison.parquet, variants.parquet and comparison.json."""
         write_table(folder / "comparison.parquet", self.table)
-        seal(folder, self.KIND, spec, self.facts, ["comparison.parquet"])
+        write_table(folder / "variants.parquet", self.variants)
+        seal(folder, self.KIND, spec, self.facts, ["comparison.parquet", "variants.parquet"])
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
-        table = read_table(path := Path(folder) / "comparison.parquet")
+        tables = [read_table(path := Path(folder) / f"{name}.parquet") for name in ("comparison", "variants")]
         with _foreign(path):
-            return cls(table, facts)
+            return cls(*tables, facts)

@@ -30,13 +30,14 @@ from radprobe.catalog import (
     Window,
     package_folder,
 )
+from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 4, "adapt": 1}
-VERSIONS |= {"score": 5, "compare": 2}
+VERSIONS |= {"score": 5, "compare": 3}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
@@ -51,6 +52,7 @@ ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
 TITLES = {"bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
 MODES = tuple(TITLES)  # those ways, and their protocols
 STANDING = (FROM_SCRATCH, *MODES)  # protocols that stand beside every one of frozen features
+FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is worth that learnt nothing
 
 
 @dataclass(frozen=True)
@@ -440,7 +442,8 @@ class Study:
             yield predictions[name]
             yield self._step("score", dataset, name, self._scoring(entry), prepare, split, predictions[name])
         compared = [step for name, step in predictions.items() if name != CEILING]
-        yield self._step("compare", dataset, None, _dump(p.score), prepare, *compared)
+        knobs = {**_dump(p.score), "variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
+        yield self._step("compare", dataset, None, knobs, prepare, *compared)
 
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
         verb, p = self.predicting(dataset, backbone), self.params

@@ -5,14 +5,19 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from radprobe.metrics.comparison import holm, pairs
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics import comparison
+from radprobe.metrics.comparison import holm
+from radprobe.metrics.resampling import Bootstrap, resampled
 
 HOW = Bootstrap(resamples=500, seed=0, min_patients=10)
 
 
 def mean_of(values):
     return lambda weights: weights.T @ values / len(values)
+
+
+def pairs(statistics, patients, how):
+    return comparison.pairs({name: resampled(each, patients, how) for name, each in statistics.items()})
 
 
 def test_pairing_resolves_a_small_difference_between_noisy_scores():

@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic_study
 
@@ -51,8 +52,32 @@ def test_a_change_is_the_score_made_the_studys_way_less_ours(finished):
         assert cell.ours == value(table, dataset, "derived", *ours)
         assert cell.theirs == value(table, dataset, "derived", *theirs)
         assert cell.by.value == pytest.approx(cell.theirs - cell.ours)
-        assert math.isnan(cell.by.low)  # two rows, which nothing paired
+        assert cell.by.low <= cell.by.value <= cell.by.high
         assert changes.ends[0] <= changes.middle <= changes.ends[1]
+
+
+def test_a_change_of_few_shots_lies_between_those_of_our_draws(finished):
+    (changes,) = by_id(synthetic_study.study(finished))["D15"].changes
+    drawn = Findings(synthetic_study.study(finished)).draws(NIH).query("backbone == 'derived' and shots == 4")
+    ours, theirs = (drawn[drawn["protocol"] == name]["value"] for name in ("few-shot", "few-shot@paper"))
+    (cell,) = (each for each in changes.cells if (each.backbone, each.protocol) == ("derived", "few-shot 4"))
+    changed = theirs.item() - np.percentile(ours, [97.5, 50, 2.5])
+    assert (cell.by.low, cell.by.high) == pytest.approx((changed[0], changed[2]))
+    assert "over 5 draws, not over patients" in cell.by.note
+
+
+def test_without_a_comparison_a_change_has_no_interval_and_no_cell_is_counted(root):
+    study = synthetic_study.study(root)
+    study.step("compare", NIH).outputs[0].unlink()
+    (changes,) = by_id(study)["D17"].changes
+    assert all(math.isnan(cell.by.low) for cell in changes.cells)
+    assert changes.apart == ""
+
+
+def test_cells_whose_interval_leaves_out_no_change_are_counted(finished):
+    (changes,) = by_id(synthetic_study.study(finished))["D06"].changes
+    resolved = [cell for cell in changes.cells if cell.by.low > 0 or cell.by.high < 0]
+    assert changes.apart == f"0 is outside of the interval in {len(resolved)} of {len(changes.cells)}"
 
 
 def test_controls_and_shuffled_labels_do_not_count(finished):

@@ -3,9 +3,11 @@ import shutil
 import numpy as np
 import pytest
 import synthetic_study
+from scipy.stats import rankdata
 
 from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
+from radprobe.metrics.resampling import counts
 from radprobe.metrics.surfaces import METRICS
 from radprobe.stages import score
 
@@ -73,6 +75,45 @@ def test_better_predictions_are_resolvably_better(finished):
     ]
     assert row["difference"] == pytest.approx(values[0]["value"].item() - values[1]["value"].item())
     assert 0 < row["low"] < row["difference"] < row["high"]
+
+
+def variants(root, dataset):
+    return Comparison.load(synthetic_study.study(root).steps["compare", dataset, None].folder).variants
+
+
+def test_what_the_study_did_is_paired_with_ours_by_the_catalogs_pairs_and_controls_are_not(finished):
+    films, lungs = variants(finished, "nih_chestxray14"), variants(finished, "montgomery")
+    pairs = {(row.protocol, row.metric, row.other_protocol, row.other_metric) for row in films.itertuples()}
+    heads = ("knn", "mlknn", "linear", "linear@paper", "logistic")
+    of_metric = {(name, "auroc", name, "auroc_study") for name in heads}
+    assert pairs == {("linear", "auroc", "linear@paper", "auroc"), *of_metric}
+    assert set(lungs["other_metric"]) == {"dsc_pooled", "jaccard_study"}
+    assert {*films["backbone"], *lungs["backbone"]} == {"derived", "tf_efficientnet_lite0"}
+
+
+def rank_sum_auroc(scores, targets):
+    """Macro AUROC by the rank-sum formula, over the classes that have positives and negatives."""
+    ranks, positives = rankdata(scores, axis=0), targets.sum(0)
+    with np.errstate(invalid="ignore"):
+        of_classes = (ranks * targets).sum(0) - positives * (positives + 1) / 2
+        return np.nanmean(of_classes / (positives * (len(targets) - positives)))
+
+
+def test_the_interval_of_a_variant_is_that_of_plainly_repeated_patients(finished):
+    step = synthetic_study.study(finished).steps["probe", "nih_chestxray14", "derived"]
+    table = Predictions.load(step.folder).table.query("part == 'test'")
+    of = {name: each.sort_values("sample_id") for name, each in table.groupby("protocol")}
+    targets = of["linear"].filter(like="target:").to_numpy()
+    both = [of[name].filter(like="score:").to_numpy() for name in ("linear", "linear@paper")]
+    drawn = counts(80, 200, 0)
+    rows = [np.repeat(np.arange(80), drawn[:, resample]) for resample in range(200)]
+    apart = [
+        rank_sum_auroc(both[1][each], targets[each]) - rank_sum_auroc(both[0][each], targets[each]) for each in rows
+    ]
+    found = variants(finished, "nih_chestxray14").query("backbone == 'derived' and other_protocol == 'linear@paper'")
+    row = found.query("protocol == 'linear'").iloc[0]
+    assert row["difference"] == pytest.approx(rank_sum_auroc(both[1], targets) - rank_sum_auroc(both[0], targets))
+    assert [row["low"], row["high"]] == pytest.approx(np.quantile(apart, [0.025, 0.975]).tolist())
 
 
 def test_scoring_again_gives_the_same_table(finished, tmp_path):

@@ -85,5 +85,11 @@ def deviations() -> list[Deviation]:
     return [Deviation.model_validate({"id": key, **entry}) for key, entry in entries]
 
 
+def pairs_of(task: Task) -> list[Pair]:
+    """Return the pairs of rows whose scores tell how much deviations matter in a task, each pair of names once."""
+    every = (pair for each in deviations() for pair in each.pairs if task in pair.tasks)
+    return list({(pair.of, pair.ours, pair.theirs): pair for pair in every}.values())
+
+
 def _text(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

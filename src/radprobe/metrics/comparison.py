@@ -1,24 +1,21 @@
 """Is a difference real? Two backbones on the same resampled patients: what both find hard cancels out."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from radprobe.metrics.resampling import Bootstrap, Resampled, resampled
-
-Statistic = Callable[[np.ndarray], np.ndarray]  # patient weights [patients, r] -> values [r]
+from radprobe.metrics.resampling import Resampled
 
 
-def pairs(statistics: dict[str, Statistic], patients: int, how: Bootstrap) -> list[dict]:
+def pairs(every: dict[str, Resampled]) -> list[dict]:
     """Return, for every two names, the difference of their statistics with a paired 95 % interval.
 
-    The statistics must number the same patients alike; every one sees the same resamples. Intervals are per pair, not
+    The statistics must be of the same patients, numbered alike, in the same resamples. Intervals are per pair, not
     corrected for the number of pairs; `p` is two-sided, from the same resamples, and `p_holm` is corrected (Holm 1979)
     within this family of pairs. `effect` is the difference in standard deviations of a single patient's: the
     difference over its standard error and the root of the number of patients (Cohen's d of paired samples).
     """
-    every = {name: resampled(statistic, patients, how) for name, statistic in statistics.items()}
     found = [_pair(name, other, every[name].minus(every[other])) for name, other in itertools.combinations(every, 2)]
     for row, adjusted in zip(found, holm([row["p"] for row in found]), strict=True):
         row["p_holm"] = adjusted
@@ -26,20 +23,22 @@ def pairs(statistics: dict[str, Statistic], patients: int, how: Bootstrap) -> li
 
 
 def _pair(name: str, other: str, apart: Resampled) -> dict:
-    low, high, note = apart.interval()
-    error = apart.standard_error
-    known = not np.isnan(low)
+    found, error = difference(apart), apart.standard_error
+    known = not np.isnan(found["low"])
     return {
         "backbone": name,
         "other": other,
-        "difference": float(apart.point),
-        "low": low,
-        "high": high,
-        "effect": float(apart.point) / error / np.sqrt(apart.patients) if known and error > 0 else np.nan,
+        **found,
+        "effect": found["difference"] / error / np.sqrt(apart.patients) if known and error > 0 else np.nan,
         "p": p_value(apart.drawn) if known else np.nan,
-        "n_patients": apart.patients,
-        "note": "undefined: a score is undefined" if np.isnan(apart.point) else note,
     }
+
+
+def difference(apart: Resampled) -> dict:
+    """Return a difference of two statistics (`Resampled.minus`) with its interval, as a row."""
+    low, high, note = apart.interval()
+    note = "undefined: a score is undefined" if np.isnan(apart.point) else note
+    return {"difference": float(apart.point), "low": low, "high": high, "n_patients": apart.patients, "note": note}
 
 
 def p_value(drawn: np.ndarray) -> float:

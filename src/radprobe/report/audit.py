@@ -32,7 +32,7 @@ class Change:
     protocol: str
     ours: float
     theirs: float
-    by: Estimate  # theirs less ours; with an interval where patients were paired
+    by: Estimate  # theirs less ours: over resampled patients; of few shots, between which changes 95 % of our draws lie
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ class Changes:
         """The least and the largest change."""
         values = [cell.by.value for cell in self.cells]
         return min(values), max(values)
+
+    @property
+    def apart(self) -> str:
+        """In how many cells with an interval it leaves out 0; "" where none has one."""
+        signs = [cell.by.sign for cell in self.cells if cell.by.sign is not None]
+        return f"0 is outside of the interval in {sum(map(abs, signs))} of {len(signs)}" if signs else ""
 
 
 @dataclass(frozen=True)
@@ -117,22 +123,23 @@ def _no_controls(findings: Findings) -> list[str]:
 
 
 def _change(findings: Findings, dataset: str, row: dict) -> Change:
-    by = Estimate(row["value_theirs"] - row["value"])
-    if theirs := row.get("backbone_theirs"):
-        by = _paired(findings, dataset, row, theirs) or by
+    by = _over_draws(row) if row["protocol"].startswith(FEW_SHOT) else _paired(findings, dataset, row)
     return Change(dataset, row["backbone"], row["protocol"], row["value"], row["value_theirs"], by)
 
 
-def _paired(findings: Findings, dataset: str, row: dict, theirs: str) -> Estimate | None:
-    """Return the paired difference of features as in the study from ours, if this is what was compared."""
-    table, ours = findings.comparison, row["backbone"]
-    table = table[(table["dataset"] == dataset) & (table["protocol"] == row["protocol"])]
-    for one, two in ((theirs, ours), (ours, theirs)):
-        rows = table[(table["backbone"] == one) & (table["other"] == two) & (table["metric"] == row["metric"])]
-        for found in rows.to_dict("records"):
-            difference = estimate(found, "difference")
-            return difference if one == theirs else difference.negated()
-    return None
+def _over_draws(row: dict) -> Estimate:
+    """Return the study's draw less ours: it is of the same patients, but one draw, so draws make the interval."""
+    changes = (row["value_theirs"] - row[name] for name in ("value", "high", "low"))
+    return Estimate(*changes, row["n_patients"], row["note"])
+
+
+def _paired(findings: Findings, dataset: str, row: dict) -> Estimate:
+    """Return the paired difference of two rows; without an interval where `compare` did not make it."""
+    table = findings.variants[findings.variants["dataset"] == dataset]
+    for kind in ("backbone", "protocol", "metric"):
+        table = table[(table[kind] == row[kind]) & (table[f"other_{kind}"] == row.get(f"{kind}_theirs", row[kind]))]
+    found = [estimate(each, "difference") for each in table.to_dict("records")]
+    return found[0] if found else Estimate(row["value_theirs"] - row["value"])
 
 
 # --- pairing: rows of ours beside rows of theirs, as columns value and value_theirs -----------------------------------

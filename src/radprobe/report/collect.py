@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from radprobe import catalog
-from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, Comparison, Manifest, Scores
+from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, VARIANTS_SCHEMA, Comparison, Manifest, Scores
 from radprobe.files import RadprobeError
 from radprobe.study import Step, Study, slug, with_weights
 
@@ -78,6 +78,12 @@ class Findings:
         tables = [each.table for each in self._comparisons.values()]
         empty = pd.DataFrame(columns=list(COMPARISON_SCHEMA.columns))
         return pd.concat(tables, ignore_index=True) if tables else empty
+
+    @cached_property
+    def variants(self) -> pd.DataFrame:
+        """All paired differences of what is made as the study did from ours, as VARIANTS_SCHEMA says."""
+        tables = [each.variants for each in self._comparisons.values()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(VARIANTS_SCHEMA.columns))
 
     def draws(self, dataset: str) -> pd.DataFrame:
         """Return the few-shot draws of all backbones of a dataset: Scores.draws and the column backbone."""

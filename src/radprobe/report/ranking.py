@@ -8,11 +8,10 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.report.collect import Findings
-from radprobe.study import CEILING, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
+from radprobe.study import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")
-FLOOR = "shuffled"  # train labels permuted: what a score is worth that learnt nothing
 FEW_SHOT = "few-shot"  # how the protocols begin that have curves of their own
 
 

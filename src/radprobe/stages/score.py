@@ -1,6 +1,7 @@
 """score: metrics with patient-clustered intervals from predictions, and paired comparisons between backbones."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from radprobe import catalog, console
 from radprobe.artifacts import (
     COMPARISON_SCHEMA,
     SCORES_SCHEMA,
+    VARIANTS_SCHEMA,
     Comparison,
     Index,
     LeakCertificate,
@@ -16,11 +18,12 @@ from radprobe.artifacts import (
     Scores,
     Truth,
 )
+from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, delong, operating, segmentation
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.resampling import Bootstrap, Resampled, resampled
 from radprobe.metrics.surfaces import METRICS, surfaces
-from radprobe.study import STANDING, Step, Study
+from radprobe.study import FLOOR, STANDING, Step, Study
 
 PARTS = ("val", "test")
 
@@ -57,23 +60,63 @@ def run(study: Study, step: Step) -> None:
 
 
 def compare(study: Study, step: Step) -> None:
-    """Read the Predictions of all backbones of a dataset; write the paired differences of the primary macro metric."""
+    """Read the Predictions of all backbones of a dataset; write the paired differences of the primary macro metric.
+
+    And of each backbone that is no control those of ours and what is made as the study did.
+    """
     how, truth = _how(step), _truth(study, step)
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
-    found = []
+    metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
+    controls = {backbone for backbone in predictions if study.backbone(backbone).family == "control"}
+    others = {name for of, *names in step.knobs["variants"] if of == "metric" for name in names} - {metric}
+    found, of_variants, tested = [], {}, {}
     protocols = list(dict.fromkeys(name for each in predictions.values() for name in _protocols(each)))
     for protocol in [name for name in protocols if name not in STANDING] or protocols[:1]:
         having = {backbone: name for backbone, each in predictions.items() if (name := _named(each, protocol))}
         scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
         patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
-        statistics = {backbone: each.macro for backbone, each in scored.items()}
-        rows = comparison.pairs(statistics, patients, how)
+        tested |= {protocol: next(iter(scored.values())).samples}
+        every = {backbone: resampled(each.macro(metric), patients, how) for backbone, each in scored.items()}
+        rows = comparison.pairs(every)
         found += [{**row, "protocol": protocol, "p_delong": _delong(scored, row)} for row in rows]
-    metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
+        for backbone, name in having.items():
+            if backbone not in controls and name != FLOOR and (backbone, name) not in of_variants:
+                more = {other: resampled(scored[backbone].macro(other), patients, how) for other in sorted(others)}
+                of_variants[backbone, name] = {metric: every[backbone], **more}
+    _same_samples(step.dataset, "all protocols", tested)
     table = pd.DataFrame(found, columns=list(COMPARISON_SCHEMA.columns)).assign(dataset=step.dataset, metric=metric)
     table = table.astype(dict.fromkeys(("protocol", "backbone", "other", "note"), "str"))  # also when it is empty
-    Comparison(table).save(step.folder, step.spec)
-    console.say(f"{step.dataset}: {len(table)} paired differences")
+    rows = [row for pair in step.knobs["variants"] for row in _variants(of_variants, pair, metric)]
+    variants = pd.DataFrame(rows, columns=list(VARIANTS_SCHEMA.columns)).assign(dataset=step.dataset)
+    variants = variants.astype(dict.fromkeys((*SIDES, "note"), "str"))
+    Comparison(table, variants).save(step.folder, step.spec)
+    console.say(f"{step.dataset}: {len(table)} paired differences, {len(variants)} from what the study did")
+
+
+Key = tuple[str, str, str]  # backbone, protocol, metric
+SIDES = ("backbone", "protocol", "metric", "other_backbone", "other_protocol", "other_metric")
+
+
+def _variants(known: dict[tuple[str, str], dict[str, Resampled]], pair: list[str], metric: str) -> Iterator[dict]:
+    """Yield the paired differences of the study's way from ours, of [what tells them apart, ours, theirs]."""
+    every = {(*cell, name): each for cell, of_metric in known.items() for name, each in of_metric.items()}
+    for ours, one in every.items():
+        theirs = _theirs(ours, pair, metric)
+        if theirs in every:
+            names = dict(zip(SIDES, (*ours, *theirs), strict=True))
+            yield {**names, **comparison.difference(every[theirs].minus(one))}
+
+
+def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
+    """Return what is ours as the study did it, by a pair; None where the pair is not about it."""
+    (of, one, other), (backbone, protocol, name) = pair, ours
+    if of == "metric":
+        return (backbone, protocol, other) if name == one else None
+    if name != metric:
+        return None
+    if of == "protocol":
+        return (backbone, other, name) if protocol == one else None
+    return (backbone + PAPER, protocol, name) if of == "backbone" else None
 
 
 def _delong(scored: dict, row: dict) -> float:
@@ -85,7 +128,7 @@ def _delong(scored: dict, row: dict) -> float:
 
 
 def _how(step: Step) -> Bootstrap:
-    return Bootstrap(**{key: value for key, value in step.knobs.items() if key != "tolerance"})
+    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap)})
 
 
 def _draws(predictions: Predictions, metric: str) -> pd.DataFrame:
@@ -190,10 +233,10 @@ class Classified:
         made = operating.Operating(made, self.targets, self.table["patient_id"], at)
         return operating.rows(made, self.classes, how)
 
-    @property
-    def macro(self) -> Callable[[np.ndarray], np.ndarray]:
-        """The primary macro metric of patient weights."""
-        return classification.Classifier(self.scores, self.targets, self.table["patient_id"]).auroc
+    def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function of patient weights: macro auroc, or auroc_study."""
+        scores = classification.sigmoid32(self.logits) if metric == "auroc_study" else self.scores
+        return getattr(classification.Classifier(scores, self.targets, self.table["patient_id"]), metric)
 
 
 class Segmented:
@@ -242,9 +285,9 @@ class Segmented:
         ids = (self.table[name].to_numpy() for name in ("case_id", "patient_id"))
         return segmentation.case_rows(self.segmenter, self.classes, *ids)
 
-    def macro(self, weights: np.ndarray) -> np.ndarray:
-        """Return the primary macro metric of patient weights."""
-        return self.segmenter.estimate("dsc", weights)[:, -1]
+    def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function of patient weights: a macro metric."""
+        return lambda weights: self.segmenter.estimate(metric, weights)[:, -1]
 
 
 def _some(table: pd.DataFrame, protocol: str, part: str) -> pd.DataFrame:
