@@ -75,6 +75,7 @@ def fill(findings: Findings, n: int) -> None:
     numbers |= {"n_samples": 600, "n_classes": 5, "note": "", "seed": 0, "peak_gb": generator.uniform(1, 9, len(table))}
     numbers |= {"seconds": 10 ** generator.uniform(1, 4, len(table)), "trained_parameters": 10_000.0}
     numbers |= {"trained_share": 0.001, "best_epoch": np.nan, "spec": "0123456789ab"}
+    numbers |= {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.nan}
     findings.scores = SCORES_SCHEMA.validate(table.assign(**numbers))
     findings.comparison = COMPARISON_SCHEMA.validate(pd.DataFrame(_differences(findings.scores)))
 

@@ -552,6 +552,11 @@ class FewShot:
         return cls(read_table(folder / "few_shot.parquet"), read_array(folder / "few_shot.npy"))
 
 
+def again(protocol: str, number: int) -> str:
+    """Return the name under which Predictions hold what the fit with the n-th other seed says of test."""
+    return f"{protocol}~{number}" if number else protocol
+
+
 @dataclass
 class Predictions:
     """What the heads of one job say of val and test; scores come from here and never from inside training.
@@ -560,7 +565,8 @@ class Predictions:
     higher is more likely), `target:<class>` (1, 0, NaN undefined) and, where the scores are a softmax, `logit:<class>`.
     Segmentation: `maps[protocol]` are LabelMaps on the original grid, with case_id, patient_id and part.
     `facts["protocols"][name]` holds the hyperparameters chosen, from which part, the seconds and memory taken;
-    `facts["embedding"]` the seconds and memory of the embedding.
+    `facts["embedding"]` the seconds and memory of the embedding. Where a protocol was fitted with several seeds, its
+    facts have them as `seeds`, and what the others say of test stands under the names that `again` gives.
     """
 
     KIND: ClassVar[str] = "predictions"
@@ -639,6 +645,10 @@ SCORES_SCHEMA = pa.DataFrameSchema(
         "peak_gb": pa.Column(float, **_number),
         "trained_parameters": pa.Column(float, **_number),  # head and decoder included; NaN where nothing is trained
         "trained_share": pa.Column(float, **_number),  # of all parameters, backbone and head
+        "n_fits": pa.Column(int, coerce=True),  # with different seeds; `value` is that of the first
+        "seed_sd": pa.Column(float, **_number),  # standard deviation of the value over these fits; NaN where it is one
+        "seed_low": pa.Column(float, **_number),  # the least and the most of them
+        "seed_high": pa.Column(float, **_number),
         "best_epoch": pa.Column(float, **_number),  # that val chose; NaN where there are no epochs to choose from
         "spec": pa.Column(str),  # of the Predictions
     },

@@ -347,6 +347,12 @@ class Params(Strict):
 
     study: str = Field(description="Name of the study, shown in the report.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is trained or initialised.")
+    repeats: int = Field(
+        1,
+        ge=1,
+        description="Fits of each linear probe, decoder and network from scratch, with seeds that follow `seed`: what "
+        "was chosen is fitted again, to tell how far its score moves by chance. Scores are those of the first.",
+    )
     threads: int = Field(2, gt=0, description="Threads per job; trained results are reproducible for the same number.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where backbones run.")
     on_missing: Literal["skip", "fail"] = Field(

@@ -37,7 +37,7 @@ from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 4, "adapt": 1}
-VERSIONS |= {"score": 5, "compare": 3}
+VERSIONS |= {"score": 6, "compare": 3}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
@@ -457,6 +457,8 @@ class Study:
             knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
         else:
             knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
+        if p.repeats > 1 and backbone != CEILING and verb != "adapt":
+            knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)
 
     def _adapting(self, mode: str, model: Backbone, entry: Dataset) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def made(root, maps, affine=()):
         cases = ((case, case, "test", labels, []) for case, labels in maps.items())
         LabelMaps.write(step.folder, name, cases)
     found = {name: LabelMaps.read(step.folder, name) for name in ("linear-decoder", "unet-decoder")}
-    Predictions(CLASSES, maps=found, facts={"protocols": {}}).save(step.folder, step.spec)
+    Predictions(CLASSES, maps=found, facts={"protocols": {name: {} for name in found}}).save(step.folder, step.spec)
     return s, step
 
 

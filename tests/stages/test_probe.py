@@ -29,9 +29,9 @@ SMALL = {
 }
 
 
-def made(root, labels=None, patch=True, n=N, **sections):
+def made(root, labels=None, patch=True, n=N, top=None, **sections):
     """A study whose CLS of the last block holds the labels, under noise."""
-    s = study(root, probe={**SMALL, **sections})
+    s = study(root, probe={**SMALL, **sections}, **(top or {}))
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (n, len(CLASSES))).astype(float)
     labels = truth if labels is None else labels(truth.copy())
@@ -108,6 +108,43 @@ def test_permuting_test_labels_changes_test_metrics_and_nothing_else(tmp_path):
     test, other_test = (table[(table["part"] == "test") & (table["class"] == "macro")] for table in scored)
     learnt = (test["metric"] == "auroc") & ~test["protocol"].str.contains("shuffled|few-shot")
     assert (test.loc[learnt, "value"] - other_test.loc[learnt, "value"]).min() > 0.05
+
+
+def ran(root, **top):
+    """Probe and score with a single candidate of the linear probe, so that no seed chooses another."""
+    linear = {**SMALL["linear"], "learning_rates": [0.05], "blocks": [1], "patch_mean": [False]}
+    s, step = made(root, top=top, linear=linear)
+    probe.run(s, step)
+    score.run(s, s.step("score", NIH, "test_vit"))
+    return Predictions.load(step.folder), Scores.load(s.step("score", NIH, "test_vit").folder).table
+
+
+def test_repeats_are_what_other_seeds_would_have_been_and_change_nothing_else(tmp_path):
+    once, twice, thrice = (ran(tmp_path / f"{seed}", seed=seed) for seed in (4, 5, 6))
+    found, table = ran(tmp_path / "repeated", seed=4, repeats=3)
+    for protocol in ("linear", "linear@paper"):
+        assert found.facts["protocols"][protocol]["seeds"] == [4, 5, 6]
+        for number, (other, _) in enumerate((twice, thrice), 1):
+            expected = other.table.query("protocol == @protocol and part == 'test'")
+            again = found.table[found.table["protocol"] == artifacts.again(protocol, number)]
+            assert again.filter(like="score:").to_numpy() == pytest.approx(expected.filter(like="score:").to_numpy())
+    moved = ["n_fits", "seed_sd", "seed_low", "seed_high"]
+    costs = ["seconds", "peak_gb", "spec"]
+    pd.testing.assert_frame_equal(table.drop(columns=moved + costs), once[1].drop(columns=moved + costs))
+    trained = table["protocol"].isin(["linear", "linear@paper"]) & (table["part"] == "test")
+    assert (table.loc[trained, "n_fits"] == 3).all()
+    assert (table.loc[~trained, "n_fits"] == 1).all()
+    assert table.loc[~trained, moved[1:]].isna().all(axis=None)
+    for where in ({"metric": "auroc", "class": "macro"}, {"metric": "brier", "class": "a"}):
+        values = [one_of(each, protocol="linear", part="test", **where)["value"] for _, each in (once, twice, thrice)]
+        row = one_of(table, protocol="linear", part="test", **where)
+        expected = [np.std(values, ddof=1), min(values), max(values)]
+        assert row[moved[1:]].tolist() == pytest.approx(expected)
+
+
+def one_of(table, **where):
+    (row,) = (row for _, row in table.iterrows() if all(row[name] == value for name, value in where.items()))
+    return row
 
 
 def selections(found):

@@ -12,9 +12,9 @@ KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 
 FACTS = {"seconds": 2.0, "peak_gb": 0.5, "streamed": False, "seed": 0, "views": 0, "decoders": {"linear": [-1]}}
 
 
-def made(root, masks=None, facts=FACTS, grey=False, **knobs):
+def made(root, masks=None, facts=FACTS, grey=False, top=None, **knobs):
     """A study whose dense maps hold the labels of their cells, under noise; originals are 40 x 24."""
-    s = study(root, MONTGOMERY, segment=KNOBS | knobs, backbones=["test_vit", "unet", "ceiling"])
+    s = study(root, MONTGOMERY, segment=KNOBS | knobs, backbones=["test_vit", "unet", "ceiling"], **(top or {}))
     rng = np.random.default_rng(0)
     coarse = np.kron(rng.integers(0, 3, (N, 2, 2)), np.ones((4, 4), int))
     truth = np.kron(coarse, np.ones((4, 4), int)).astype(np.uint8) if masks is None else masks
@@ -63,6 +63,41 @@ def test_the_same_job_gives_the_same_bytes_and_test_masks_change_nothing(tmp_pat
         segment.run(*which)
     name = "linear-decoder.bin"
     assert (step.folder / name).read_bytes() == (again.folder / name).read_bytes()
+
+
+def test_repeats_are_what_other_seeds_would_have_been_and_change_nothing_else(tmp_path):
+    linear = {"learning_rates": [0.1], "epochs": 1, "batch_size": 4}  # one candidate: no seed chooses another
+    once, other, many = (
+        made(tmp_path / name, linear=linear, top=top)[:2]
+        for name, top in (("once", {}), ("other", {"seed": 1}), ("many", {"repeats": 2}))
+    )
+    for s, step in (once, other, many):
+        segment.run(s, step)
+    once, other, found = (Predictions.load(step.folder) for _, step in (once, other, many))
+    maps = [each.maps["linear-decoder"] for each in (once, other, found)] + [found.maps["linear-decoder~1"]]
+    tests = list(maps[3])
+    assert tests == [f"film{i:04d}" for i in range(N) if PARTS[i % 4] == "test"]
+    assert all((maps[2][case] == maps[0][case]).all() for case in maps[0])
+    assert all((maps[3][case] == maps[1][case]).all() for case in tests)
+    assert not all((maps[3][case] == maps[2][case]).all() for case in tests)
+    assert found.facts["protocols"]["linear-decoder"]["seeds"] == [0, 1]
+
+
+def test_a_fit_that_diverges_with_another_seed_is_left_out_and_counted(tmp_path, monkeypatch):
+    s, step, _ = made(tmp_path, linear={"learning_rates": [0.1], "epochs": 1, "batch_size": 4}, top={"repeats": 3})
+    fit = segment.decoders.fit
+
+    def spoiled(*given, **how):
+        if given[4].schedule.seed == 1:
+            raise segment.loop.Diverged("learning rate 0.1", "the loss is not finite", "lower it")
+        return fit(*given, **how)
+
+    monkeypatch.setattr(segment.decoders, "fit", spoiled)
+    segment.run(s, step)
+    found = Predictions.load(step.folder)
+    told = found.facts["protocols"]["linear-decoder"]
+    assert (told["seeds"], told["seeds_diverged"]) == ([0, 2], 1)
+    assert set(found.maps) == {"linear-decoder", "linear-decoder~1"}
 
 
 def test_masks_that_are_absent_or_beyond_the_classes_stop_it(tmp_path):

@@ -14,7 +14,19 @@ from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
 from radprobe.study import CEILING, METADATA, frozen
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
-COLUMNS += ["n_samples", "n_classes", "seconds", "peak_gb", "trained_parameters", "trained_share", "best_epoch"]
+COLUMNS += [
+    "n_samples",
+    "n_classes",
+    "n_fits",
+    "seed_sd",
+    "seed_low",
+    "seed_high",
+    "seconds",
+    "peak_gb",
+    "trained_parameters",
+    "trained_share",
+    "best_epoch",
+]
 COLUMNS += ["seed", "spec", "note"]
 
 NO_METADATA = "no metadata in this benchmark"

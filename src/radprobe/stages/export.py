@@ -21,8 +21,9 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
     own: both hold the label numbers. Raises RadprobeError where there is no such protocol.
     """
     predictions = Predictions.load(step.folder)
-    if protocol and protocol not in predictions.maps:
-        known = ", ".join(predictions.maps)
+    known = list(predictions.facts["protocols"])
+    if protocol and protocol not in known:
+        known = ", ".join(known)
         raise RadprobeError(f"{step.command} --protocol {protocol}", "was not made", f"name one of {known}")
     table = Index.load(step.need("prepare").folder).table.groupby("volume_id", sort=False)["affine"].first()
     numbers = range(1, len(predictions.classes) + 1)
@@ -30,7 +31,7 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
     with files.atomic(folder / "labels.csv") as temporary:
         labels.to_csv(temporary, index=False)
     total = 0
-    for name in [protocol] if protocol else predictions.maps:
+    for name in [protocol] if protocol else known:
         maps = predictions.maps[name]
         for case in console.track(maps, name, len(maps)):
             path = folder / name / maps.table.loc[case, "part"] / re.sub(r"[^\w.-]", "_", case)

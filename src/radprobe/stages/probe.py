@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from radprobe import console
-from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split
+from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split, again
 from radprobe.artifacts import FewShot as FewShotScores
 from radprobe.files import RadprobeError
 from radprobe.learning import draws, grid, knn, logistic, selection
@@ -77,7 +77,15 @@ class Samples:
 
 
 _USE = {"train": "trained", "val": "chosen", "test": "evaluated"}
-Result = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]  # scores of val, scores of test, facts
+
+
+class Result(NamedTuple):
+    """Scores of val and of test, facts; what fits the chosen head with another seed, where chance takes part."""
+
+    val: torch.Tensor
+    test: torch.Tensor
+    facts: dict[str, Any]
+    refit: Callable[[int], torch.Tensor] | None = None  # seed -> scores of test
 
 
 def run(study: Study, step: Step) -> None:
@@ -97,13 +105,19 @@ def run(study: Study, step: Step) -> None:
         protocol = PROTOCOLS[name]
         took: dict[str, Any] = {}
         with measured(took, CPU):
-            val, test, found = protocol(samples, wanted, knobs["seed"])
+            val, test, found, refit = protocol(samples, wanted, knobs["seed"])
         if "knn" in name:  # each would need the search
             took["seconds"] += search["seconds"]
         facts[name] = {"selected_on": "val", **found, **took}
         facts[name] |= {f"n_{part}": len(samples.rows[part]) for part in ("train", "val", "test")}
         softmax = found.get("softmax", False)
         tables += [_rows(samples, name, part, scores, softmax) for part, scores in (("val", val), ("test", test))]
+        if refit and "repeats" in knobs:
+            others = {seed: refit(seed) for seed in range(knobs["seed"] + 1, knobs["seed"] + knobs["repeats"])}
+            kept = {seed: scores for seed, scores in others.items() if scores.isfinite().all()}
+            for number, scores in enumerate(kept.values(), 1):
+                tables.append(_rows(samples, again(name, number), "test", scores, softmax))
+            facts[name] |= {"seeds": [knobs["seed"], *kept], "seeds_diverged": len(others) - len(kept)}
         best = samples.value(ranking(val, softmax))
         console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}")
     if not tables:
@@ -145,8 +159,8 @@ def _knn(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     def scores(source: str, query: str, ks: list[int]) -> torch.Tensor:
         return knn.weighted_scores(samples.near[query, source], samples.labels, ks, knobs["temperature"])
 
-    val, test, facts = _of_k(samples, ks, knobs["k"], scores)
-    return val, test, {**facts, "scale": "probability"}
+    val, test, facts, _ = _of_k(samples, ks, knobs["k"], scores)
+    return Result(val, test, {**facts, "scale": "probability"})
 
 
 def _knn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -155,8 +169,7 @@ def _knn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
 
 def _fixed(result: Result) -> Result:
     """Say that nothing was chosen: the study's k is the only candidate."""
-    val, test, facts = result
-    return val, test, {**facts, "selected_on": "nothing: k is fixed"}
+    return result._replace(facts={**result.facts, "selected_on": "nothing: k is fixed"})
 
 
 def _mlknn(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -185,7 +198,7 @@ def _of_k(samples: Samples, ks: list[int], asked: list[int], scores: Callable) -
     test = scores("train+val", "test", [ks[best]])
     candidates = [{"k": k, "value": value} for k, value in zip(ks, values, strict=True)]
     facts = {"chosen": {"k": ks[best]}, "candidates": candidates, "left_out": sorted(set(asked) - set(ks))}
-    return val[best], test[0], facts
+    return Result(val[best], test[0], facts)
 
 
 def _mlknn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -193,33 +206,37 @@ def _mlknn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
 
 
 def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = False) -> Result:
-    table, how = samples.table, (knobs["epochs"], knobs["batch_size"], seed, samples.exclusive, summed)
+    table = samples.table
     recipes, impossible = grid.recipes(table, knobs["learning_rates"], knobs["blocks"], knobs["patch_mean"])
     if not recipes:
         raise RadprobeError("params: probe.linear", "no head suits this backbone", "allow blocks: 1 without patch_mean")
-    heads = grid.fit(table.rows(samples.rows["train"]), samples.y("train"), recipes, *how, samples.views_of("train"))
-    parts = {part: table.rows(samples.rows[part]) for part in ("val", "test", "train+val")}
-    logits = [head.logits(parts["val"]) for head in heads]
+
+    def fit(part: str, heads: list[grid.Recipe], seed: int) -> list[grid.Head]:
+        how = (knobs["epochs"], knobs["batch_size"], seed, samples.exclusive, summed)
+        return grid.fit(table.rows(samples.rows[part]), samples.y(part), heads, *how, samples.views_of(part))
+
+    heads = fit("train", recipes, seed)
+    val, test = (table.rows(samples.rows[part]) for part in ("val", "test"))
+    logits = [head.logits(val) for head in heads]
     values = [samples.value(ranking(each, samples.exclusive)) for each in logits]
     diverged = [vars(recipe) for recipe, value in zip(recipes, values, strict=True) if np.isnan(value)]
-    again = []  # chosen, and then diverged on train + val
+    late = []  # chosen, and then diverged on train + val
     while True:
         best = selection.best(values, "linear heads")
-        every = samples.views_of("train+val")
-        (refitted,) = grid.fit(parts["train+val"], samples.y("train+val"), [recipes[best]], *how, every)
-        test = refitted.logits(parts["test"])
-        if test.isfinite().all():
+        (refitted,) = fit("train+val", [recipes[best]], seed)
+        if (found := refitted.logits(test)).isfinite().all():
             break
-        again.append(vars(recipes[best]))
+        late.append(vars(recipes[best]))
         values[best] = float("nan")
     candidates = [
         {**vars(recipe), "value": None if np.isnan(value) else value}
         for recipe, value in zip(recipes, values, strict=True)
     ]
     counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": len(diverged)}
-    counts |= {"diverged_when_refitted": again, "softmax": samples.exclusive}
+    counts |= {"diverged_when_refitted": late, "softmax": samples.exclusive}
     counts["parameters"] = refitted.weight.numel() + refitted.bias.numel()
-    return logits[best], test, {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
+    facts = {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
+    return Result(logits[best], found, facts, lambda seed: fit("train+val", [recipes[best]], seed)[0].logits(test))
 
 
 def _linear_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -238,7 +255,7 @@ def _logistic(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     candidates = [{"c": c, "value": None if np.isnan(value) else value} for c, value in zip(cs, values, strict=True)]
     facts = {"chosen": {"c": cs[best]}, "candidates": candidates, "softmax": samples.exclusive}
     facts["parameters"] = (x.shape[1] + 1) * len(samples.classes)
-    return val[best], test, {**facts, "not_converged": sweep.not_converged}
+    return Result(val[best], test, {**facts, "not_converged": sweep.not_converged})
 
 
 def _shuffled(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -247,7 +264,8 @@ def _shuffled(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     fitted = logistic.fit(samples.cls[samples.rows["train"]], labels, [knobs["c"]], samples.exclusive)
     val, test = (fitted.logits(samples.cls[samples.rows[part]])[0] for part in ("val", "test"))
-    return val, test, {"chosen": {"c": knobs["c"]}, "selected_on": "nothing: C is fixed", "softmax": samples.exclusive}
+    facts = {"chosen": {"c": knobs["c"]}, "selected_on": "nothing: C is fixed", "softmax": samples.exclusive}
+    return Result(val, test, facts)
 
 
 def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: dict[str, Any]) -> FewShotScores:

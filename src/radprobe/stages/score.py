@@ -1,5 +1,6 @@
 """score: metrics with patient-clustered intervals from predictions, and paired comparisons between backbones."""
 
+import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 
@@ -17,6 +18,7 @@ from radprobe.artifacts import (
     Predictions,
     Scores,
     Truth,
+    again,
 )
 from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
@@ -26,6 +28,8 @@ from radprobe.metrics.surfaces import METRICS, surfaces
 from radprobe.study import FLOOR, STANDING, Step, Study
 
 PARTS = ("val", "test")
+POINT = Bootstrap(resamples=1, seed=0, min_patients=sys.maxsize)  # values alone
+ONE_FIT = {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.nan}
 
 
 def run(study: Study, step: Step) -> None:
@@ -42,9 +46,16 @@ def run(study: Study, step: Step) -> None:
             scored = _scored(predictions, protocol, part, truth, tolerance=step.knobs.get("tolerance"))
             if truth:
                 cases.append(scored.cases().assign(protocol=protocol, part=part))
-            rows = scored.rows(how)
+            rows, fits = scored.rows(how), []
             if part == "test" and not truth:
-                rows += scored.operating(_scored(predictions, protocol, "val", None), facts, how)
+                val = _scored(predictions, protocol, "val", None)
+                rows += scored.operating(val, facts, how)
+            for number in range(1, len(facts.get("seeds", [0])) if part == "test" else 1):
+                other = _scored(
+                    predictions, again(protocol, number), part, truth, tolerance=step.knobs.get("tolerance")
+                )
+                fits.append(other.rows(POINT) + ([] if truth else other.operating(val, facts, POINT)))
+            rows = _over_fits(rows, fits)
             if part == "test" and near & set(scored.samples["id"]):
                 rows += _without(near, predictions, protocol, truth, metric, how)
             tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
@@ -57,6 +68,16 @@ def run(study: Study, step: Step) -> None:
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
     Scores(table, pd.concat(cases, ignore_index=True) if cases else None, draws).save(step.folder, step.spec)
     _say(table, metric)
+
+
+def _over_fits(rows: list[dict], others: list[list[dict]]) -> list[dict]:
+    """Return rows with how far their values move over fits with other seeds, whose rows are in the same order."""
+    found = []
+    for row, *of_others in zip(rows, *others, strict=True):
+        values = np.array([row["value"], *(each["value"] for each in of_others)])
+        moved = {"seed_sd": values.std(ddof=1), "seed_low": values.min(), "seed_high": values.max()} if others else {}
+        found.append({**row, **ONE_FIT, **moved, "n_fits": len(values)})
+    return found
 
 
 def compare(study: Study, step: Step) -> None:
@@ -171,7 +192,7 @@ def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
         name = "@".join(filter(None, (f"{kind} {shots or 'all'}", variant)))
         mean = values.mean() if len(values) else np.nan
         rows.append({"protocol": name, "metric": each["metric"].iloc[0], "value": mean, "low": low, "high": high})
-        rows[-1] |= {**sizes, "n_classes": int(each["n_classes"].max()), "note": note}
+        rows[-1] |= {**ONE_FIT, **sizes, "n_classes": int(each["n_classes"].max()), "note": note}
     return pd.DataFrame(rows)
 
 
@@ -187,7 +208,7 @@ def _near_cases(step: Step) -> set[str]:
 def _without(near: set[str], predictions: Predictions, protocol: str, truth, metric: str, how: Bootstrap) -> list[dict]:
     """Return the rows of the primary metric without near-duplicates, named `<metric>_without_near`."""
     kept = _scored(predictions, protocol, "test", truth, near).rows(how)
-    return [{**row, "metric": f"{metric}_without_near"} for row in kept if row["metric"] == metric]
+    return [{**row, **ONE_FIT, "metric": f"{metric}_without_near"} for row in kept if row["metric"] == metric]
 
 
 def _scored(

@@ -23,6 +23,7 @@ from radprobe.artifacts import (
     Predictions,
     Split,
     Weights,
+    again,
 )
 from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
@@ -92,7 +93,8 @@ def run(study: Study, step: Step) -> None:
     job = Job(index, pixels, split, dense, where, step.knobs["seed"], step.folder)
     maps, facts, training = {}, {}, []
     for protocol in _protocols(step, job, layers):
-        maps[protocol.name], facts[protocol.name], history = _fit(job, protocol)
+        found, facts[protocol.name], history = _fit(job, protocol, step.knobs.get("repeats", 1))
+        maps |= found
         training.append(history.assign(protocol=protocol.name))
         chosen, val = facts[protocol.name]["chosen"], facts[protocol.name]["value"]
         console.say(f"{step.dataset} {step.backbone} {protocol.name}: val DSC {val:.4f} with {chosen}")
@@ -173,8 +175,11 @@ def decoder_name(kind: str) -> str:
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
-def _fit(job: Job, protocol: Protocol) -> tuple[LabelMaps, dict[str, Any], pd.DataFrame]:
-    """Choose learning rate and epochs on val, fit again on train and val, write the label maps of val and test."""
+def _fit(job: Job, protocol: Protocol, repeats: int) -> tuple[dict[str, LabelMaps], dict[str, Any], pd.DataFrame]:
+    """Choose learning rate and epochs on val, fit again on train and val, write the label maps of val and test.
+
+    With `repeats` what was chosen is fitted with other seeds too; the label maps of test stand beside by `again`.
+    """
     knobs, took = protocol.knobs, {}
     parts = {part: job.maps(protocol.layers, *part.split("+")) for part in ("train", "val", "test", "train+val")}
     folder = job.folder / "training" / protocol.name
@@ -193,18 +198,18 @@ def _fit(job: Job, protocol: Protocol) -> tuple[LabelMaps, dict[str, Any], pd.Da
         best = selection.best(fitted.values, f"learning rates of {protocol.name}")
         total = knobs.get("refit_epochs")  # the study trains networks from scratch longer when they are tested
         chosen = {"learning_rate": knobs["learning_rates"][best], "epochs": total or fitted.epochs[best]}
-        again = decoders.fit(
-            protocol.maker(parts["train+val"]),
-            parts["train+val"],
-            job.labels,
-            [chosen["learning_rate"]],
-            _recipe(knobs, job.seed, total or knobs["epochs"], stop=chosen["epochs"]),
-            folder=folder / "refit",
-            what=f"{protocol.name}, again with val",
-        )
+        make = protocol.maker(parts["train+val"])
+
+        def refit(seed: int, name: str, how: str = "") -> decoders.Fitted:
+            recipe = _recipe(knobs, seed, total or knobs["epochs"], stop=chosen["epochs"])
+            what = f"{protocol.name}, again with val{how}"
+            rates = [chosen["learning_rate"]]
+            return decoders.fit(make, parts["train+val"], job.labels, rates, recipe, folder=folder / name, what=what)
+
+        refitted = refit(job.seed, "refit")
     cases = chain(
         label_maps.predicted(fitted.decoders[best], parts["val"], job.index, job.pixels, "val"),
-        label_maps.predicted(again.decoders[0], parts["test"], job.index, job.pixels, "test"),
+        label_maps.predicted(refitted.decoders[0], parts["test"], job.index, job.pixels, "test"),
     )
     LabelMaps.write(job.folder, protocol.name, cases)
     facts = {
@@ -213,13 +218,26 @@ def _fit(job: Job, protocol: Protocol) -> tuple[LabelMaps, dict[str, Any], pd.Da
         "selected_on": "val",
         "selected_by": CHOSEN_BY,
         "candidates": _candidates(knobs["learning_rates"], fitted),
-        "parameters": sum(each.numel() for each in again.decoders[0].parameters()),
+        "parameters": sum(each.numel() for each in refitted.decoders[0].parameters()),
         "layers": list(protocol.layers),
         **{f"n_{part}": len(parts[part]) for part in ("train", "val", "test")},
         **took,
     }
-    history = pd.concat([fitted.history.assign(phase="search"), again.history.assign(phase="refit")])
-    return LabelMaps.read(job.folder, protocol.name), facts, history
+    seeds, diverged = [job.seed], 0
+    for seed in range(job.seed + 1, job.seed + repeats):
+        try:
+            (decoder,) = refit(seed, f"seed{seed}", f" and seed {seed}").decoders
+        except loop.Diverged as error:
+            console.say(f"{error}")
+            diverged += 1
+            continue
+        maps = label_maps.predicted(decoder, parts["test"], job.index, job.pixels, "test")
+        LabelMaps.write(job.folder, again(protocol.name, len(seeds)), maps)
+        seeds.append(seed)
+    facts |= {"seeds": seeds, "seeds_diverged": diverged} if repeats > 1 else {}
+    names = [again(protocol.name, number) for number in range(len(seeds))]
+    history = pd.concat([fitted.history.assign(phase="search"), refitted.history.assign(phase="refit")])
+    return {name: LabelMaps.read(job.folder, name) for name in names}, facts, history
 
 
 def _recipe(knobs: dict[str, Any], seed: int, epochs: int, patience: int | None = None, stop: int | None = None):
