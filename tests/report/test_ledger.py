@@ -1,7 +1,11 @@
 import math
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import synthetic_study
+import yaml
 
 from radprobe import catalog
 from radprobe.artifacts import Index, RawManifest, Scores, Split
@@ -10,7 +14,9 @@ from radprobe.datasets import montgomery, nih_chestxray14
 from radprobe.report import again, ledger
 from radprobe.report.collect import Findings
 from radprobe.stages import report
+from radprobe.study import Study
 
+ROOT = Path(__file__).parents[2]
 NIH, MONTGOMERY = "nih_chestxray14", "montgomery"
 LARGE, VGG, VIT = "vit_large_patch14_dinov2", "vgg19", "vit_large_patch16_in21k_in1k"
 PAPER_CLASSES = catalog.datasets()[NIH].class_sets["paper"]
@@ -21,7 +27,7 @@ PHANTOM = {NIH: {"phantom": {"patients": 200}}}
 def built(root, datasets=REAL, backbones=(LARGE,), **changes):
     """A finished study of backbones that were published, on whole real data unless `datasets` says otherwise."""
     for name in backbones:
-        for file in catalog.backbones()[name].local[:1]:
+        for file in catalog.backbones()[name.removesuffix("@paper")].local[:1]:
             path = root / "data/weights" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(name.encode())
@@ -159,7 +165,7 @@ def test_a_number_of_an_unknown_size_or_protocol_is_never_compared(whole):
         (REAL, {"limit": 50}, "a pilot, on at most 50 patients"),
         ({NIH: {**REAL[NIH], "split": "nih_real_subset"}}, {}, "another split (nih_real_subset)"),
         ({NIH: {**REAL[NIH], "size": 448}}, {}, "images of 448 px instead of 224"),
-        (REAL, {"probe": {"linear": {"epochs": 8}}}, "another protocol: params change its epochs"),
+        (REAL, {"probe": {"linear": {"epochs": 8}}}, "another protocol: epochs of params are not the study's"),
     ],
 )
 def test_other_data_and_options_are_not_comparable_and_named(tmp_path, datasets, changes, why):
@@ -220,3 +226,86 @@ def test_on_phantoms_nothing_is_reproduced_and_the_page_says_why(tmp_path):
     text = (made.path("reports") / "explorer.html").read_text(encoding="utf-8")
     assert "<strong>not comparable</strong> because the images here are generated (phantoms)" in text
     assert "<strong>reproduced</strong>" not in text
+
+
+PAPER = yaml.safe_load((ROOT / "workflow/profiles/paper/params.yaml").read_text(encoding="utf-8"))
+COMPARABLE = {
+    *((NIH, name, "linear@paper") for name in (LARGE, VIT, "densenet201", "resnet152", VGG)),
+    *((MONTGOMERY, name, "from-scratch") for name in ("unet", "transunet")),
+    *(
+        ("amos", name, how)
+        for name, how in (("vit_giant_patch14_dinov2", "unet-decoder@paper"), ("transunet", "from-scratch"))
+    ),
+}
+
+
+def key(one):
+    return one.dataset, one.backbone, one.protocol
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The study of the profile `paper`, of which everything is here: phantoms, and weights of no content."""
+    root = tmp_path_factory.mktemp("paper")
+    for name in PAPER["backbones"]:
+        for file in catalog.backbones()[name.removesuffix("@paper")].local[:1]:
+            (root / "data/weights").mkdir(parents=True, exist_ok=True)
+            (root / "data/weights" / file).write_bytes(b"weights")
+    chosen = {name: {**how, "phantom": {"patients": 9}} for name, how in PAPER["datasets"].items()}
+    return Study({**PAPER, "datasets": chosen, "paths": {"root": str(root)}})
+
+
+def test_the_paper_profile_has_every_backbone_of_the_study_with_its_features():
+    used = [name for name, entry in catalog.backbones().items() if entry.paper is not None]
+    assert set(PAPER["backbones"]) == {*map(ledger._as_published, used), "unet", "transunet"}
+
+
+def test_in_the_paper_profile_only_the_copy_of_the_data_keeps_nine_numbers_from_being_compared(paper):
+    findings, here = Findings(paper), set()
+    for one in published():
+        if any(ledger._unknown(one)) or one.protocol in ledger.NEAR:
+            continue
+        assert paper.applies(one.dataset, ledger._as_published(one.backbone))
+        ours = ledger.Ours(
+            ledger._as_published(one.backbone), one.protocol, one.metrics, ledger.Estimate(0.5, 0.4, 0.6), ""
+        )
+        why = [*ledger._of_model(findings, one, ours), *ledger._of_score(one, ours), *ledger._of_data(findings, one)]
+        assert why == ["the images here are generated (phantoms)"]
+        assert ("probe" if one.dataset == NIH else "segment", one.dataset, ours.backbone) in paper.steps
+        here.add(key(one))
+    assert here == COMPARABLE
+
+
+@pytest.mark.slow
+def test_the_paper_profile_compares_whole_films_with_what_was_published(tmp_path):
+    wanted = [each for each in COMPARABLE if each[0] != "amos"]
+    names = [name for name in PAPER["backbones"] if name.removesuffix("@paper") in {name for _, name, _ in wanted}]
+    datasets = {name: {**PAPER["datasets"][name], "allow_missing": True} for name in (NIH, MONTGOMERY)}
+    made = built(tmp_path, datasets, names, **{section: PAPER[section] for section in ("embed", "probe", "segment")})
+    for dataset, name, protocol in wanted:
+        value = line(made, name, dataset).published.value
+        for metric in line(made, name, dataset).published.metrics:
+            score(made, dataset, ledger._as_published(name), protocol, value, value - 0.01, value + 0.01, metric)
+    found = {(dataset, name): line(made, name, dataset) for dataset, name, _ in wanted}
+    assert {each.verdict for each in found.values()} == {"reproduced"}
+    assert found[NIH, VIT].ours.backbone == VIT + "@paper"
+    assert not any("augmented" in why for each in found.values() for why in each.why)
+
+
+def test_the_document_counts_the_published_numbers_as_the_ledger_does():
+    text = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
+    told = {
+        tuple(row[:2]): int(row[2]) for row in re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\d+) \|", text, re.MULTILINE)
+    }
+    expected = Counter((one.dataset, kind(one)) for one in published())
+    assert told == expected
+    assert sum(told.values()) == 52
+
+
+def kind(one):
+    """How docs/ledger.md names what a published number is of."""
+    if one.backbone is None:
+        return "`linear@paper`, backbone of unstated size"
+    if one.protocol is None:
+        return "frozen, decoder not stated" if one.backbone == LARGE else "from scratch, few images"
+    return f"`{one.protocol}`"

@@ -13,6 +13,7 @@ from radprobe.catalog import PAPER, PRIMARY_METRIC
 from radprobe.catalog.paper import PublishedScore, published
 from radprobe.files import RadprobeError
 from radprobe.metrics.classification import MACRO
+from radprobe.params import Linear, LinearDecoder, Scratch
 from radprobe.report import tables, trust
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
@@ -23,11 +24,12 @@ REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differ
 NEAR = {
     FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C, without val (D03)",
 }
-# Where params hold the options of a protocol; their defaults are the study's as far as its code tells them.
+# Where params hold the options of a protocol, and whose defaults are the study's as far as its code tells them: the same
+# learning rates for both of its decoders.
 OPTIONS = {
-    "linear@paper": ("probe", "linear"),
-    "unet-decoder@paper": ("segment", "unet"),
-    FROM_SCRATCH: ("segment", "scratch"),
+    "linear@paper": ("probe", "linear", Linear),
+    "unet-decoder@paper": ("segment", "unet", LinearDecoder),
+    FROM_SCRATCH: ("segment", "scratch", Scratch),
 }
 
 
@@ -203,17 +205,16 @@ def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[s
     if one.protocol in NEAR:
         yield NEAR[one.protocol]
     if changed := _changed_options(findings, one.protocol):
-        yield f"another protocol: params change its {', '.join(changed)}"
+        yield f"another protocol: {' and '.join(changed)} of params are not the study's"
 
 
 def _changed_options(findings: Findings, protocol: str) -> list[str]:
-    """Return the options of a protocol that are not the defaults."""
+    """Return the options of a protocol that are not the study's; where its code leaves them unsaid, not our defaults."""
     if protocol not in OPTIONS:
         return []
-    section, name = OPTIONS[protocol]
+    section, name, theirs = OPTIONS[protocol]
     used = getattr(getattr(findings.study.params, section), name)
-    default = type(used)()
-    return [key.replace("_", " ") for key, value in used if value != getattr(default, key)]
+    return [key.replace("_", " ") for key, value in theirs() if value != getattr(used, key)]
 
 
 def _notes(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
