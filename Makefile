@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real volumes test test-fast lint lock schema datasets-table backbones-table audit-page golden clean
+.PHONY: setup demo phantoms study real volumes test test-fast lint lock schema datasets-table backbones-table audit-page reliability golden clean
 
 setup: .venv/ready
 
@@ -63,6 +63,9 @@ backbones-table: setup ## what each backbone costs, and docs/backbones.md, from 
 
 audit-page: setup      ## docs/audit.md from the catalog
 	$(BIN)/python -c "from radprobe.report import audit; print(audit.markdown(), end='')" > docs/audit.md
+
+reliability: setup     ## docs/reliability.md, from a run of the tests of faults, bad input and attacks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survives --reliability docs/reliability.md
 
 golden: setup          ## tests/golden.json anew, after a VERSION was bumped
 	$(BIN)/python tests/test_golden.py

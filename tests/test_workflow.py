@@ -119,6 +119,7 @@ def test_one_change_runs_what_depends_on_it(finished, change, rules):
     assert {rule: count for rule, count in planned.items() if rule not in ("all", "total")} == rules
 
 
+@pytest.mark.survives("fault", "a flipped bit in a shard, in Snakemake", "found; the same scores after the next run")
 def test_a_corrupt_shard_is_found_and_made_again(finished):
     before = scores(finished)
     shard = next(finished.glob("work/nih_chestxray14/embed/test_vit/*/00000.cls.npy"))
@@ -137,6 +138,7 @@ def test_a_corrupt_shard_is_found_and_made_again(finished):
     pd.testing.assert_frame_equal(scores(finished).loc[before.index], before)
 
 
+@pytest.mark.survives("fault", "kill -9 of Snakemake or of a job of it", "the same scores; no temporary file")
 @pytest.mark.parametrize("victim", ["snakemake", "embed", "segment"])
 def test_a_kill_and_the_same_command_give_the_same_scores(finished, tmp_path, victim):
     write(tmp_path)
@@ -171,6 +173,7 @@ def stage_processes(folder: Path, verb: str) -> list[int]:
     return found
 
 
+@pytest.mark.survives("fault", "a dataset that cannot be read", "its cell fails and says so; all others run")
 def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
     write(tmp_path, datasets={"montgomery": PARAMS["datasets"]["montgomery"], "nih_chestxray14": {"raw": "nih"}})
     assert run(tmp_path, "--dry-run").returncode == 0

@@ -34,6 +34,7 @@ class Manifest:
     files: dict[str, dict[str, Any]]
     made: str = ""
     radprobe: str = __version__
+    check: str = ""  # digest of all the above; manifests of before there was one have none
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -48,8 +49,15 @@ class Manifest:
             _set_aside(Path(path))
             raise RadprobeError(path, f"is no manifest ({error}); set aside", "run again: it is re-made") from None
 
+    @property
+    def digest(self) -> str:
+        """Digest of all but itself, as it comes back from JSON."""
+        return files.digest(json.loads(json.dumps({**vars(self), "check": ""})))
+
     def _check(self, kind: str) -> None:
-        """Raise ValueError unless it is of that kind, and lists plain names with bytes and sha256."""
+        """Raise ValueError unless it is as written, of that kind, and lists plain names with bytes and sha256."""
+        if self.check and self.check != self.digest:
+            raise ValueError("it changed since it was written")
         if self.kind != kind or not isinstance(self.facts, dict) or not isinstance(self.files, dict):
             raise ValueError(f"it is no list of the files of {kind}")
         for name, file in self.files.items():
@@ -66,6 +74,7 @@ def seal(folder: Path, kind: str, spec: str, facts: dict[str, Any], names: list[
     }
     made = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = Manifest(kind=kind, spec=spec, facts=facts, files=listed, made=made)
+    manifest.check = manifest.digest
     files.write_json(folder / f"{kind}.json", vars(manifest))
 
 

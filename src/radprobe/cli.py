@@ -3,10 +3,12 @@
 import importlib
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -21,16 +23,27 @@ ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", 
 DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
 BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 
+MORE_MEMORY = "run it where there is more, with fewer threads, or with a smaller batch_size"
 OPTIONS = {"again": False}  # of the whole command line, before the verb
 
 
 def main() -> None:
     """Run the command line; an error that the user can mend is printed in three lines, without a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except RadprobeError as error:
         print(f"radprobe: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"radprobe: out of memory ({error})\n  -> {MORE_MEMORY}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave as after an error, so that no temporary file stays: Slurm sends SIGTERM some seconds before it kills."""
+    print("radprobe: stopped by SIGTERM; the same command goes on", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
 
 
 @app.callback(invoke_without_command=True)
@@ -226,7 +239,7 @@ def _make_step(study: Study, step: Step) -> None:
                 raise RadprobeError(
                     manifest, f"'{step.verb}' needs it and it is not there", f"run `radprobe {need.command}`"
                 )
-    with files.lock(step.folder / "lock", on_wait=say):
+    with files.writing(step.folder), files.lock(step.folder / "lock", on_wait=say):
         if OPTIONS["again"]:
             for manifest in step.outputs:
                 manifest.unlink(missing_ok=True)

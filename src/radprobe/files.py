@@ -1,5 +1,6 @@
 """Writing files so that a kill leaves the old one or the new one, hashing them, and one lock per artifact."""
 
+import errno
 import hashlib
 import json
 import os
@@ -51,6 +52,27 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def reserve(path: Path) -> None:
+    """Take the room of a sparse file: a full disk is then an OSError here, and no crash where its map is written."""
+    with path.open("r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a disk that is full, over its quota or read-only into a RadprobeError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        reason = f"cannot be written ({error.strerror})"
+        raise RadprobeError(folder, reason, "make room or allow it, and run again: what is complete is kept") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -62,7 +62,9 @@ def test_the_sound_files_are_read(worker, sound, tmp_path, name, reader):
 
 
 @pytest.mark.survives(
-    "input", "files of each format, harmed at random", "read, or refused in one error that names the file"
+    "input",
+    "files of each format, harmed at random",
+    "read, or refused in one error that names the file",
 )
 @pytest.mark.parametrize(("name", "reader"), CASES)
 @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
@@ -73,7 +75,9 @@ def test_a_harmed_file_is_read_or_refused_by_name(worker, sound, name, reader, d
 
 
 @pytest.mark.survives(
-    "input", "files made by hand: headers that lie, bombs, wrong types", "refused in one error that names the file"
+    "input",
+    "files made by hand: headers that lie, bombs, wrong types",
+    "refused in one error that names the file",
 )
 @pytest.mark.parametrize("case", BY_HAND, ids=lambda case: case.what)
 def test_a_file_made_by_hand_is_refused_by_name(worker, tmp_path, case):

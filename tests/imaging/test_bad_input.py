@@ -43,6 +43,7 @@ def outcome(read, path):
     return found
 
 
+@pytest.mark.survives("input", "files with a changed byte or a cut", "read, or refused by name")
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1), value=st.integers(0, 255), cut=st.floats(0, 1), head=st.booleans())

@@ -158,6 +158,7 @@ def test_a_file_needs_neither_suffix_nor_preamble(tmp_path):
     np.testing.assert_array_equal(reading.read_grey(bare), PIXELS)
 
 
+@pytest.mark.survives("input", "a DICOM file that is cut off", "refused before it is decoded")
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
 def test_what_was_cut_off_is_found_by_the_header_check(tmp_path, share):
     whole = film(tmp_path / "whole.dcm").read_bytes()
@@ -189,6 +190,7 @@ def test_a_description_holds_nothing_that_identifies(tmp_path):
     }
 
 
+@pytest.mark.survives("attack", "DICOM tags that identify a patient", "never read")
 def test_identifying_tags_are_not_even_read(tmp_path):
     data = dicom.header(film(tmp_path / "film.dcm"))
     assert not any(name in data for name in (*SECRETS, "SOPInstanceUID", "StudyDate"))
@@ -208,6 +210,7 @@ def test_burned_in_text_is_possible_where_the_file_says_so_or_is_a_copy_of_a_scr
     assert dicom.describe(film(tmp_path / "film.dcm", **tags))["text_possible"] is possible
 
 
+@pytest.mark.survives("attack", "DICOM tags that identify a patient, in messages", "never quoted")
 def test_messages_quote_no_tag(tmp_path):
     path = film(tmp_path / "film.dcm", StudyDate="20200101")
     content, said = path.read_bytes(), []

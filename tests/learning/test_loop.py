@@ -92,6 +92,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.survives("fault", "a kill during training", "the same weights and curves")
 @pytest.mark.parametrize("at", range(4))
 def test_a_run_that_was_killed_goes_on_to_the_same_weights_and_curves(tmp_path, at):
     schedule = Schedule(4, seed=3, warmup=0.5, patience=3)
@@ -120,6 +121,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights_and_curves(tmp_path, 
     assert same(weights(finished), weights(undisturbed))
 
 
+@pytest.mark.survives("fault", "a checkpoint that is broken", "never used; training starts anew")
 @pytest.mark.parametrize("what", ["pt", "json"])
 def test_a_broken_checkpoint_is_not_used(tmp_path, what, capsys):
     schedule, expected = Schedule(2, seed=0), heads([0.01])
@@ -266,6 +268,7 @@ def heads_without_seed():
         return heads([0.01])
 
 
+@pytest.mark.survives("attack", "a pickle in a checkpoint that would run code", "no code runs")
 def test_the_checkpoint_is_read_without_pickled_code(tmp_path):
     fit(heads([0.01]), Schedule(1, seed=0), folder=tmp_path)
     (path,) = tmp_path.glob("*.pt")

@@ -83,6 +83,17 @@ def test_intervals_of_skewed_scores_cover_the_truth(n, least):
     assert least <= inside / 500 <= 0.98
 
 
+@pytest.mark.parametrize("scale", [1e-17, 1e-120, 1e-200])
+def test_values_that_hardly_vary_have_an_interval(scale):
+    point, drawn = 0.5 * scale, np.random.default_rng(0).normal(0.5, 0.01, 200) * scale
+    without = np.array([0.4, 0.5, 0.6, 0.5, 0.5]) * scale
+    low, high, _ = Resampled(np.float64(point), drawn, without, 5, Bootstrap(200, 0, 5)).interval()
+    assert drawn.min() <= low < high <= drawn.max()
+    noise = 0.5 + np.array([0, 0, 1, 0, 0]) * np.finfo(float).eps  # equal but for rounding
+    low, high, _ = Resampled(np.float64(0.5), 0.5 + drawn / scale, noise, 5, Bootstrap(200, 0, 5)).interval()
+    assert np.isfinite([low, high]).all()
+
+
 def test_undefined_resamples_are_left_out_and_counted():
     how = Bootstrap(resamples=100, seed=0, min_patients=10)
     values = np.r_[np.full(7, np.nan), np.linspace(0, 1, 93)]

@@ -2,6 +2,7 @@ import json
 import re
 
 import pandas as pd
+import pytest
 import synthetic_study
 from webpage import LOADING, Page
 
@@ -42,6 +43,7 @@ def test_verdicts_carry_scores_twins_costs_and_caveats(text):
     assert "A partial copy of NIH ChestX-ray14: 111920 of 112120 images are absent." in said
 
 
+@pytest.mark.survives("attack", "HTML in titles, names and params, into explorer.html", "shown as text")
 def test_names_cannot_inject_html(text):
     assert synthetic_study.NASTY not in text  # never raw, not even in JSON, SVG or YAML
     tags = Page(text).tags

@@ -117,6 +117,7 @@ def test_after_a_kill_only_what_is_missing_is_encoded_and_the_result_is_the_same
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.survives("fault", "a changed shard of features", "that shard is made again")
 def test_a_corrupt_shard_is_made_again_and_only_that(tmp_path, monkeypatch):
     s, step = made(tmp_path)
     embed.run(s, step)
@@ -208,6 +209,7 @@ embed.run(study, study.step("embed", "montgomery", "test_vit"))
 """
 
 
+@pytest.mark.survives("fault", "kill -9 of an embedding", "one shard is lost; the same bytes")
 @pytest.mark.slow
 def test_a_real_kill_loses_one_shard_at_most_and_changes_no_byte(tmp_path, monkeypatch):
     s, step = made(tmp_path / "a", MONTGOMERY)

@@ -78,6 +78,7 @@ def test_a_complete_phantom_stays_and_a_damaged_one_is_made_anew(tmp_path):
     pd.testing.assert_frame_equal(retrieved(chosen).table, first.table)
 
 
+@pytest.mark.survives("fault", "a kill while phantoms are generated", "made anew")
 def test_a_phantom_that_was_killed_half_way_is_made_anew(tmp_path):
     chosen = study(tmp_path, phantom={"patients": 9})
     folder = chosen.raw_folder("montgomery")
@@ -190,6 +191,7 @@ def test_a_gated_set_says_where_to_register_under_which_terms_and_where_to_put_i
         assert needed in missing.remedy
 
 
+@pytest.mark.survives("fault", "weights that change under one name", "refused")
 def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_path):
     own = {"mine": {"like": "test_vit", "title": "Mine", "file": "mine.safetensors"}}
     paths = {"root": str(tmp_path), "weights": "weights"}

@@ -309,19 +309,24 @@ def _compute(source: Source, store: Store, shapes: dict[str, tuple[int, ...]], t
     batches = [(shard, start) for shard in todo for start in range(shard[1].start, shard[1].stop, size)]
     written, begun = Future(), time.perf_counter()
     written.set_result(None)
-    with ThreadPoolExecutor(1) as writer:
-        for (name, rows), start in console.track(batches, "embed (batches)", len(batches)):
-            if start == rows.start:
-                shard = _Shard(store, name, rows, shapes)
-            stop = min(start + size, rows.stop)
-            found = source.take(np.arange(start, stop))
+    try:
+        with ThreadPoolExecutor(1) as writer:
+            for (name, rows), start in console.track(batches, "embed (batches)", len(batches)):
+                if start == rows.start:
+                    shard = _Shard(store, name, rows, shapes)
+                stop = min(start + size, rows.stop)
+                found = source.take(np.arange(start, stop))
+                written.result()
+                seconds = None
+                if stop == rows.stop:
+                    now = time.perf_counter()
+                    seconds, begun = now - begun, now
+                written = writer.submit(shard.add, found, seconds)
             written.result()
-            seconds = None
-            if stop == rows.stop:
-                now = time.perf_counter()
-                seconds, begun = now - begun, now
-            written = writer.submit(shard.add, found, seconds)
-        written.result()
+    except BaseException:
+        for leftover in store.folder.glob(f"*{files.TEMPORARY}"):
+            leftover.unlink()
+        raise
 
 
 class _Shard:
@@ -334,6 +339,8 @@ class _Shard:
             kind: np.lib.format.open_memmap(self._partial(kind), "w+", np.float16, (rows.stop - rows.start, *shape))
             for kind, shape in shapes.items()
         }
+        for kind in shapes:
+            files.reserve(self._partial(kind))
 
     def _partial(self, kind: str) -> Path:
         return self.store.folder / f"{self.name}.{kind}{files.TEMPORARY}"

@@ -108,6 +108,7 @@ def _bca(tails: np.ndarray, point: float, drawn: np.ndarray, without: np.ndarray
     if not 0 < share < 1:
         return tails
     bias, apart = norm.ppf(share), left.mean() - left
+    apart = np.ldexp(apart, -np.frexp(np.abs(apart).max())[1])  # no unit, exactly: cubes of small numbers would be 0
     acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
     moved = bias + norm.ppf(tails)
     return norm.cdf(bias + moved / (1 - acceleration * moved))

@@ -1,10 +1,9 @@
 """prepare: verify all samples cheaply, then decode each file once and pack it as Index, Truth and Pixels."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ class Job:
     side: int
     threads: int
     max_quarantine: int
+    compare: Callable[[Picture], None]
     bad: list[Bad] = field(default_factory=list)
     oddities: list[tuple[str, str, int]] = field(default_factory=list)  # what looks wrong, sample, pixels
     shapes: list[tuple[int, int]] = field(default_factory=list)
@@ -48,7 +48,8 @@ def run(study: Study, step: Step) -> None:
     """Write Index, Truth (segmentation) and Pixels, their manifests in this order.
 
     Raises RadprobeError, before anything is decoded, where the study's split cannot be made of the samples, where a raw
-    file changed since it was retrieved, or where more than `max_quarantine` files have no sound header.
+    file changed since it was retrieved, or where more than `max_quarantine` files have no sound header; and later where
+    a raw file changes while it is decoded.
     """
     entry, source = study.dataset(step.dataset), step.need("retrieve").folder
     raw, layout, choice = RawManifest.load(source), study.layout(step.dataset), study.params.datasets[step.dataset]
@@ -57,7 +58,8 @@ def run(study: Study, step: Step) -> None:
     how = (step.knobs[name] for name in ("allow_missing", "limit", "uncertain"))
     index = splits.checked_samples(entry, layout, *how, choice.split, study.params.seed)
     index.facts["slices"] = entry.slices
-    job = Job(entry, step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"])
+    compare = _comparison(raw, source / "raw.json")
+    job = Job(entry, step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"], compare)
     sound = _check_files(job, decoding.pictures(index, raw.root), raw, source / "raw.json")
     if job.bad:
         splits.check_split(_without(index, job.bad), entry, choice.split, study.params.seed)
@@ -82,8 +84,24 @@ def _check_files(job: Job, pictures: list[Picture], raw: RawManifest, manifest: 
     return list(job.usable(track(checked, "check headers", len(pictures))))
 
 
+def _comparison(raw: RawManifest, manifest: Path) -> Callable[[Picture], None]:
+    """Return what raises RadprobeError where a file of a picture is not the one that was hashed.
+
+    It is asked after the file was decoded, so that a file which changes under this stage is noticed as well.
+    """
+    known = dict(zip(raw.table["path"], raw.table["sha256"], strict=True))
+
+    def compare(picture: Picture) -> None:
+        for path in picture.files:
+            if not path.is_file() or files.sha256(path) != known.get(path.relative_to(raw.root).as_posix()):
+                raise _changed(manifest, path, "changed since it was retrieved")
+
+    return compare
+
+
 def _changed(manifest: Path, what: Path, how: str) -> RadprobeError:
-    manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
+    if manifest.is_file():  # another thread may have found another file
+        manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
     reason = f"{how}; the manifest of the raw files is set aside"
     return RadprobeError(what, reason, "run again: the raw files are found and hashed anew")
 
@@ -126,7 +144,12 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
 def _decode(job: Job, pictures: list[Picture]) -> Iterator[Decoded]:
     # a volume is large: no more of them are held than threads work on
     ahead = 1 if any(len(picture.rows) > 1 for picture in pictures) else 2
-    decode = partial(decoding.decode, entry=job.entry, side=job.side)
+
+    def decode(picture: Picture) -> Decoded | Bad:
+        decoded = decoding.decode(picture, job.entry, job.side)
+        job.compare(picture)
+        return decoded
+
     stream = files.stream_in_threads(decode, pictures, job.threads, ahead)
     for decoded in job.usable(track(stream, "decode", len(pictures))):
         first = decoded.picture.rows[0]
