@@ -17,8 +17,10 @@ from PIL import Image
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
+NASTY = "<script>alert(1)</script>"
+TOKEN = "hf_SecretOfTheUser"
 PARAMS = {
-    "study": "small",
+    "study": f"small {NASTY}",
     "hub": False,
     "threads": 1,
     "datasets": {
@@ -74,12 +76,17 @@ def scores(folder: Path) -> pd.DataFrame:
     return pd.concat(tables).sort_values(keys).set_index(keys)[["value", "low", "high"]]
 
 
+# blanks, quotes, a command to the shell, and letters beyond ASCII
+FOLDER = 'a study\'s "folder"; touch hacked; $(touch hacked) `touch hacked` & \u00e9\u4e2d'
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a study's folder")  # a path with a blank and a quote
+    folder = tmp_path_factory.mktemp(FOLDER)
     write(folder)
-    done = run(folder)
+    done = run(folder, HF_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "said.txt").write_text(said(done))
     return folder
 
 
@@ -92,6 +99,27 @@ def test_one_call_makes_scores_and_both_pages(finished):
     for told in ("Few-shot curves", "Time and score", "image (SVG)", "print (PDF)", "the verdict of each task"):
         assert told in page, told
     assert not list(finished.rglob("*.partial"))
+
+
+@pytest.mark.survives(
+    "attack", "a folder whose name has quotes, blanks, commands and unicode", "a whole study runs in it"
+)
+def test_the_name_of_the_folder_is_no_command(finished):
+    assert scores(finished).size
+    assert not list(finished.rglob("hacked"))
+    assert not list(finished.parent.glob("hacked"))
+    assert not (ROOT / "hacked").exists()
+
+
+@pytest.mark.survives("attack", "HTML in the title of a study, into both reports", "shown as text")
+@pytest.mark.parametrize("page", ["explorer.html", "report.html"])
+def test_a_title_cannot_inject_html(finished, page):
+    assert NASTY not in (finished / "reports" / page).read_text()
+
+
+@pytest.mark.survives("attack", "a token of the hub in the environment", "in no log, no page and no other file")
+def test_a_token_is_written_nowhere(finished):
+    assert not [path for path in finished.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
 def test_a_second_call_runs_nothing(finished):

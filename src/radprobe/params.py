@@ -18,13 +18,14 @@ MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hu
 SHOWN = 300  # letters of a value in a message
 
 
-def _writable(path: Path) -> Path:
-    if any(ord(letter) < 32 for letter in str(path)):
-        raise ValueError("a path cannot hold control characters")
-    return path
+def _writable(text: Any) -> Any:
+    if any(ord(letter) < 32 for letter in str(text)):
+        raise ValueError("cannot hold line breaks and other control characters")
+    return text
 
 
 Place = Annotated[Path, AfterValidator(_writable)]
+Title = Annotated[str, AfterValidator(_writable)]  # it becomes a line of a page that is written in reStructuredText
 
 
 class Paths(Strict):
@@ -345,7 +346,7 @@ OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it sta
 class Params(Strict):
     """A study: datasets x backbones x protocols, and every knob."""
 
-    study: str = Field(description="Name of the study, shown in the report.")
+    study: Title = Field(description="Name of the study, shown in the report.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is trained or initialised.")
     repeats: int = Field(
         1,
@@ -459,7 +460,7 @@ def _nodes(node: yaml.Node, known: dict[int, float]) -> float:
 
 def read_yaml(text: str) -> Any:
     """Read YAML of plain values. Raises yaml.YAMLError, also on a key that is there twice, and nesting without end."""
-    return yaml.load(text, _Careful)
+    return yaml.load(text, _Careful)  # noqa: S506 - it is a SafeLoader
 
 
 def _short(what: Any) -> str:

@@ -135,6 +135,8 @@ def _hashed(layout: Layout, index: Index, threads: int) -> pd.DataFrame:
         say(f"{skipped} hidden file(s), as macOS leaves in archives, skipped")
 
     def row(path: Path) -> tuple[str, int, str]:
+        if not path.is_file():  # a device or a pipe would be read without end
+            raise RadprobeError(path, "is no file, or a link that leads to none", "put the file there, or unlist it")
         return path.relative_to(layout.root).as_posix(), path.stat().st_size, files.sha256(path)
 
     rows = list(track(files.stream_in_threads(row, wanted, threads), "hash files", len(wanted)))
