@@ -117,6 +117,23 @@ def test_after_a_kill_only_what_is_missing_is_encoded_and_the_result_is_the_same
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.survives(
+    "bug", "weights that change while a frozen backbone embeds", "it fails, and there are no features"
+)
+def test_a_backbone_that_does_not_stay_frozen_is_refused(tmp_path, monkeypatch):
+    s, step = made(tmp_path)
+    forward = backbones.Encoder.forward
+
+    def learning(self, pixels, ranges):
+        next(self.tower.model.parameters()).mul_(1)  # what an optimiser, or running statistics, would do
+        return forward(self, pixels, ranges)
+
+    monkeypatch.setattr(backbones.Encoder, "forward", learning)
+    with pytest.raises(RuntimeError, match="changed while it embedded"):
+        embed.run(s, step)
+    assert not (step.folder / "embeddings.json").exists()
+
+
 @pytest.mark.survives("fault", "a changed shard of features", "that shard is made again")
 def test_a_corrupt_shard_is_made_again_and_only_that(tmp_path, monkeypatch):
     s, step = made(tmp_path)
