@@ -24,8 +24,8 @@ REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differ
 NEAR = {
     FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C, without val (D03)",
 }
-# Where params hold the options of a protocol, and whose defaults are the study's as far as its code tells them: the same
-# learning rates for both of its decoders.
+# Where params hold the options of a protocol, and whose defaults are the study's as far as its code tells them: the
+# same learning rates for both of its decoders.
 OPTIONS = {
     "linear@paper": ("probe", "linear", Linear),
     "unet-decoder@paper": ("segment", "unet", LinearDecoder),
@@ -209,7 +209,7 @@ def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[s
 
 
 def _changed_options(findings: Findings, protocol: str) -> list[str]:
-    """Return the options of a protocol that are not the study's; where its code leaves them unsaid, not our defaults."""
+    """Return the options of a protocol that are not the study's (or, where that is unsaid, our defaults)."""
     if protocol not in OPTIONS:
         return []
     section, name, theirs = OPTIONS[protocol]
