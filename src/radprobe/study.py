@@ -37,7 +37,7 @@ from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 4, "adapt": 1}
-VERSIONS |= {"score": 6, "compare": 3}
+VERSIONS |= {"score": 7, "compare": 3}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone

@@ -6,12 +6,13 @@ from statistics import median
 
 import pandas as pd
 
-from radprobe.catalog import PAPER
+from radprobe.catalog import PAPER, PRIMARY_METRIC
 from radprobe.catalog.paper import Deviation, Pair, deviations
 from radprobe.metrics.classification import MACRO
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
 
+PRIMARY = tuple(dict.fromkeys(PRIMARY_METRIC.values()))
 KINDS = {"metric": "another metric", "protocol": "another protocol", "bug": "a defect"}
 INTRODUCTION = """# What the authors' code does otherwise
 
@@ -146,6 +147,7 @@ def _paired(findings: Findings, dataset: str, row: dict) -> Estimate:
 
 
 def _by_metric(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
+    rows = rows[~rows["protocol"].str.startswith(FEW_SHOT)]
     found = _beside(rows, "metric", pair.ours, pair.theirs, on=["backbone", "protocol"])
     if pair.undefined is None:
         return found
@@ -158,7 +160,7 @@ def _by_protocol(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
 
 def _by_draw(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
     """Pair the mean over our draws with the study's single draw of as many shots."""
-    rows = rows[rows["protocol"].str.startswith(f"{FEW_SHOT} ")]
+    rows = rows[rows["protocol"].str.startswith(f"{FEW_SHOT} ") & rows["metric"].isin(PRIMARY)]
     shots, theirs = rows["protocol"].str.removesuffix(PAPER), rows["protocol"].str.endswith(PAPER)
     rows = rows.assign(shots=shots, draw=theirs.map({True: pair.theirs, False: pair.ours}))
     return _beside(rows, "draw", pair.ours, pair.theirs, on=["backbone", "metric", "shots"])
@@ -173,7 +175,7 @@ def _by_backbone(rows: pd.DataFrame, pair: Pair) -> pd.DataFrame:
 
 def _primary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the primary metric; few-shot rows have a pair of their own."""
-    return rows[rows["metric"].isin(("auroc", "dsc")) & ~rows["protocol"].str.startswith(FEW_SHOT)]
+    return rows[rows["metric"].isin(PRIMARY) & ~rows["protocol"].str.startswith(FEW_SHOT)]
 
 
 def _beside(rows: pd.DataFrame, column: str, ours: str, theirs: str, on: list[str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from radprobe.catalog import PAPER
+from radprobe.catalog import PAPER, PRIMARY_METRIC
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 
@@ -94,7 +94,8 @@ def _estimates(findings: Findings, dataset: str, order: list[str], shots: list[i
     """Return by backbone and shots what the rows `few-shot <shots><variant>` of the scores say."""
     names = {f"{FEW_SHOT} {text(each)}{variant}": each for each in shots}
     table = findings.scores
-    rows = table[(table["dataset"] == dataset) & table["protocol"].isin(names)].to_dict("records")
+    rows = table[(table["dataset"] == dataset) & table["protocol"].isin(names)]
+    rows = rows[rows["metric"] == PRIMARY_METRIC[findings.datasets[dataset].task]].to_dict("records")
     found: dict[str, dict[int, Estimate]] = {name: {} for name in order}
     for row in rows:
         found[row["backbone"]][names[row["protocol"]]] = estimate(row, "value")

@@ -61,7 +61,7 @@ def run(study: Study, step: Step) -> None:
             tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
     draws = None
     if predictions.few_shot:
-        draws = _draws(predictions, metric)
+        draws = _draws(predictions, metric, study.dataset(step.dataset).task == "multiclass")
         costs = _costs(predictions.facts["embedding"], predictions.facts["few_shot"])
         tables.append(_over_draws(draws, predictions).assign(part="test", **costs))
     shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
@@ -152,8 +152,11 @@ def _how(step: Step) -> Bootstrap:
     return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap)})
 
 
-def _draws(predictions: Predictions, metric: str) -> pd.DataFrame:
-    """Return the macro score on test of every few-shot draw, over the classes that the draw could learn."""
+def _draws(predictions: Predictions, metric: str, exclusive: bool) -> pd.DataFrame:
+    """Return the macro score on test of every few-shot draw, over the classes that the draw could learn.
+
+    `auroc_study` is by the study's definition, where several classes may hold and the draw could learn all of them.
+    """
     if predictions.table is None:
         found = [_overlap(counts, metric) for counts in predictions.few_shot.scores]
         return pd.concat([predictions.few_shot.table.reset_index(drop=True), pd.DataFrame(found)], axis=1)
@@ -164,6 +167,10 @@ def _draws(predictions: Predictions, metric: str) -> pd.DataFrame:
         ranked = classification.Classifier(scores[:, learnt], tests.targets[:, learnt], patients)
         value = float(ranked.auroc(np.ones((ranked.patients, 1)))[0]) if learnt.any() else np.nan
         found.append({"metric": metric, "value": value, "n_classes": int(ranked.defined.sum()) if learnt.any() else 0})
+        found[-1]["auroc_study"] = np.nan
+        if learnt.all() and not exclusive:  # of one true class the log softmax is kept, and no logit can be told
+            study = classification.Classifier(classification.sigmoid32(scores), tests.targets, patients)
+            found[-1]["auroc_study"] = float(study.auroc_study(np.ones((study.patients, 1)))[0])
     return pd.concat([predictions.few_shot.table.reset_index(drop=True), pd.DataFrame(found)], axis=1)
 
 
@@ -185,15 +192,23 @@ def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     sizes = {"n_patients": tests["patient_id"].nunique(), "n_samples": len(tests), "class": classification.MACRO}
     rows = []
     for (protocol, shots), each in draws.groupby(["protocol", "shots"], sort=False):
-        values, n = each["value"].dropna().to_numpy(), len(each)
-        low, high = np.percentile(values, [2.5, 97.5]) if len(values) > 1 else (np.nan, np.nan)
-        note = f"over {n} draws, not over patients" if n > 1 else "one draw: no interval"
         kind, _, variant = protocol.partition("@")
         name = "@".join(filter(None, (f"{kind} {shots or 'all'}", variant)))
-        mean = values.mean() if len(values) else np.nan
-        rows.append({"protocol": name, "metric": each["metric"].iloc[0], "value": mean, "low": low, "high": high})
-        rows[-1] |= {**ONE_FIT, **sizes, "n_classes": int(each["n_classes"].max()), "note": note}
+        ours = (each["metric"].iloc[0], "value", int(each["n_classes"].max()))
+        for metric, column, n_classes in (ours, ("auroc_study", "auroc_study", len(predictions.classes))):
+            if column == "value" or each.get(column, pd.Series()).notna().any():
+                row = {"protocol": name, "metric": metric, **_spread(each[column])}
+                rows.append({**row, **ONE_FIT, **sizes, "n_classes": n_classes})
     return pd.DataFrame(rows)
+
+
+def _spread(values: pd.Series) -> dict:
+    """Return the mean over draws, and between which values 95 % of them lie."""
+    known, n = values.dropna().to_numpy(), len(values)
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) > 1 else (np.nan, np.nan)
+    note = f"over {n} draws, not over patients" if n > 1 else "one draw: no interval"
+    note += f"; undefined in {n - len(known)} of them" if len(known) < n else ""
+    return {"value": known.mean() if len(known) else np.nan, "low": low, "high": high, "note": note}
 
 
 def _near_cases(step: Step) -> set[str]:

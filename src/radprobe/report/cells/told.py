@@ -161,7 +161,8 @@ def draws(scored: Scores, facts: dict[str, Any]) -> dict[str, Any] | None:
     means = ours.groupby("shots")["value"].mean()
     chart.line(np.array([[place[each], means[each]] for each in shots]))
     chart.dots(points, 3, "faint")
-    table = scored.table[scored.table["protocol"].str.startswith(FEW_SHOT)].to_dict("records")
+    table = scored.table[scored.table["protocol"].str.startswith(FEW_SHOT)]
+    table = table[table["metric"] == ours["metric"].iloc[0]].to_dict("records")
     lines = [(_shots(row["protocol"]), estimate(row, "value"), row["n_classes"]) for row in table]
     drawn = ours.groupby("shots")[["n_patients", "n_samples"]].agg(["min", "max"])
     label = f"{metric} by the number of training patients, {len(ours)} draws"
