@@ -26,7 +26,8 @@ def test_a_study_has_a_figure_of_each_kind_that_suits_its_datasets(tmp_path):
         "ranks",
     }
     trained = figures.of(synthetic_study.study(tmp_path, adapt={"backbones": ["derived"]}))
-    assert {each.name for each in trained} - found == {f"{MONTGOMERY}_adaptation", f"{NIH}_adaptation"}
+    adapted = {each.name for each in trained} - found
+    assert adapted == {f"{MONTGOMERY}_adaptation", f"{NIH}_adaptation", "ranks_trained"}
     assert {each.kind for each in trained} == set(figures.KINDS)
     still = synthetic_study.study(tmp_path, probe={"few_shot": None}, segment={"few_shot": None})
     assert {name for name in found if "few_shot" not in name} == {each.name for each in figures.of(still)}

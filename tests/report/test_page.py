@@ -176,6 +176,36 @@ def test_data_that_are_missing_are_told(root, render):
     assert "Segmentation, Montgomery" not in said
 
 
+def test_half_of_the_data_missing_and_a_failed_cell_still_give_a_report_that_says_so(root, render):
+    study = synthetic_study.study(root)
+    probe = study.steps["probe", "nih_chestxray14", "tf_efficientnet_lite0"]
+    for step in (probe, *(study.steps[verb, "nih_chestxray14", name] for verb, name in LOST)):
+        step.outputs[0].unlink()
+    log = study.path("work") / "logs/probe/nih_chestxray14/tf_efficientnet_lite0" / f"{probe.spec}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("radprobe: out of memory\n")
+    datasets = synthetic_study.params(root)["datasets"] | {"montgomery": {"raw": "nowhere"}}
+    said = Page(text := render(root, datasets=datasets)).words
+    done, absent = map(int, re.search(r"Cells: (\d+) done, 1 failed, (\d+) not run\.", said).groups())
+    wanted = sum(study.applies(dataset, name) for dataset in study.params.datasets for name in study.backbones)
+    assert done + 1 + absent == wanted
+    assert "dataset montgomery no raw folder" in said
+    assert "MontgomerySet" in said  # what to put there
+    assert "Stopped at probe: radprobe: out of memory" in said
+    verdict = said[said.index("Multi-label classification, NIH ChestX-ray14") :][:600]
+    assert "AUROC" in verdict
+    assert not re.search("EfficientNet-Lite0(?!, random)", verdict.split("Costs")[0])
+    assert "Not compared with its random twin." in verdict  # the comparison waits for the failed cell
+    assert "No ranks of frozen backbones across tasks" in said
+    scores = pd.read_parquet(study.path("reports") / "scores.parquet")
+    assert set(scores["dataset"]) == {"nih_chestxray14"}
+    assert "tf_efficientnet_lite0" not in set(scores["backbone"])
+    assert "nan" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL).lower().split()
+
+
+LOST = (("score", "tf_efficientnet_lite0"), ("compare", None))
+
+
 def pictures(text):
     return [attributes["src"] for tag, attributes in Page(text).tags if tag == "img"]
 

@@ -53,7 +53,7 @@ def test_backbones_are_ranked_and_scaled_between_control_and_best():
     assert found.means["b"].low == pytest.approx(2 / 3)  # all tasks are alike
     assert found.left_out == []
     assert ranks.finding(found, str.upper) == (
-        "3 backbones over 6 tasks: A has the best mean rank, not critically apart from 1 of 2 others"
+        "3 frozen backbones over 6 tasks: A has the best mean rank, not critically apart from 1 of 2 others"
     )
 
 
@@ -71,7 +71,7 @@ def test_no_order_is_claimed_where_the_friedman_test_finds_none():
         scores = dict(zip(names, (0.9, 0.8, 0.7), strict=True))
         heads[f"t{at}"] = column(f"t{at}", {**scores, "pixels": 0.5})
     found = ranks.across(findings(*heads), heads)
-    assert ranks.finding(found, str) == "3 backbones over 6 tasks: no order is resolved (Friedman test, p = 1)"
+    assert ranks.finding(found, str) == "3 frozen backbones over 6 tasks: no order is resolved (Friedman test, p = 1)"
 
 
 def test_tasks_and_backbones_that_do_not_fit_are_left_out_with_their_reasons():
@@ -93,11 +93,27 @@ def test_tasks_and_backbones_that_do_not_fit_are_left_out_with_their_reasons():
     assert found.means["a"].note == "no interval: 3 tasks, fewer than 5"
 
 
+def test_frozen_and_trained_are_ranked_apart_each_on_a_scale_of_its_own():
+    frozen = {"a": 0.7, "b": 0.8, "c": 0.75, "pixels": 0.5}
+    trained = {"a+lora": 0.95, "b+lora": 0.85, "c+lora": 0.9, "unet": 0.6}
+    heads = {f"t{at}": column(f"t{at}", {**frozen, **trained}) for at in range(2)}
+    one, two = (ranks.across(findings(*heads), heads, trained=which) for which in (False, True))
+    assert list(one.ranking.mean) == ["b", "c", "a"]
+    assert list(two.ranking.mean) == ["a+lora", "c+lora", "b+lora", "unet"]
+    assert one.scaled["t0"]["b"] == two.scaled["t0"]["a+lora"] == 1
+    assert one.left_out == [f"<{name}>: trained as a whole, so not ranked with frozen backbones" for name in trained]
+    assert two.left_out == []
+    assert ranks.finding(two, str).startswith("4 trained backbones over 2 tasks")
+
+
 def test_without_enough_there_is_a_reason_and_no_number():
     found = ranks.across(*study_of(1))
     assert found.ranking is None
-    assert ranks.finding(found, str) == "No ranks across tasks: 1 task, and ranks across tasks need 2 or more"
-    assert "No ranks across tasks" in drawn_of(findings("t0"), found)
+    assert (
+        ranks.finding(found, str)
+        == "No ranks of frozen backbones across tasks: 1 task, and ranks across tasks need 2 or more"
+    )
+    assert "No ranks of frozen backbones across tasks" in drawn_of(findings("t0"), found)
     assert ranks.across(findings(), {}).why.startswith("0 tasks")
 
 
@@ -125,5 +141,5 @@ def test_the_synthetic_study_has_too_few_backbones_for_ranks(finished, text):
         for name in ("montgomery", "nih_chestxray14")
     }
     assert ranks.across(study, heads).why == "0 tasks, and ranks across tasks need 2 or more"
-    assert "No ranks across tasks: 0 tasks" in text
+    assert "No ranks of frozen backbones across tasks: 0 tasks" in text
     assert "controls apart: 2; ranks need 3 or more" in text

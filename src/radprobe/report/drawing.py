@@ -14,13 +14,15 @@ def draw(findings: Findings, columns: Sequence[Column], curves: dict[str, Curves
     """Return every figure of the study in every format; what has no score yet is a line that says so."""
     by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
     heads = {name: headline(each) for name, each in by_dataset.items()}
+    known = {name: head for name, head in heads.items() if head}
     draws: dict[str, Callable] = {
         "scores": lambda name: scores_chart.draw(findings, name, by_dataset[name]),
         "few_shot": lambda name: few_shot_chart.draw(findings, name, curves.get(name)),
         "adaptation": lambda name: adaptation.draw(findings, name, heads[name]),
         "frontier": lambda name: frontier.draw(findings, name),
         "features": lambda name: features_chart.draw(findings, name, heads[name]),
-        "ranks": lambda _: ranks.draw(findings, ranks.across(findings, {k: v for k, v in heads.items() if v})),
+        "ranks": lambda _: ranks.draw(findings, ranks.across(findings, known)),
+        "ranks_trained": lambda _: ranks.draw(findings, ranks.across(findings, known, trained=True)),
     }
     wanted = figures.of(findings.study)
     return {each: canvas.render(partial(draws[each.kind], each.dataset)) for each in wanted}

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from radprobe.study import Study, mode_of
 
 FORMATS = ("svg", "pdf")
-# How each kind of figure is called; of every kind but the last there is one a dataset.
+# How each kind of figure is called; of every kind but the last two there is one a dataset.
 KINDS = {
     "scores": "Scores of the backbones",
     "few_shot": "Few-shot curves",
     "adaptation": "Trained share and score",
     "frontier": "Time and score",
     "features": "Patch features (PCA)",
-    "ranks": "Ranks across tasks",
+    "ranks": "Ranks across tasks, frozen",
+    "ranks_trained": "Ranks across tasks, trained",
 }
 
 
@@ -45,6 +46,8 @@ def _figures(study: Study) -> Iterator[Figure]:
     pictured = [name for name, task in tasks.items() if task in ("segmentation", "look")]
     yield from (Figure("features", name) for name in pictured if not hidden(study, name))
     yield Figure("ranks")
+    if any(map(mode_of, study.backbones)):
+        yield Figure("ranks_trained")
 
 
 def _drawn(study: Study) -> list[str]:

@@ -48,7 +48,9 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         maps=tables.maps(findings, columns, heads),
         heads=heads,
         forests=[found for column in columns if not column.is_floor and (found := tables.forest(findings, column))],
-        across=_across(findings, heads, figures),
+        rankings=[
+            _across(findings, heads, figures, each) for each in (False, True) if _is_trained(findings) or not each
+        ],
         adaptations=[_adaptation(findings, each, figures) for each in heads.values() if _is_trained(findings)],
         few_shots=[_few_shot(findings, each, figures) for each in curves],
         frontiers=[_frontier(findings, name, figures) for name in heads],
@@ -87,16 +89,16 @@ def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Ga
     return look.gallery(findings, dataset, column)
 
 
-def _across(findings: Findings, heads: dict[str, Column], figures: Figures) -> dict:
+def _across(findings: Findings, heads: dict[str, Column], figures: Figures, trained: bool) -> dict:
     """Return what the section on ranks shows: the finding, the figure, and a line for each backbone."""
-    found = ranks.across(findings, heads)
+    found = ranks.across(findings, heads, trained)
     shown = {"found": found, "finding": ranks.finding(found, findings.title)}
     if found.ranking is None:
         return shown
     means = list(found.means.values())
     return {
         **shown,
-        **_shown(figures, Figure("ranks")),
+        **_shown(figures, Figure("ranks_trained" if trained else "ranks")),
         "rows": ranks.rows(found),
         "note": means[0].note,
         "is_interval": not math.isnan(means[0].low),

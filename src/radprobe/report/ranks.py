@@ -13,16 +13,20 @@ from radprobe.metrics import ranks
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
-from radprobe.study import PIXELS, RANDOM
+from radprobe.study import PIXELS, RANDOM, STANDING
 
-TITLE = "Ranks across tasks"
+TITLES = {False: "Ranks across tasks: frozen", True: "Ranks across tasks: trained"}
 ROW = 0.42  # inches
 
 
 @dataclass(frozen=True)
 class Across:
-    """What the tasks of a study say together. A task is a dataset under the protocol that its verdict speaks of."""
+    """What the tasks of a study say together, of frozen backbones or of what was trained as a whole.
 
+    A task is a dataset under the protocol that its verdict speaks of.
+    """
+
+    trained: bool = False
     tasks: dict[str, Column] = field(default_factory=dict)  # by dataset: those with enough backbones
     ranking: ranks.Ranking | None = None
     why: str = ""  # why there is no ranking
@@ -31,9 +35,9 @@ class Across:
     left_out: list[str] = field(default_factory=list)  # datasets and backbones, with their reasons
 
 
-def across(findings: Findings, heads: dict[str, Column]) -> Across:
-    """Return what the columns of the verdicts, by dataset, say together."""
-    every = {name: _scores(column) for name, column in heads.items()}
+def across(findings: Findings, heads: dict[str, Column], trained: bool = False) -> Across:
+    """Return what the columns of the verdicts, by dataset, say together of frozen backbones, or of `trained` ones."""
+    every = {name: _scores(column, trained) for name, column in heads.items()}
     few = {name: len(scores) for name, scores in every.items() if len(scores) < ranks.FEWEST_BACKBONES}
     scores = {name: each for name, each in every.items() if name not in few}
     tasks = {name: heads[name] for name in scores}
@@ -42,10 +46,13 @@ def across(findings: Findings, heads: dict[str, Column]) -> Across:
         f"{ranks.FEWEST_BACKBONES} or more"
         for name, n in few.items()
     ]
+    if not trained:
+        others = dict.fromkeys(name for column in heads.values() for name in _scores(column, trained=True))
+        gone += [f"{findings.title(name)}: trained as a whole, so not ranked with frozen backbones" for name in others]
     if why := ranks.lacking(scores):
-        return Across(tasks, why=why, left_out=gone)
+        return Across(trained, tasks, why=why, left_out=gone)
     ranking = ranks.rank(scores)
-    scales = {name: _scale(column) for name, column in tasks.items()}
+    scales = {name: _scale(column, scores[name]) for name, column in tasks.items()}
     scaled = {
         name: {backbone: ranks.scaled(scores[name][backbone], *scale) for backbone in ranking.backbones}
         for name, scale in scales.items()
@@ -56,18 +63,18 @@ def across(findings: Findings, heads: dict[str, Column]) -> Across:
     ]
     gone += _incomplete(findings, scores, ranking)
     means = {backbone: _mean(findings, scaled, backbone) for backbone in ranking.backbones}
-    return Across(tasks, ranking, "", scaled, means, gone)
+    return Across(trained, tasks, ranking, "", scaled, means, gone)
 
 
-def _scores(column: Column) -> dict[str, float]:
+def _scores(column: Column, trained: bool) -> dict[str, float]:
     """Return the defined scores of a task: no controls, and of each backbone our reading of its features only."""
     names = [name for name in column.scores if name not in column.controls and not name.endswith(PAPER)]
+    names = [name for name in names if (column.protocol_of(name) in STANDING) == trained]
     return {name: column.scores[name].value for name in names if column.scores[name].defined}
 
 
-def _scale(column: Column) -> tuple[float, float] | str:
+def _scale(column: Column, scores: dict[str, float]) -> tuple[float, float] | str:
     """Return the scores that are 0 and 1 on the scale of a task, or why it has no scale."""
-    scores = _scores(column)
     best = max(scores, key=scores.__getitem__)
     controls = [name for name in column.order if name.startswith(RANDOM) or name == PIXELS]
     if not controls:
@@ -95,10 +102,10 @@ def _mean(findings: Findings, scaled: dict[str, dict[str, float]], backbone: str
 
 def finding(found: Across, name: words.Name) -> str:
     """Return what the ranks say in a line, never more than their test supports."""
-    ranking = found.ranking
+    ranking, kind = found.ranking, "trained" if found.trained else "frozen"
     if ranking is None:
-        return f"No ranks across tasks: {found.why}"
-    n = f"{len(ranking.backbones)} backbones over {len(ranking.tasks)} tasks"
+        return f"No ranks of {kind} backbones across tasks: {found.why}"
+    n = f"{len(ranking.backbones)} {kind} backbones over {len(ranking.tasks)} tasks"
     if not ranking.can_resolve:
         return f"{n}: too few tasks to tell any two apart, even if all had the same order"
     if not ranking.is_resolved:
@@ -156,7 +163,7 @@ def draw(findings: Findings, found: Across) -> Figure:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="x")
     axes.set_xlabel(f"mean rank over {len(found.tasks)} tasks (1: highest score)")
-    canvas.finish(figure, row * len(names), TITLE, said, _legend(findings, found), ncols=2)
+    canvas.finish(figure, row * len(names), TITLES[found.trained], said, _legend(findings, found), ncols=2)
     return figure
 
 
