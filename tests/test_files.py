@@ -1,10 +1,14 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from radprobe import files
 
@@ -50,3 +54,75 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path):
     started = time.monotonic()
     with files.lock(path, wait_s=5):
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk is full"),
+        (OSError("Not enough free space to write 32000000 bytes after offset 128"), "disk is full"),
+        (OSError("12 requested and 0 written"), "could not be written whole"),
+    ],
+)
+def test_a_full_disk_is_said_with_the_path_and_a_remedy(tmp_path, error, words):
+    with pytest.raises(files.RadprobeError, match=words) as said, files.room(tmp_path):
+        raise error
+    assert str(tmp_path) in str(said.value)
+    assert "paths.work" in str(said.value)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), ValueError("requests"), KeyError("a")])
+def test_other_errors_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as said, files.room(tmp_path):
+        raise error
+    assert said.value is error
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def write_array(path):
+    with path.open("wb") as handle:
+        np.save(handle, np.zeros(1_000_000))
+
+
+def write_weights(path):
+    save_file({"a": np.zeros(1_000_000)}, path)
+
+
+def write_table(path):
+    pd.DataFrame({"a": np.random.default_rng(0).random(1_000_000)}).to_parquet(path)
+
+
+def write_text(path):
+    path.write_text("0" * 2_000_000)
+
+
+def write_map(path):
+    """As a shard of features is written: without its room reserved, this ends the process by a SIGBUS."""
+    array = np.lib.format.open_memmap(path, "w+", np.float16, (1_000_000,))
+    files.reserve(path)
+    array[:] = 1
+
+
+@pytest.mark.parametrize("write", [write_array, write_weights, write_table, write_text, write_map])
+def test_every_writer_says_that_a_real_disk_is_full_and_leaves_nothing(small_disk, write):
+    path = small_disk / "a"
+    with (
+        pytest.raises(files.RadprobeError, match=r"disk.*full"),
+        files.room(small_disk),
+        files.atomic(path) as to,
+    ):
+        write(to)
+    assert list(small_disk.iterdir()) == []

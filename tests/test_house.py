@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "files": set(),
     "console": set(),
     "machine": {"files"},
+    "gpus": {"machine"},
     "catalog": {"files"},
     "artifacts": {"files", "__version__"},
     "params": {"catalog", "files"},
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "learning": BASE | {"models", "metrics", "imaging"},
     "report": BASE | {"imaging", "metrics", "study", "params"},
     "stages": BASE | {"study", "params", "datasets", "imaging", "models", "learning", "metrics", "report"},
-    "cli": BASE | {"study", "params"},
+    "cli": BASE | {"study", "params", "gpus"},
     "__main__": {"cli"},
     "__init__": set(),
 }

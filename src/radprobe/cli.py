@@ -7,16 +7,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from radprobe import __version__, files
+from radprobe import __version__, files, gpus
 from radprobe.console import say
 from radprobe.files import RadprobeError
-from radprobe.study import Step, Study, mode_of
+from radprobe.study import ON_GPU, Step, Study, mode_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The study.")]
@@ -253,8 +254,12 @@ def _make_step(study: Study, step: Step) -> None:
         _limit_threads(study.params.threads)
         module, name = STAGES.get(step.verb, (step.verb, "run"))
         started = time.monotonic()
-        function: Callable[[Study, Step], None] = getattr(_stage(module), name)
-        function(study, step)
+        on_gpu = step.verb in ON_GPU and study.params.device != "cpu"
+        with files.room(step.folder), gpus.one(say) if on_gpu else nullcontext():
+            if on_gpu and gpus.VISIBLE in os.environ:
+                say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
+            function: Callable[[Study, Step], None] = getattr(_stage(module), name)
+            function(study, step)
     say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")
 
 

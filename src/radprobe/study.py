@@ -41,6 +41,7 @@ VERSIONS |= {"score": 7, "compare": 3}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
+ON_GPU = {"embed", "segment", "adapt"}  # verbs that run a backbone
 RANDOM, PIXELS, METADATA, CEILING = "random:", "pixels", "metadata", "ceiling"  # controls
 SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to segment
 FROM_SCRATCH = "from-scratch"  # their protocol
