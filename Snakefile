@@ -39,9 +39,14 @@ rule all:
         "Done: open {input[0]}"
 
 
+onstart:
+    ask_who_answers(workflow.executor_settings)
+
+
 # Both pages after each run. A failed cell hides nothing: they show what there is, and say what failed.
 onsuccess:
-    shell(SNAKEMAKE_REPORT)
+    if Path(rules.report.output[0]).is_file():  # not there after --until
+        shell(SNAKEMAKE_REPORT)
 
 
 onerror:

@@ -320,8 +320,8 @@ def test_looking_at_a_place_leaves_nothing_and_says_what_it_is(tmp_path):
     [
         ("exit 0", "exit 0", "ok", "answer"),
         ("exit 1", "exit 0", "note", "controller does not answer"),
-        ("exit 0", "exit 1", "note", "sacct"),
-        ("exit 0", "exec sleep 30", "note", "sacct"),
+        ("exit 0", "exit 1", "ok", "sacct does not"),
+        ("exit 0", "exec sleep 30", "ok", "sacct does not"),
     ],
 )
 def test_slurm_is_asked_but_not_waited_for(folder, capsys, monkeypatch, squeue, sacct, state, words):

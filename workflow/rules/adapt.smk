@@ -16,7 +16,7 @@ rule adapt:
     threads: THREADS
     resources:
         mem_mb=memory("adapt"),
-        runtime=1440,
+        runtime=growing(1440),
         gpu=GPUS,
     params:
         spec=knobs("adapt"),

@@ -10,7 +10,7 @@ import yaml
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 
-from radprobe import files, params
+from radprobe import files, machine, params
 from radprobe.datasets import DOWNLOADED
 from radprobe.report import figures
 from radprobe.study import Study, slug
@@ -78,8 +78,20 @@ def named(verb):
 
 
 def memory(verb):
-    """Resource function: the memory that a job with a backbone needs."""
-    return lambda wildcards: STUDY.memory_mb(step(verb, wildcards).backbone)
+    """Resource function: the memory that a job with a backbone needs, more with each attempt."""
+    return lambda wildcards, attempt: attempt * STUDY.memory_mb(step(verb, wildcards).backbone)
+
+
+def growing(amount):
+    """Resource function: so much at first, more with each attempt."""
+    return lambda wildcards, attempt: attempt * amount
+
+
+def ask_who_answers(executor):
+    """Let Slurm's plugin ask squeue where there is no accounting: sacct never answers, and a run would wait for ever."""
+    if getattr(executor, "status_command", None) == "sacct" and machine.answers(["sacct", "--noheader"]) is None:
+        logger.warning("Slurm has no accounting here (sacct): squeue is asked instead.")
+        executor.status_command = "squeue"
 
 
 def raw_files(wildcards):

@@ -15,7 +15,7 @@ rule embed:
     threads: THREADS
     resources:
         mem_mb=memory("embed"),
-        runtime=480,
+        runtime=growing(480),
         gpu=GPUS,
     params:
         spec=knobs("embed"),

@@ -15,8 +15,8 @@ rule prepare:
         "../../envs/data.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=480,
+        mem_mb=growing(4000),
+        runtime=growing(480),
     params:
         spec=knobs("prepare"),
         named=named("prepare"),

@@ -14,8 +14,8 @@ rule probe:
         "../../envs/models.yaml"
     threads: THREADS
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         spec=knobs("probe"),
         named=named("probe"),

@@ -1,6 +1,5 @@
 """The pages that people read."""
 
-
 # The report offers a switch between them, and shows the first by the alphabet.
 FORMATS = {"svg": "image (SVG)", "pdf": "print (PDF)"}
 
@@ -40,8 +39,8 @@ rule report:
         "../../envs/score.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         study=files.digest(dict(config)),
     message:

@@ -20,8 +20,8 @@ rule retrieve:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         spec=knobs("retrieve"),
         named=named("retrieve"),
@@ -47,7 +47,7 @@ rule weights:
     threads: 1
     resources:
         mem_mb=memory("weights"),
-        runtime=60,
+        runtime=growing(60),
     params:
         spec=knobs("weights"),
         named=named("weights"),

@@ -14,8 +14,8 @@ rule score:
         "../../envs/score.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=knobs("score"),
         named=named("score"),
@@ -38,8 +38,8 @@ rule compare:
         "../../envs/score.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=knobs("compare"),
         named=named("compare"),

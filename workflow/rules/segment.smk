@@ -14,8 +14,8 @@ rule segment:
         "../../envs/models.yaml"
     threads: THREADS
     resources:
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=growing(8000),
+        runtime=growing(480),
         gpu=GPUS,
     params:
         spec=knobs("segment"),

@@ -15,8 +15,8 @@ rule split:
         "../../envs/models.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=knobs("split"),
         named=named("split"),
