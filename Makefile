@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real volumes test test-fast lint lock schema datasets-table backbones-table audit-page reliability golden clean
+.PHONY: setup demo phantoms study real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden clean
 
 setup: .venv/ready
 
@@ -43,6 +43,9 @@ test: setup            ## all tests; those that need real data run when RADPROBE
 
 test-fast: setup       ## tests of a few seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
+
+test-slurm: setup      ## the workflow on a real Slurm on loopback; as root, who installs it with apt
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))
 
 lint: setup
 	$(BIN)/ruff check .
