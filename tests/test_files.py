@@ -63,19 +63,19 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path):
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk is full"),
         (OSError("Not enough free space to write 32000000 bytes after offset 128"), "disk is full"),
-        (OSError("12 requested and 0 written"), "could not be written whole"),
+        (OSError("12 requested and 0 written"), "may be full"),
     ],
 )
 def test_a_full_disk_is_said_with_the_path_and_a_remedy(tmp_path, error, words):
-    with pytest.raises(files.RadprobeError, match=words) as said, files.room(tmp_path):
+    with pytest.raises(files.RadprobeError, match=words) as said, files.writing(tmp_path):
         raise error
     assert str(tmp_path) in str(said.value)
     assert "paths.work" in str(said.value)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), ValueError("requests"), KeyError("a")])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("requests"), KeyError("a")])
 def test_other_errors_stay_what_they_are(tmp_path, error):
-    with pytest.raises(type(error)) as said, files.room(tmp_path):
+    with pytest.raises(type(error)) as said, files.writing(tmp_path):
         raise error
     assert said.value is error
 
@@ -121,7 +121,7 @@ def test_every_writer_says_that_a_real_disk_is_full_and_leaves_nothing(small_dis
     path = small_disk / "a"
     with (
         pytest.raises(files.RadprobeError, match=r"disk.*full"),
-        files.room(small_disk),
+        files.writing(small_disk),
         files.atomic(path) as to,
     ):
         write(to)

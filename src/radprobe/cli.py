@@ -255,7 +255,7 @@ def _make_step(study: Study, step: Step) -> None:
         module, name = STAGES.get(step.verb, (step.verb, "run"))
         started = time.monotonic()
         on_gpu = step.verb in ON_GPU and study.params.device != "cpu"
-        with files.room(step.folder), gpus.one(say) if on_gpu else nullcontext():
+        with gpus.one(say) if on_gpu else nullcontext():
             if on_gpu and gpus.VISIBLE in os.environ:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
             function: Callable[[Study, Step], None] = getattr(_stage(module), name)

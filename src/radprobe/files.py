@@ -25,45 +25,6 @@ class RadprobeError(Exception):
         super().__init__(f"{what}: {reason}\n  -> {remedy}")
 
 
-DISK, QUOTA = "the disk is full", "the disk quota is used up"
-FULL = {errno.ENOSPC: DISK, errno.EDQUOT: QUOTA}
-FULL_WORDS = {
-    "no space left": DISK,
-    "not enough free space": DISK,
-    "quota exceeded": QUOTA,
-}  # libraries hide the number
-FULL_WORDS["requested and"] = "could not be written whole: the disk or its quota may be full"  # all that numpy says
-
-
-@contextmanager
-def room(folder: Path) -> Iterator[None]:
-    """Tell what to do when the block runs out of disk or of quota. Raises RadprobeError with the path."""
-    try:
-        yield
-    except Exception as error:
-        reason = FULL.get(getattr(error, "errno", None))
-        reason = reason or next((why for words, why in FULL_WORDS.items() if words in str(error).lower()), None)
-        if reason is None or isinstance(error, RadprobeError):
-            raise
-        remedy = "make room (`radprobe gc` lists what no study needs) or name another disk (paths.work, paths.results)"
-        what = getattr(error, "filename", None) or folder
-        raise RadprobeError(what, reason, f"{remedy}; the same command goes on from there") from error
-
-
-def reserve(path: Path) -> None:
-    """Give a sparse file its room on disk now: writing to a map of it cannot fail later, which would be a SIGBUS."""
-    if not hasattr(os, "posix_fallocate"):  # macOS
-        return
-    with path.open("r+b") as handle:
-        try:
-            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in FULL:
-                raise OSError(error.errno, error.strerror, str(path)) from None
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot do so
-                raise
-
-
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success fsync it and rename it to `path`, on failure remove it."""
@@ -95,23 +56,40 @@ def _fsync_folder(folder: Path) -> None:
 
 def reserve(path: Path) -> None:
     """Take the room of a sparse file: a full disk is then an OSError here, and no crash where its map is written."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     with path.open("r+b") as handle:
-        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+        try:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot do so
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK, QUOTA = "the disk is full", "the disk quota is used up"
+FULL = {errno.ENOSPC: DISK, errno.EDQUOT: QUOTA}
+FULL_WORDS = {"no space left": DISK, "not enough free space": DISK, "quota exceeded": QUOTA}  # libraries hide numbers
+FULL_WORDS["requested and"] = "the disk or its quota may be full"  # all that numpy says
+MAKE_ROOM = "make room (`radprobe gc` lists what no study needs) or name another disk (paths.work, paths.results)"
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a disk that is full, over its quota or read-only into a RadprobeError that names the folder."""
+    """Turn a disk that is full, over its quota or read-only into a RadprobeError that names the path."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except RadprobeError:
+        raise
+    except Exception as error:
+        number, said = getattr(error, "errno", None), str(error).lower()
+        full = FULL.get(number) or next((why for words, why in FULL_WORDS.items() if words in said), None)
+        if not full and number not in UNWRITABLE:
             raise
-        reason = f"cannot be written ({error.strerror})"
-        raise RadprobeError(folder, reason, "make room or allow it, and run again: what is complete is kept") from None
+        what = getattr(error, "filename", None) or folder
+        reason = f"cannot be written: {full}" if full else f"cannot be written ({error.strerror})"
+        remedy = f"{MAKE_ROOM if full else 'allow it'}, and run again: what is complete is kept"
+        raise RadprobeError(what, reason, remedy) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
