@@ -19,6 +19,7 @@ SCRIPTS = {
         [f"cost_vs_n_{name}" for name in ("linear_grid", "logistic_sweep", "knn_search", "mlknn_scores")],
     ),
     "explorer": (["300"], ["explorer", "explorer_first_paint", "explorer_filter", "explorer_sort"]),
+    "dag": (["test_vit,unet"], ["dag_dry_run", "dag_noop", "dag_gb"]),
     "all_probes": (["1200", "80", "5", "1"], ["all_probes_minutes", "all_probes_gb"]),
 }
 

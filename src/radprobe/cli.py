@@ -71,6 +71,12 @@ def doctor(
 
 
 @app.command()
+def plan(params: ParamsFile = Path("params.yaml")) -> None:
+    """Print what a study is: cells, jobs done and to do, what is missing, disk, hours by what earlier jobs took."""
+    _stage("plan").run(Study(params))
+
+
+@app.command()
 def retrieve(
     dataset: Annotated[str | None, typer.Argument(help="A dataset of the study.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Or a backbone, to find and verify its weights.")] = None,

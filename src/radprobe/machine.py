@@ -114,11 +114,17 @@ def gpus() -> tuple[list[Gpu], str | None]:
     return [Gpu(**one) for one in seen["gpus"]], seen["built_for"]
 
 
-def place(folder: Path) -> Place:
-    """Try a folder that is there or will be: write, lock, and look how names are told apart. Nothing is left behind."""
+def existing(folder: Path) -> Path:
+    """Return a folder, or its nearest parent that exists."""
     at = folder.absolute()
     while not at.exists() and at != at.parent:
         at = at.parent
+    return at
+
+
+def place(folder: Path) -> Place:
+    """Try a folder that is there or will be: write, lock, and look how names are told apart. Nothing is left behind."""
+    at = existing(folder)
     space = shutil.disk_usage(at)
     inodes = os.statvfs(at)
     left = inodes.f_favail if inodes.f_files else None  # btrfs and others make them as they go

@@ -4,6 +4,7 @@ A step is one verb applied to one dataset and backbone. Its spec hashes what its
 catalog entry, the verb's VERSION and the specs of the steps that it needs. It is known before anything has run.
 """
 
+import copy
 import json
 import math
 import os
@@ -290,6 +291,14 @@ class Study:
             first = found[0]
             raise RadprobeError(f"{first.kind} {first.name}", first.why, f"{first.remedy}, or set on_missing: skip")
         return found
+
+    def as_if_complete(self) -> "Study":
+        """Return the study as if all its data and weights were here."""
+        whole = copy.copy(self)
+        for name in ("datasets_here", "backbones_here", "steps"):
+            whole.__dict__.pop(name, None)  # what was found for this one
+        whole.missing = [missing for missing in self.missing if missing.kind == "adaptation"]  # no file would help
+        return whole
 
     def _missing_datasets(self) -> Iterator[Missing]:
         for name, choice in self.params.datasets.items():

@@ -368,6 +368,17 @@ class Cost(Strict):
     tokens_448: int
 
 
+class Throughput(Strict):
+    """How fast a forward pass was, once, on a machine of ours (benchmarks/throughput.py)."""
+
+    machine: str
+    gpu: bool
+    precision: str
+    id: str
+    size: int
+    images_per_second: float
+
+
 def how_to_get_weights(entry: Backbone, folder: Path) -> str:
     """Tell a person how the weights of an entry come into `folder`: as which file, from where, how large."""
     ways = [f"put {' or '.join(entry.local)} in {folder}"]
@@ -418,3 +429,10 @@ def costs() -> dict[str, Cost]:
     """Return what the backbones of the catalog cost, by id."""
     text = resources.files(__package__).joinpath("backbone_costs.csv").read_text(encoding="utf-8")
     return {row.pop("id"): Cost.model_validate(row) for row in csv.DictReader(text.splitlines())}
+
+
+@cache
+def throughput() -> list[Throughput]:
+    """Return the forward passes that were timed."""
+    text = resources.files(__package__).joinpath("throughput.csv").read_text(encoding="utf-8")
+    return [Throughput.model_validate(row) for row in csv.DictReader(text.splitlines())]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import radprobe
-from radprobe import catalog, machine
+from radprobe import catalog, machine, needs
 from radprobe.console import say, show_states, size
 from radprobe.datasets import Layout
 from radprobe.files import RadprobeError
@@ -308,7 +308,7 @@ def _unreachable(url: str) -> str | None:
 
 
 def _places(study: Study) -> Iterator[Check]:
-    need = _needed(study)
+    need = needs.disk(study)
     for name in WRITTEN:
         found = machine.place(study.path(name))
         what = f"paths.{name}"
@@ -332,32 +332,6 @@ def _space(what: str, found: Place, least: int, with_maps: int) -> Check:
     if found.free < max(least, 100_000_000):
         return Check(what, "problem", words, remedy)
     return Check(what, "note", words, remedy) if found.free < with_maps else Check(what, "ok", words)
-
-
-def _needed(study: Study) -> tuple[int, int]:
-    """Return about how many bytes pixels and vectors take, and with dense maps; 0 where no counts are published."""
-    least = maps = 0
-    for step in study.steps.values():
-        n = _images(study, step.dataset) if step.verb in ("prepare", "embed") else 0
-        if step.verb == "prepare":
-            entry = study.dataset(step.dataset)
-            volumes = bool(entry.published and entry.published.cases)  # of 16 bits
-            least += n * entry.stored**2 * (1 + volumes + (entry.task == "segmentation"))
-        elif step.verb == "embed" and (cost := study.cost(step.backbone)):
-            least += n * cost.dim * 2 * (study.params.embed.blocks + 1)
-            layers = 5 if "unet" in step.knobs.get("decoders", []) else len(step.knobs.get("decoders", []))
-            tokens = cost.tokens_224 * (step.knobs.get("size", 224) / 224) ** 2
-            maps += min(n * tokens * cost.dim * 2 * layers, study.params.embed.max_dense_cache_gb * 1e9)
-    return int(least), int(least + maps)
-
-
-def _images(study: Study, dataset: str) -> float:
-    published, limit = study.dataset(dataset).published, study.params.limit
-    if published is None or published.samples is None:
-        return 0
-    phantom, patients = study.params.datasets[dataset].phantom, published.patients or published.cases
-    counts = [count for count in (limit, phantom and phantom.patients, patients) if count]
-    return published.samples * (min(counts) / patients if patients else 1)
 
 
 def _traps(what: str, found: Place) -> Iterator[Check]:

@@ -1,0 +1,162 @@
+"""What the steps of a study will take, images, disk and hours, before any of it has run: by published counts, and by
+what jobs of this and of earlier studies took here.
+
+A job's work is its images, times the GFLOPs of an image where it runs a backbone. Jobs of the same verb and the same
+knobs (epochs, learning rates ...) are taken to need the same seconds per work, within the spread of those measured.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radprobe import catalog, files
+from radprobe.files import RadprobeError
+from radprobe.study import ON_GPU, Step, Study, mode_of, slug
+
+STUDIES = 20  # the newest of those recorded are looked at
+# what says that two jobs of a verb do the same to an image; all knobs but OF_THE_IMAGE where a verb is not named here
+SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
+SAME["score"] = ("resamples",)
+OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that a job will take: low to high, by the spread of `jobs` that were measured (0: by none here)."""
+
+    low: float
+    high: float
+    jobs: int
+
+
+def images(study: Study, dataset: str) -> float:
+    """Return how many images a dataset has: as prepared, or by its published counts and `limit`; 0 where not known."""
+    step = study.steps.get(("prepare", dataset, None))
+    if step and (counted := _facts(step.folder / "pixels.json").get("counts")):
+        return counted["samples"]
+    published, limit = study.dataset(dataset).published, study.params.limit
+    if published is None or published.samples is None:
+        return 0
+    phantom, patients = study.params.datasets[dataset].phantom, published.patients or published.cases
+    counts = [count for count in (limit, phantom and phantom.patients, patients) if count]
+    return published.samples * (min(counts) / patients if patients else 1)
+
+
+def disk(study: Study) -> tuple[int, int]:
+    """Return about how many bytes pixels and vectors take, and with dense maps; 0 where no counts are published."""
+    least = maps = 0
+    for step in study.steps.values():
+        n = images(study, step.dataset) if step.verb in ("prepare", "embed") else 0
+        if step.verb == "prepare":
+            entry = study.dataset(step.dataset)
+            volumes = bool(entry.published and entry.published.cases)  # of 16 bits
+            least += n * entry.stored**2 * (1 + volumes + (entry.task == "segmentation"))
+        elif step.verb == "embed" and (cost := study.cost(step.backbone)):
+            least += n * cost.dim * 2 * (study.params.embed.blocks + 1)
+            layers = 5 if "unet" in step.knobs.get("decoders", []) else len(step.knobs.get("decoders", []))
+            tokens = cost.tokens_224 * (step.knobs.get("size", 224) / 224) ** 2
+            maps += min(n * tokens * cost.dim * 2 * layers, study.params.embed.max_dense_cache_gb * 1e9)
+    return int(least), int(least + maps)
+
+
+class Earlier:
+    """What jobs took in the studies that `paths.work` records."""
+
+    def __init__(self, study: Study):
+        self.rates: dict[str, list[float]] = {}  # seconds per work, by kind of job
+        seen: set[Path] = set()
+        for other in _recorded(study):
+            for step in other.steps.values():
+                file = benchmark_file(other, step)
+                seconds = None if file in seen else _seconds(file)
+                seen.add(file)
+                if seconds and (todo := work(other, step)):
+                    self.rates.setdefault(_kind(other, step), []).append(seconds / todo)
+
+    def estimate(self, study: Study, step: Step) -> Estimate | None:
+        """Return what a job will take; None where no job like it has run here, or its work is not known."""
+        todo, rates = work(study, step), sorted(self.rates.get(_kind(study, step), []))
+        if not todo:
+            return None
+        if rates:
+            tail = len(rates) // 10  # the middle 80 % of ten and more
+            return Estimate(todo * rates[tail], todo * rates[-1 - tail], len(rates))
+        if step.verb == "embed" and step.knobs.get("recipe") and (rates := reference(study)):
+            return Estimate(todo * min(rates), todo * max(rates), 0)
+        return None
+
+
+def reference(study: Study) -> list[float]:
+    """Return the seconds per GFLOP of forward passes that were timed on such a device as the study wants."""
+    rows = [row for row in catalog.throughput() if row.gpu == bool(study.gpus)]
+    return [1 / (row.images_per_second * _flops_at(catalog.costs()[row.id], row.size)) for row in rows]
+
+
+def work(study: Study, step: Step) -> float:
+    """Return the images that a step goes through, times the GFLOPs of each where it runs a backbone; 0: not known."""
+    if step.verb in ("retrieve", "weights") or step.dataset is None:
+        return 0
+    n = images(study, step.dataset) * (1 + (step.knobs.get("views") or 0))
+    if step.verb == "compare":
+        return n * len(step.needs)
+    return n * _gflops(study, step) if step.verb in ON_GPU else n
+
+
+def _gflops(study: Study, step: Step) -> float:
+    """Return those of an image at the side that the step gives, between and beyond the two that the catalog states."""
+    cost = study.cost(step.backbone)
+    if cost is None or not cost.gflops_224:  # no network that it knows: controls, networks from scratch
+        return 1
+    side = step.knobs.get("size") or study.backbone(step.backbone).side(study.dataset(step.dataset).size)
+    return _flops_at(cost, side)
+
+
+def _flops_at(cost: catalog.Cost, side: int) -> float:
+    power = math.log2(cost.gflops_448 / cost.gflops_224)  # 0 where it takes one side only
+    return cost.gflops_224 * (side / 224) ** power
+
+
+def _kind(study: Study, step: Step) -> str:
+    task = study.dataset(step.dataset).task if step.dataset else None
+    cost = study.cost(step.backbone) if step.backbone else None
+    known = bool(cost and cost.gflops_224)
+    names = SAME.get(step.verb, sorted(set(step.knobs) - OF_THE_IMAGE))
+    knobs = {name: step.knobs.get(name) for name in names}
+    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs])
+
+
+def benchmark_file(study: Study, step: Step) -> Path:
+    """Return where Snakemake writes what a job took."""
+    parts = [step.dataset, slug(step.backbone) if step.backbone else None]
+    return study.path("work").joinpath("benchmarks", step.verb, *filter(None, parts), f"{step.spec}.tsv")
+
+
+def _recorded(study: Study) -> Iterator[Study]:
+    """Yield the newest studies that ran in the same `paths.work`, as far as they can be read still."""
+    found = sorted((study.path("work") / "studies").glob("*.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found[:STUDIES]:
+        try:
+            other = Study(path)
+            _ = other.steps
+        except RadprobeError:
+            continue
+        yield other
+
+
+def _seconds(file: Path) -> float | None:
+    try:
+        with file.open(newline="") as lines:
+            return float(next(csv.DictReader(lines, delimiter="\t"))["s"])
+    except (OSError, ValueError, KeyError, StopIteration):
+        return None
+
+
+def _facts(manifest: Path) -> dict[str, Any]:
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8"))["facts"]
+    except (OSError, ValueError, KeyError):
+        return {}

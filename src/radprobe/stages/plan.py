@@ -1,0 +1,102 @@
+"""plan: what a study is before it runs: cells, jobs done and to do, what is missing, disk and hours."""
+
+import shutil
+from collections.abc import Iterator
+
+from radprobe import catalog, machine, needs
+from radprobe.console import say, show_table, size
+from radprobe.needs import Earlier, Estimate
+from radprobe.study import ON_GPU, OUTPUTS, Missing, Step, Study
+
+CELLS = ("probe", "segment", "adapt")
+COLUMNS = ("stage", "jobs", "done", "can run now", "hours of those", "hours of all to do", "which rests on")
+HOUR = 3600
+
+
+def run(study: Study) -> None:
+    """Print the plan of a study, now and as if nothing were missing. Nothing is computed; only manifests are read."""
+    study.params = study.params.model_copy(update={"on_missing": "skip"})  # to tell all that is missing, not the first
+    whole = study.as_if_complete()
+    _say_cells(study, whole)
+    show_table(COLUMNS, list(_stages(study, whole)))
+    cores = f"{study.params.threads} thread(s)"
+    unit = f"a GPU and {cores}" if study.gpus else cores
+    say(f"An hour of {', '.join(sorted(ON_GPU))} is one of {unit}; of the others, of {cores}.")
+    _say_missing(study.missing)
+    _say_disk("what can run now", study)
+    if len(whole.steps) > len(study.steps):
+        _say_disk("all of it", whole)
+
+
+def done(step: Step) -> bool:
+    """Say whether all manifests of a step are there."""
+    return all(path.is_file() for path in step.outputs)
+
+
+def _say_cells(study: Study, whole: Study) -> None:
+    cells = [step for step in whole.steps.values() if step.verb in CELLS]
+    here = [step for step in study.steps.values() if step.verb in CELLS]
+    say(f"{study.params.study}: {len(cells)} cells (dataset x backbone), {len(here)} can run here")
+    for dataset in whole.datasets_here:
+        of, can = ([step for step in some if step.dataset == dataset] for some in (cells, here))
+        n = needs.images(study, dataset)
+        counted = f"{n:,.0f} images" if n else "images not counted yet"
+        say(f"  {dataset}: {len(of)} cells, {len(can)} here, {sum(map(done, can))} done; {counted}")
+
+
+def _stages(study: Study, whole: Study) -> Iterator[tuple[str, ...]]:
+    earlier = Earlier(study)
+    for verb in OUTPUTS:
+        keys = [key for key in whole.steps if key[0] == verb]
+        if not keys:
+            continue
+        finished = {key for key in keys if key in study.steps and done(study.steps[key])}
+        todo = [whole.steps[key] for key in keys if key not in finished]
+        now = [study.steps[key] for key in keys if key in study.steps and key not in finished]
+        found = [estimate for step in todo if (estimate := earlier.estimate(whole, step))]
+        at_once = [estimate for step in now if (estimate := earlier.estimate(study, step))]
+        counts = (str(len(each)) for each in (keys, finished, now))
+        yield verb, *counts, _hours(now, at_once), _hours(todo, found), _source(verb, todo, found)
+
+
+def _hours(todo: list[Step], found: list[Estimate]) -> str:
+    if not todo:
+        return "none"
+    if not found:
+        return "not estimated"
+    low, high = sum(each.low for each in found) / HOUR, sum(each.high for each in found) / HOUR
+    rest = f", and {len(todo) - len(found)} jobs not estimated" if len(found) < len(todo) else ""
+    digits = ",.0f" if high >= 10 else ".2g"
+    return f"{low:{digits}} to {high:{digits}}{rest}"
+
+
+def _source(verb: str, todo: list[Step], found: list[Estimate]) -> str:
+    if not todo:
+        return ""
+    if verb in ("retrieve", "weights"):
+        return "disk and network"
+    if not found:
+        return "no job like these has run here: run a pilot (limit: 20) and plan again"
+    measured = sorted({each.jobs for each in found} - {0})
+    words = []
+    if measured:
+        words.append(f"{measured[0]}{f' to {measured[-1]}' if len(measured) > 1 else ''} earlier jobs like each, here")
+    if any(each.jobs == 0 for each in found):
+        machines = sorted({f"{row.machine}, {row.precision}" for row in catalog.throughput()})
+        words.append(f"forward passes alone, as timed on {' and '.join(machines)}: yours will differ")
+    return "; ".join(words)
+
+
+def _say_missing(missing: list[Missing]) -> None:
+    if not missing:
+        say("Nothing is missing: data and weights are here, or are fetched by the run.")
+    for gone in missing:
+        say(f"missing: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
+
+
+def _say_disk(what: str, study: Study) -> None:
+    least, with_maps = needs.disk(study)
+    at = machine.existing(study.path("work"))
+    most = f"at most {study.params.embed.max_dense_cache_gb:g} GB for each dataset and backbone"
+    say(f"Disk for {what}: pixels and vectors about {size(least)}, with dense maps {size(with_maps)} ({most});")
+    say(f"  {size(shutil.disk_usage(at).free)} free in {at}. Raw downloads and predictions come on top.")

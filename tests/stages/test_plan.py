@@ -1,0 +1,131 @@
+"""plan, and the estimates that it prints: from what jobs of recorded studies took."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radprobe import catalog, needs
+from radprobe.stages import plan
+from radprobe.study import Study
+
+ROOT = Path(__file__).parents[2]
+PARAMS = {
+    "study": "a study",
+    "hub": False,
+    "device": "cpu",
+    "datasets": {"montgomery": {"phantom": {"patients": 60}}, "nih_chestxray14": {}},
+    "backbones": ["vit_small_patch14_dinov2", "test_vit"],
+    "controls": [],
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("RADPROBE_RAW", "RADPROBE_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def pilot(patients: int, seconds: float, verb: str = "embed", **changes) -> Study:
+    """Record a study of so many films whose jobs of a verb took so many seconds."""
+    content = {**PARAMS, "datasets": {"montgomery": {"phantom": {"patients": patients}}}, "controls": []}
+    content |= {"backbones": ["test_vit"], **changes}
+    study = Study(content)
+    record = Path(f"work/studies/{study.params.study}-{patients}.yaml")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(yaml.safe_dump(content))
+    for step in study.steps.values():
+        if step.verb == verb:
+            file = needs.benchmark_file(study, step)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"s\th:m:s\n{seconds}\t0:00:09\n")
+    return study
+
+
+def estimate(verb: str, backbone: str | None = "test_vit", **changes) -> needs.Estimate | None:
+    study = Study({**PARAMS, **changes}).as_if_complete()
+    return needs.Earlier(study).estimate(study, study.step(verb, "montgomery", backbone))
+
+
+def test_a_job_takes_what_earlier_ones_took_per_image_within_their_spread():
+    pilot(10, 20)
+    pilot(20, 20)
+    found = estimate("embed")
+    assert (found.low, found.high, found.jobs) == (pytest.approx(60), pytest.approx(120), 2)
+
+
+def test_a_larger_backbone_takes_longer_by_its_flops():
+    pilot(10, 20)
+    costs = catalog.costs()
+    found = estimate("embed", "vit_small_patch14_dinov2")
+    ratio = costs["vit_small_patch14_dinov2"].gflops_448 / costs["test_vit"].gflops_448
+    assert found.low == found.high == pytest.approx(120 * ratio)
+
+
+@pytest.mark.parametrize(("epochs", "known"), [(3, True), (4, False)])
+def test_only_jobs_with_the_same_knobs_are_alike(epochs, known):
+    pilot(10, 20, "segment", segment={"linear": {"epochs": 3}, "unet": None})
+    found = estimate("segment", segment={"linear": {"epochs": epochs}, "unet": None})
+    assert (found is not None) == known
+
+
+def test_what_was_never_measured_is_not_estimated_but_for_forward_passes(monkeypatch):
+    assert estimate("prepare", None) is None
+    assert estimate("segment") is None
+    found = estimate("embed")
+    assert 0 < found.low < found.high
+    assert found.jobs == 0
+    monkeypatch.setattr(Study, "gpus", 1)  # no GPU was timed, and a CPU says nothing of it
+    assert estimate("embed") is None
+
+
+def test_jobs_that_ended_half_and_broken_records_count_for_nothing():
+    study = pilot(10, 20)
+    (file,) = (needs.benchmark_file(study, step) for step in study.steps.values() if step.verb == "embed")
+    file.write_text("s\th:m:s\n")
+    Path("work/studies/broken.yaml").write_text("study: [")
+    assert estimate("embed").jobs == 0
+
+
+def test_the_plan_says_what_is_done_what_can_run_and_what_is_missing(capsys):
+    study = Study({**PARAMS, "on_missing": "fail"})
+    for step in Study(PARAMS).steps.values():
+        if step.verb in ("retrieve", "prepare"):
+            for path in step.outputs:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}")
+    plan.run(study)
+    said = capsys.readouterr().out
+    assert "a study: 4 cells (dataset x backbone), 1 can run here" in said
+    rows = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:5]]
+        for line in said.splitlines()
+        if line.startswith("│") and line.split("│")[1].strip()
+    }
+    assert rows["prepare"] == ["2", "1", "0"]
+    assert rows["embed"] == ["4", "0", "1"]
+    assert "missing: dataset nih_chestxray14: no raw folder data/raw/nih_chestxray14" in said
+    assert "missing: backbone vit_small_patch14_dinov2: no weights" in said
+    assert said.count("To run it, ") == 2
+    assert "Disk for what can run now" in said
+    assert "Disk for all of it" in said
+
+
+def test_the_shipped_params_are_the_full_study():
+    whole = Study(ROOT / "params.yaml").as_if_complete()
+    assert set(whole.datasets_here) == {name for name, entry in catalog.datasets().items() if entry.task != "look"}
+    verbs = {verb for verb, _, _ in whole.steps}
+    assert verbs == {
+        "retrieve",
+        "weights",
+        "prepare",
+        "split",
+        "embed",
+        "probe",
+        "segment",
+        "adapt",
+        "score",
+        "compare",
+    }
