@@ -68,7 +68,7 @@ audit-page: setup      ## docs/audit.md from the catalog
 	$(BIN)/python -c "from radprobe.report import audit; print(audit.markdown(), end='')" > docs/audit.md
 
 reliability: setup     ## docs/reliability.md, from a run of the tests of faults, bad input and attacks
-	RADPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survives --reliability docs/reliability.md
+	RADPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survives --reliability=docs/reliability.md tests
 
 golden: setup          ## tests/golden.json anew, after a VERSION was bumped
 	$(BIN)/python tests/test_golden.py

@@ -6,6 +6,7 @@ from reliability import (  # noqa: F401 - hooks of the page docs/reliability.md
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_makereport,
+    pytest_runtest_setup,
     pytest_runtest_teardown,
 )
 

@@ -1,6 +1,6 @@
 """The page docs/reliability.md: what the tests marked `survives` tried, how often, and what came of it.
 
-`pytest -m survives --reliability docs/reliability.md` (make reliability) writes it, and only if all of them passed.
+`pytest -m survives --reliability=docs/reliability.md tests` (make reliability) writes it, if all of them passed.
 """
 
 import ast
@@ -39,31 +39,31 @@ def pytest_addoption(parser):
     parser.addoption("--reliability", metavar="FILE", help="write what the tests marked `survives` tried")
 
 
+EXAMPLES = Counter()  # of Hypothesis, of the test that runs
+
+
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.get_closest_marker("survives") and hasattr(item.obj, "hypothesis"):
-            _count_examples(item)
+    tests = {id(item.obj.hypothesis): item.obj.hypothesis for item in items if hasattr(item.obj, "hypothesis")}
+    for test in tests.values():  # one for all parameters of a test
+        test.inner_test = _counted(test.inner_test)
 
 
-def _count_examples(item) -> None:
-    handle, times = item.obj.hypothesis, Counter()
-    inner = handle.inner_test
-
+def _counted(inner):
     @functools.wraps(inner)
     def counted(*given, **named):
-        times["trials"] += 1
+        EXAMPLES["run"] += 1
         return inner(*given, **named)
 
-    handle.inner_test = counted
-    item.stash[TIMES] = times
+    return counted
 
 
-TIMES = pytest.StashKey[Counter]()
+def pytest_runtest_setup(item):
+    EXAMPLES.clear()
 
 
 def pytest_runtest_teardown(item):
-    if TIMES in item.stash:
-        item.user_properties.append(("trials", item.stash[TIMES]["trials"]))
+    if EXAMPLES["run"]:
+        item.user_properties.append(("trials", EXAMPLES["run"]))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -98,7 +98,8 @@ def test_sigterm_ends_a_step_cleanly(finished, command):
     time.sleep(1)
     stopped.send_signal(signal.SIGTERM)
     said, _ = stopped.communicate(timeout=10)
-    assert stopped.returncode in (0, 128 + signal.SIGTERM), said  # 0: it was done before
+    done = all(path.is_file() for path in step.outputs)  # it may have been on its way out
+    assert done or stopped.returncode == 128 + signal.SIGTERM, said
     assert "Traceback" not in said
     assert not leftovers(finished.folder)
     assert not living(stopped.pid)
