@@ -49,6 +49,30 @@ def test_again_makes_it_again(folder):
     assert manifest.stat().st_mtime_ns > made
 
 
+@pytest.mark.parametrize(("seconds", "words"), [(-60, "already made"), (60, "retrieve montgomery: ")])
+def test_what_another_run_made_after_the_graph_was_built_is_put_back(folder, monkeypatch, seconds, words):
+    """Snakemake removes it as the job starts; what was there before is removed for a reason, and made anew."""
+    radprobe(folder, "retrieve", "montgomery")
+    (manifest,) = folder.glob("work/montgomery/retrieve/*/raw.json")
+    made = manifest.stat().st_mtime_ns
+    manifest.unlink()
+    monkeypatch.setenv("RADPROBE_STARTED", str(made / 1e9 + seconds))
+    assert words in radprobe(folder, "retrieve", "montgomery").stdout
+    assert (manifest.stat().st_mtime_ns == made) == (seconds < 0)
+
+
+def test_a_job_waits_for_what_another_run_is_putting_back(folder):
+    radprobe(folder, "retrieve", "montgomery")
+    (manifest,) = folder.glob("work/montgomery/retrieve/*/raw.json")
+    content = manifest.read_bytes()
+    manifest.unlink()
+    call = [sys.executable, "-m", "radprobe", "prepare", "montgomery"]
+    waiting = subprocess.Popen(call, cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert "about to put it back" in waiting.stdout.readline()
+    manifest.write_bytes(content)
+    assert waiting.wait(60) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -67,9 +67,11 @@ def jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
     return {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()} if table else {}
 
 
-def scores(folder: Path) -> pd.DataFrame:
+def scores(folder: Path, paths: dict[str, str] | None = None) -> pd.DataFrame:
     """Return the scores that are there of the study as it stands in the folder."""
-    study = Study({**yaml.safe_load((folder / "study.yaml").read_text()), "paths": {"root": str(folder)}})
+    study = Study(
+        {**yaml.safe_load((folder / "study.yaml").read_text()), "paths": {"root": str(folder), **(paths or {})}}
+    )
     files = [step.folder / "scores.parquet" for step in study.steps.values() if step.verb == "score"]
     tables = [pd.read_parquet(file) for file in files if file.is_file()]
     keys = ["dataset", "backbone", "protocol", "part", "metric", "class"]
@@ -215,6 +217,31 @@ def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
     page = (tmp_path / "reports/explorer.html").read_text()
     assert "nih_chestxray14" in page
     assert set(scores(tmp_path).index.get_level_values("dataset")) == {"montgomery"}
+
+
+def test_two_studies_at_once_share_their_work(finished, tmp_path):
+    shared = {"work": str(tmp_path / "work")}
+    changes = {"one": {}, "other": {"probe": {"linear": {"epochs": 3}}}}
+    for name, change in changes.items():
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, paths=shared, **change)
+    running = [
+        subprocess.Popen(command("--cores", "1"), cwd=tmp_path / name, stderr=subprocess.PIPE, text=True)
+        for name in changes
+    ]
+    for each in running:
+        _, errors = each.communicate(timeout=600)
+        assert each.returncode == 0, errors[-3000:]
+    one = scores(tmp_path / "one", paths=shared)
+    pd.testing.assert_frame_equal(one, scores(finished))
+    assert not one.equals(scores(tmp_path / "other", paths=shared))
+    for name in changes:
+        assert "Nothing to be done" in said(run(tmp_path / name))
+    assert len(list(tmp_path.glob("work/*/embed/test_vit/*/embeddings.json"))) == 2
+    write(tmp_path / "one", paths=shared, score={"resamples": 300})  # a third study, of which the work is there
+    planned = jobs(run(tmp_path / "one", "--directory", str(tmp_path / "third"), "--dry-run"))
+    assert not {"retrieve", "prepare", "split", "weights", "embed"} & set(planned)
+    assert {"probe", "segment", "score"} <= set(planned)
 
 
 def test_what_is_absent_leaves_the_graph_loudly(tmp_path):

@@ -114,6 +114,7 @@ TOGETHER = (
 def _set_aside(path: Path) -> None:
     kinds = next((kinds for kinds in TOGETHER if path.stem in kinds), {path.stem})
     for manifest in (path.with_name(f"{kind}.json") for kind in sorted(kinds)):
+        files.twin(manifest).unlink(missing_ok=True)
         if manifest.is_file():
             manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
 

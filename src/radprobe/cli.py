@@ -25,6 +25,7 @@ DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
 BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 
 MORE_MEMORY = "run it where there is more, with fewer threads, or with a smaller batch_size"
+STARTED = "RADPROBE_STARTED"  # when the graph was built of which this is a job, in seconds since 1970
 OPTIONS = {"again": False}  # of the whole command line, before the verb
 
 
@@ -241,6 +242,7 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
 
 def _make_step(study: Study, step: Step) -> None:
     for need in step.needs:
+        files.wait_for(need.outputs, say)
         for manifest in need.outputs:
             if not manifest.is_file():
                 raise RadprobeError(
@@ -250,7 +252,9 @@ def _make_step(study: Study, step: Step) -> None:
         if OPTIONS["again"]:
             for manifest in step.outputs:
                 manifest.unlink(missing_ok=True)
+                files.twin(manifest).unlink(missing_ok=True)
             shutil.rmtree(step.folder / "training", ignore_errors=True)
+        files.restore(step.outputs, float(os.environ.get(STARTED, "inf")))
         if all(manifest.is_file() for manifest in step.outputs):
             shutil.rmtree(step.folder / "training", ignore_errors=True)  # a kill after the last manifest
             say(f"already made: {step.folder}")
@@ -266,6 +270,8 @@ def _make_step(study: Study, step: Step) -> None:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
             function: Callable[[Study, Step], None] = getattr(_stage(module), name)
             function(study, step)
+        for manifest in step.outputs:
+            files.keep_twin(manifest)
     say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")
 
 

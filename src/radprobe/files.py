@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 TEMPORARY = ".partial"
+TWIN = ".made"  # a manifest's second name
+BACK_S = 30  # from the removal of a manifest to the start of the job that puts it back
 
 
 class RadprobeError(Exception):
@@ -64,6 +68,46 @@ def reserve(path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot do so
                 raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def twin(manifest: Path) -> Path:
+    """Return the name under which a manifest is kept a second time."""
+    return manifest.with_name(f"{manifest.name}{TWIN}")
+
+
+def keep_twin(manifest: Path) -> None:
+    """Keep a manifest under its second name too.
+
+    Snakemake removes what a job is to make before the job starts, also what another run made after the graph was built.
+    """
+    _copy(manifest, twin(manifest))
+
+
+def _copy(source: Path, to: Path) -> None:
+    with atomic(to) as temporary:
+        shutil.copy2(source, temporary)  # with its time: what was made from it stays newer
+
+
+def restore(manifests: list[Path], since: float) -> None:
+    """Put manifests back that another run wrote after `since` (seconds since 1970), all of them or none."""
+    twins = [twin(manifest) for manifest in manifests]
+    if all(each.is_file() and each.stat().st_mtime > since for each in twins):
+        for manifest, kept in zip(manifests, twins, strict=True):
+            if not manifest.is_file():
+                _copy(kept, manifest)
+
+
+def wait_for(manifests: list[Path], on_wait: Callable[[str], None] = print) -> None:
+    """Wait while another run puts back manifests that were there before; return when they are, or nobody does."""
+    gone = [manifest for manifest in manifests if not manifest.is_file() and twin(manifest).is_file()]
+    if not gone:
+        return
+    on_wait(f"{gone[0]}: another run is about to put it back")
+    until = time.monotonic() + BACK_S
+    while not all(manifest.is_file() for manifest in gone) and time.monotonic() < until:
+        time.sleep(0.2)
+        with lock(gone[0].parent / "lock", on_wait=on_wait):  # held while it is made
+            pass
 
 
 DISK, QUOTA = "the disk is full", "the disk quota is used up"

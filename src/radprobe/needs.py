@@ -72,7 +72,7 @@ class Earlier:
         for other in _recorded(study):
             for step in other.steps.values():
                 file = benchmark_file(other, step)
-                seconds = None if file in seen else _seconds(file)
+                seconds = None if file in seen else _seconds(file, step)
                 seen.add(file)
                 if seconds and (todo := work(other, step)):
                     self.rates.setdefault(_kind(other, step), []).append(seconds / todo)
@@ -147,10 +147,13 @@ def _recorded(study: Study) -> Iterator[Study]:
         yield other
 
 
-def _seconds(file: Path) -> float | None:
+def _seconds(file: Path, step: Step) -> float | None:
+    """Return the seconds of the job that made a step; None where there are none, or where it was made already."""
     try:
         with file.open(newline="") as lines:
-            return float(next(csv.DictReader(lines, delimiter="\t"))["s"])
+            seconds = float(next(csv.DictReader(lines, delimiter="\t"))["s"])
+        begun, manifest = file.stat().st_mtime - seconds, step.outputs[-1]
+        return None if manifest.is_file() and manifest.stat().st_mtime < begun - 1 else seconds
     except (OSError, ValueError, KeyError, StopIteration):
         return None
 

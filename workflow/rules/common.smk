@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -35,6 +36,7 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
 )
 PLACES = [f"{name}={value}" for name, value in os.environ.items() if name in ("RADPROBE_RAW", "RADPROBE_WEIGHTS")]
+os.environ.setdefault("RADPROBE_STARTED", str(time.time()))
 os.environ.setdefault("RADPROBE_COMMAND", shlex.join([*PLACES, Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 SNAKEMAKE_REPORT = shlex.join(
