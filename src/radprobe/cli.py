@@ -225,6 +225,18 @@ def _weights() -> None:  # without it typer would make `pack` the sub-app itself
 
 
 @app.command()
+def gc(
+    keep: Annotated[list[Path] | None, typer.Argument(help="Params files: what they do not need goes.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """List, and after asking remove, what no study needs: none of those named, or none that ever ran here."""
+    stage = _stage("gc")
+    studies = [Study(path) for path in keep] if keep else stage.recorded(Study(params))
+    stage.run(studies, lambda question: yes or (sys.stdin.isatty() and typer.confirm(question)))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
     from radprobe.params import schema as text

@@ -1,0 +1,109 @@
+"""gc: what of `paths.work` and `paths.results` no study needs, listed and, after asking, removed; raw data never."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from radprobe import files
+from radprobe.console import say, size
+from radprobe.files import RadprobeError
+from radprobe.study import OUTPUTS, Study
+
+SPEC = re.compile(r"[0-9a-f]{12}")
+WORKED_IN = ("work", "results")
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """The folder of an artifact that no study needs."""
+
+    folder: Path
+    n_bytes: int
+
+
+def run(studies: list[Study], confirmed: Callable[[str], bool]) -> None:
+    """List what none of the studies needs in the folders that they work in; remove it if `confirmed` says so."""
+    found = sorted(unneeded(studies), key=lambda one: -one.n_bytes)
+    names = ", ".join(sorted({study.params.study for study in studies}))
+    if not found:
+        say(f"everything is needed by {names}")
+        return
+    for one in found:
+        say(f"{size(one.n_bytes):>10}  {one.folder}")
+    total = size(sum(one.n_bytes for one in found))
+    say(f"{total:>10}  in {len(found)} folders that none of these needs: {names}")
+    if not confirmed(f"Remove them ({total})?"):
+        say("nothing was removed")
+        return
+    freed = sum(one.n_bytes for one in found if _remove(one.folder))
+    say(f"{size(freed)} removed")
+
+
+def recorded(study: Study) -> list[Study]:
+    """Return a study and those that ran with the same `paths.work`. Raises RadprobeError if one cannot be read."""
+    found = [study]
+    for path in sorted((study.path("work") / "studies").glob("*.yaml")):
+        try:
+            found.append(Study(path))
+        except RadprobeError as error:
+            reason = f"cannot be read ({error.what}: {error.reason}), so what it needs is not known"
+            remedy = "remove it, or name the params files to keep: radprobe gc a.yaml b.yaml"
+            raise RadprobeError(path, reason, remedy) from None
+    return found
+
+
+def unneeded(studies: list[Study]) -> Iterator[Unneeded]:
+    """Yield the artifacts in the studies' folders that none of them makes, uses or would make with all data here."""
+    needed = {path.resolve() for study in studies for path in _needed(study)}
+    needed |= {parent for path in needed for parent in path.parents}
+    places = {study.path(name).resolve() for study in studies for name in WORKED_IN}
+    for folder in sorted({folder for place in places if place.is_dir() for folder in _artifacts(place)}):
+        if folder not in needed:
+            yield Unneeded(folder, sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()))
+
+
+def _needed(study: Study) -> Iterator[Path]:
+    study.params = study.params.model_copy(update={"on_missing": "skip"})  # it may lie on a machine without the data
+    for one in (study, study.as_if_complete()):
+        yield from (step.folder for step in one.steps.values())
+    for name in study.params.own_backbones:
+        if adapter := study.adapter_file(name):
+            yield adapter
+
+
+def _artifacts(place: Path) -> Iterator[Path]:
+    """Yield the folders of artifacts under a place, by their names alone; links are not followed.
+
+    <dataset>/<verb>/<spec>, <dataset>/<verb>/<backbone>/<spec> and weights/<backbone>/<spec>.
+    """
+    for pattern in ("*/*/*", "*/*/*/*"):
+        for folder in place.glob(pattern):
+            parts = folder.relative_to(place).parts
+            verb = "weights" if parts[0] == "weights" and len(parts) == 3 else parts[1]
+            linked = any(path.is_symlink() for path in (folder, *folder.parents) if place in path.parents)
+            if verb in OUTPUTS and SPEC.fullmatch(parts[-1]) and folder.is_dir() and not linked:
+                yield folder
+
+
+def _remove(folder: Path) -> bool:
+    """Remove an artifact, its manifests first; return False where a run is making it."""
+    guard = FileLock(folder / "lock")
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        say(f"left: a run is making {folder}")
+        return False
+    try:
+        for manifest in [*folder.glob("*.json"), *folder.glob(f"*{files.TWIN}")]:
+            manifest.unlink()  # a kill from here on leaves nothing that looks whole
+        shutil.rmtree(folder)
+    finally:
+        guard.release()
+    for parent in list(folder.parents)[:2]:  # of a backbone, and of a verb
+        if not any(parent.iterdir()):
+            parent.rmdir()
+    return True
