@@ -117,3 +117,22 @@ def final_manifests(wildcards):
     """Input function of the report: the last step of every chain. Weights that no dataset needs are not fetched."""
     needed = {need.folder for one in STEPS.values() for need in one.needs}
     return [manifest for one in STEPS.values() if one.dataset and one.folder not in needed for manifest in one.outputs]
+
+
+# The report offers a switch between them, and shows the first by the alphabet.
+FORMATS = {"svg": "image (SVG)", "pdf": "print (PDF)"}
+
+
+def shown(figure, ending):
+    """A figure as Snakemake's report shows it."""
+    return report(
+        f"{REPORTS}/figures/{figure.name}.{ending}",
+        caption=f"../report/{figure.kind}.rst",
+        category="Figures",
+        subcategory=figures.KINDS[figure.kind],
+        labels={
+            "dataset": figure.dataset or "all",
+            "figure": figures.KINDS[figure.kind],
+            "format": FORMATS[ending],
+        },
+    )

@@ -1,23 +1,5 @@
 """The pages that people read."""
 
-# The report offers a switch between them, and shows the first by the alphabet.
-FORMATS = {"svg": "image (SVG)", "pdf": "print (PDF)"}
-
-
-def shown(figure, ending):
-    """A figure as Snakemake's report shows it."""
-    return report(
-        f"{REPORTS}/figures/{figure.name}.{ending}",
-        caption=f"../report/{figure.kind}.rst",
-        category="Figures",
-        subcategory=figures.KINDS[figure.kind],
-        labels={
-            "dataset": figure.dataset or "all",
-            "figure": figures.KINDS[figure.kind],
-            "format": FORMATS[ending],
-        },
-    )
-
 
 rule report:
     input:
