@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from radprobe import catalog
+from radprobe.catalog import describe
 from radprobe.catalog.paper import Deviation, Pair, deviations, published
 from radprobe.report import words
 from radprobe.study import Study
@@ -88,3 +89,17 @@ def test_a_deviation_is_shown_by_rows_or_says_why_not():
     ):
         with pytest.raises(ValidationError):
             Deviation(**told, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("unet", "none"),
+        ("ceiling", "none"),
+        ("pixels", "grey values"),
+        ("metadata", "tables"),
+        ("test_vit", "CLS token"),
+    ],
+)
+def test_a_row_without_a_network_says_where_its_vector_is_from(name, said):
+    assert said in describe.vector(catalog.backbones()[name])

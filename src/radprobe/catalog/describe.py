@@ -5,6 +5,11 @@ import re
 from radprobe.catalog import PAPER, Backbone
 
 NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
+# The vectors of rows that no library builds; networks from scratch and the ceiling have none.
+WITHOUT_NETWORK = {
+    "pixels": "grey values, averaged over each patch",
+    "metadata": "what the tables say of a patient",
+}
 
 
 def restriction(licence: str, gated: bool) -> str:
@@ -36,8 +41,7 @@ def recipe(entry: Backbone, dim: int | None) -> dict[str, str]:
 
 def vector(entry: Backbone, dim: int | None = None) -> str:
     """Say what the vector is, and how long."""
-    without = "grey values, averaged over each patch" if entry.patch else "what the tables say of a patient"
-    by = f"pooled by {entry.library}" if entry.library != "none" else without
+    by = f"pooled by {entry.library}" if entry.library != "none" else WITHOUT_NETWORK.get(entry.name, "none")
     what = {"cls": "CLS token", "mean": "mean patch token", "library": by}[entry.pool]
     return f"{what}, {dim:,}" if dim else what
 
