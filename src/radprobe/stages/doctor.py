@@ -71,7 +71,7 @@ def run(params_file: Path, default: bool, as_json: bool) -> bool:
 
 def _study(params_file: Path, default: bool) -> tuple[Study | None, list[Check]]:
     if default and not params_file.is_file():
-        remedy = "go to the folder of your study, or name it: --params FILE; `radprobe init DIR` writes one"
+        remedy = "go to the folder of your study, or name it: --params FILE"
         return None, [Check("params", "note", f"no {params_file} here: only the machine is looked at", remedy)]
     try:
         study = Study(params_file)
