@@ -118,6 +118,15 @@ def test_slices_stand_for_a_gpu_that_is_cut_up():
     assert gpus.identities("") == []
 
 
+def test_gpus_that_are_not_listed_in_time_are_said_not_to_be_held(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(gpus, "LISTING_S", 0.2)
+    said = []
+    with gpus.one(said.append, tmp_path / "locks") as name:
+        assert name is None
+    assert ["nvidia-smi gives no answer" in each for each in said] == [True]
+
+
 def test_without_a_gpu_nothing_is_set_and_nothing_waits(tmp_path, machine):
     machine("")
     begun = time.monotonic()

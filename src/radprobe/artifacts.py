@@ -7,7 +7,7 @@ checks them; a manifest whose files are missing or changed is set aside, so that
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +46,7 @@ class Manifest:
         except FileNotFoundError:
             raise RadprobeError(path, "is not there", "run the stage that makes it, or `snakemake`") from None
         except (ValueError, TypeError, RecursionError) as error:
-            _set_aside(Path(path))
+            set_aside(Path(path))
             raise RadprobeError(path, f"is no manifest ({error}); set aside", "run again: it is re-made") from None
 
     @property
@@ -85,7 +85,7 @@ def unseal(folder: Path, kind: str) -> Manifest:
     names = list(manifest.files)
     broken = [name for name, why in zip(names, files.in_threads(_fault(path, manifest), names), strict=True) if why]
     if broken:
-        _set_aside(path)
+        set_aside(path)
         raise RadprobeError(
             path.parent / broken[0],
             f"is missing or does not match its manifest ({len(broken)} of {len(names)} files); manifest set aside",
@@ -111,11 +111,12 @@ TOGETHER = (
 )  # made by one step, so made again together
 
 
-def _set_aside(path: Path) -> None:
+def set_aside(path: Path) -> None:
+    """Take a manifest, and those that are made together with it, out of sight: they are made again."""
     kinds = next((kinds for kinds in TOGETHER if path.stem in kinds), {path.stem})
     for manifest in (path.with_name(f"{kind}.json") for kind in sorted(kinds)):
         files.twin(manifest).unlink(missing_ok=True)
-        if manifest.is_file():
+        with suppress(FileNotFoundError):  # or another thread has done so
             manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
 
 
@@ -208,7 +209,7 @@ class Weights:
         facts = dict(unseal(folder, cls.KIND).facts)
         file, sha256, source = facts.pop("file"), facts.pop("sha256"), facts.pop("source")
         if file and (not Path(file).is_file() or files.sha256(Path(file)) != sha256):
-            _set_aside(Path(folder) / "weights.json")
+            set_aside(Path(folder) / "weights.json")
             raise RadprobeError(file, "the weights changed since they were verified", "run again to verify them anew")
         return cls(Path(file) if file else None, sha256, source, facts)
 

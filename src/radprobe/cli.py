@@ -230,7 +230,7 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """List, and after asking remove, what no study needs: none of those named, or none that ever ran here."""
+    """List, and after asking remove, what no study needs: none of those named, or none that Snakemake ran here."""
     stage = _stage("gc")
     studies = [Study(path) for path in keep] if keep else stage.recorded(Study(params))
     stage.run(studies, lambda question: yes or (sys.stdin.isatty() and typer.confirm(question)))
@@ -267,7 +267,7 @@ def _make_step(study: Study, step: Step) -> None:
                 files.twin(manifest).unlink(missing_ok=True)
             shutil.rmtree(step.folder / "training", ignore_errors=True)
         files.restore(step.outputs, float(os.environ.get(STARTED, "inf")))
-        if all(manifest.is_file() for manifest in step.outputs):
+        if step.done:
             shutil.rmtree(step.folder / "training", ignore_errors=True)  # a kill after the last manifest
             say(f"already made: {step.folder}")
             return

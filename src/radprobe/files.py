@@ -118,9 +118,13 @@ MAKE_ROOM = "make room (`radprobe gc` lists what no study needs) or name another
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
+def _used(number: int) -> str:
+    return "written" if number == errno.EROFS else "read or written"  # an error of permission does not say which
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a disk that is full, over its quota or read-only into a RadprobeError that names the path."""
+    """Turn a disk that is full, over its quota or read-only, and a lack of permission, into a RadprobeError."""
     try:
         yield
     except RadprobeError:
@@ -131,7 +135,7 @@ def writing(folder: Path) -> Iterator[None]:
         if not full and number not in UNWRITABLE:
             raise
         what = getattr(error, "filename", None) or folder
-        reason = f"cannot be written: {full}" if full else f"cannot be written ({error.strerror})"
+        reason = f"cannot be written: {full}" if full else f"may not be {_used(number)} ({error.strerror})"
         remedy = f"{MAKE_ROOM if full else 'allow it'}, and run again: what is complete is kept"
         raise RadprobeError(what, reason, remedy) from error
 

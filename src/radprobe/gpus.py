@@ -5,7 +5,7 @@ CUDA reads CUDA_VISIBLE_DEVICES once, so this comes before anything imports torc
 
 import os
 import re
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from radprobe import machine
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")  # Slurm, PBS, LSF, Grid Engine
 WAIT_S = 0.5  # between two looks at the GPUs
+LISTING_S = 60  # without persistence mode, many GPUs take long to be listed
 UUID = re.compile(r"^( *).*\(UUID: ([^)]+)\)")
 
 
@@ -28,7 +29,7 @@ def one(on_wait: Callable[[str], None] = print, folder: Path | None = None) -> I
     None, and nothing is changed, where a scheduler runs the job or no GPU is here. The user's CUDA_VISIBLE_DEVICES says
     which GPUs may be taken. The kernel releases a GPU when its holder dies. `folder`: of the locks, one a machine.
     """
-    choices = [] if any(name in os.environ for name in SCHEDULERS) else _choices()
+    choices = [] if any(name in os.environ for name in SCHEDULERS) else _choices(on_wait)
     if not choices:
         yield None
         return
@@ -63,13 +64,16 @@ def _take(choices: dict[str, str], folder: Path, on_wait: Callable[[str], None])
 
 
 def _folder() -> Path:
-    """Return the folder of the locks: local to the machine, and the user's own."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"radprobe-gpus-{os.getuid()}"
+    """Return the folder of the locks: one for a user and machine, whatever the environment of a session says."""
+    return Path("/tmp") / f"radprobe-gpus-{os.getuid()}"  # noqa: S108 - TMPDIR may be a session's own
 
 
-def _choices() -> dict[str, str]:
+def _choices(on_wait: Callable[[str], None]) -> dict[str, str]:
     """Return the GPUs that may be taken: name for CUDA_VISIBLE_DEVICES -> identity, the same for any way to name it."""
-    here = identities(machine.answers(["nvidia-smi", "-L"]) or "")
+    listing = machine.answers(["nvidia-smi", "-L"], LISTING_S)
+    if listing is None and shutil.which("nvidia-smi"):
+        on_wait("nvidia-smi gives no answer: this job holds no GPU, and may share one with another")
+    here = identities(listing or "")
     if VISIBLE not in os.environ:
         return {identity: identity for identity in here}
     chosen = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]

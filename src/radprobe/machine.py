@@ -154,10 +154,10 @@ def _kind(folder: Path) -> str:
     return next((mounts[parent] for parent in (folder, *folder.parents) if parent in mounts), "")
 
 
-def answers(command: Sequence[str]) -> str | None:
-    """Return what a command prints, or None where it is not there, fails, or does not answer in seconds."""
+def answers(command: Sequence[str], wait_s: float = WAIT_S) -> str | None:
+    """Return what a command prints, or None where it is not there, fails, or does not answer in `wait_s` seconds."""
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=wait_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return ran.stdout.strip() if ran.returncode == 0 else None

@@ -47,9 +47,12 @@ def images(study: Study, dataset: str) -> float:
 
 
 def disk(study: Study) -> tuple[int, int]:
-    """Return about how many bytes pixels and vectors take, and with dense maps; 0 where no counts are published."""
+    """Return about how many bytes the pixels and vectors take that are not made yet, and with dense maps.
+
+    0 where no counts are published.
+    """
     least = maps = 0
-    for step in study.steps.values():
+    for step in (step for step in study.steps.values() if not step.done):
         n = images(study, step.dataset) if step.verb in ("prepare", "embed") else 0
         if step.verb == "prepare":
             entry = study.dataset(step.dataset)

@@ -87,6 +87,11 @@ class Step:
         """The manifests that the step makes; they are what Snakemake sees."""
         return [self.folder / f"{kind}.json" for kind in OUTPUTS[self.verb]]
 
+    @property
+    def done(self) -> bool:
+        """Are all its manifests there."""
+        return all(manifest.is_file() for manifest in self.outputs)
+
 
 # The manifests of each verb. A `retrieve` of a backbone makes weights.json instead.
 OUTPUTS = {
@@ -325,7 +330,7 @@ class Study:
             return base and Missing("backbone", name, f"{base.why} of {base.name}, which it adapts", base.remedy)
         if entry.random or self.weights_file(name) or (entry.package and package_folder(entry.package)):
             return None
-        if all(made.is_file() for made in self._weights(with_weights(name)).outputs):
+        if self._weights(with_weights(name)).done:
             return None  # fetched before
         why = "no weights"
         if entry.repo and self.may_fetch:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -33,6 +37,16 @@ def test_a_version_5_file_says_what_to_do(tmp_path):
     for read in (reading.probe, reading.read_grey):
         with pytest.raises(RadprobeError, match=r"(?s)1\.mat: is a MATLAB v5 file.*-v7\.3"):
             read(tmp_path / "1.mat")
+
+
+def test_what_a_link_names_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    path = write(tmp_path / "1.mat", name="other")
+    with h5py.File(path, "a") as file:
+        file["cjdata"] = h5py.ExternalLink(str(tmp_path / "pipe"), "/cjdata")
+    look = f"from radprobe.imaging import reading; from pathlib import Path; reading.probe(Path({str(path)!r}))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60)
+    assert "takes its image from elsewhere" in done.stderr
 
 
 def test_other_content_and_damage_are_named(tmp_path):

@@ -34,8 +34,8 @@ def write(name: str, **changes) -> Study:
     return study
 
 
-def record(study: Study) -> None:
-    file = study.path("work") / "studies" / f"{study.params.study}"
+def record(study: Study, place: str = "work") -> None:
+    file = study.path(place) / "studies" / f"{study.params.study}"
     file.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(study.params.study, file)
 
@@ -84,6 +84,31 @@ def test_recorded_studies_keep_what_they_need_and_an_unreadable_one_stops_it():
     Path("work/studies/old.yaml").write_text("study: s\nno_longer_a_key: 1\n")
     with pytest.raises(RadprobeError, match=r"old\.yaml: cannot be read"):
         gc.recorded(kept)
+
+
+def test_a_study_that_shares_only_the_results_is_kept_too():
+    kept, other = write("a.yaml"), write("b.yaml", seed=3, paths={"work": "elsewhere"})
+    record(other, "results")
+    assert folders(other) & {one.folder.relative_to(Path.cwd()) for one in gc.unneeded([kept])}
+    assert list(gc.unneeded(gc.recorded(kept))) == []
+
+
+def test_what_is_recorded_is_not_read_from_another_folder(folder, monkeypatch):
+    write("a.yaml")
+    record(write("b.yaml", seed=3))
+    (folder / "runs").mkdir()
+    Path("mine.yaml").write_text(yaml.safe_dump({**PARAMS, "paths": {"root": str(folder)}}))
+    monkeypatch.chdir(folder / "runs")
+    with pytest.raises(RadprobeError, match="ran from another folder"):
+        gc.recorded(Study(folder / "mine.yaml"))
+
+
+def test_a_study_whose_adapter_is_gone_stops_it():
+    write("a.yaml")
+    own = {"tuned": {"title": "Tuned", "adapter": "gone.safetensors"}}
+    Path("b.yaml").write_text(yaml.safe_dump({**PARAMS, "own_backbones": own, "backbones": ["tuned"]}))
+    with pytest.raises(RadprobeError, match=r"gone\.safetensors.*is not there"):
+        list(gc.unneeded([Study(Path("a.yaml")), Study(Path("b.yaml"))]))
 
 
 def test_a_study_whose_data_are_gone_keeps_its_artifacts():

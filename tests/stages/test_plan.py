@@ -113,6 +113,17 @@ def test_the_plan_says_what_is_done_what_can_run_and_what_is_missing(capsys):
     assert "Disk for all of it" in said
 
 
+def test_what_is_made_takes_no_more_disk():
+    study = Study(PARAMS)
+    before, _ = needs.disk(study)
+    assert before > 0
+    for step in study.steps.values():
+        for path in step.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    assert needs.disk(study) == (0, 0)
+
+
 def test_the_shipped_params_are_the_full_study():
     whole = Study(ROOT / "params.yaml").as_if_complete()
     assert set(whole.datasets_here) == {name for name, entry in catalog.datasets().items() if entry.task != "look"}

@@ -25,9 +25,11 @@ except files.RadprobeError as error:
     raise WorkflowError(str(error)) from None
 
 # Jobs read the study as it is now, from a file named by its content: editing params.yaml under a run changes nothing.
-FROZEN = STUDY.path("work") / "studies" / f"{files.digest(config)}.yaml"
-if not FROZEN.is_file():
-    files.write_text(FROZEN, yaml.safe_dump(dict(config), sort_keys=False))
+# `radprobe gc` reads there which studies have worked in these folders.
+FROZEN, RECORD = (STUDY.path(place) / "studies" / f"{files.digest(config)}.yaml" for place in ("work", "results"))
+for file in (FROZEN, RECORD):
+    if not file.is_file():
+        files.write_text(file, yaml.safe_dump(dict(config), sort_keys=False))
 # By the environment, and not in the commands: a command that named the study would re-run for any change of it.
 # PYTHONPATH, so that a conda environment runs this checkout and needs no installed radprobe.
 os.environ.update(

@@ -48,7 +48,10 @@ def _image(path: Path) -> Iterator[h5py.Dataset]:
 
 def _refuse_links(path: Path, content: h5py.File) -> None:
     """HDF5 can name any other file of the machine as the place of a part of it: such a file is a trap."""
-    group, name = IMAGE.split("/")
-    for place, inner in ((content, group), (content.get(group), name)):
-        if isinstance(place, h5py.Group) and not isinstance(place.get(inner, getlink=True), h5py.HardLink | None):
+    place = content
+    for inner in IMAGE.split("/"):
+        if not isinstance(place, h5py.Group):
+            return
+        if not isinstance(place.get(inner, getlink=True), h5py.HardLink | None):
             raise RadprobeError(path, "takes its image from elsewhere", "it must be of figshare 1512427")
+        place = place.get(inner)  # only now: opening a link opens what it names, a pipe for ever

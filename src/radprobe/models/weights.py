@@ -84,10 +84,8 @@ def _verified(source_file: Path, entry: catalog.Backbone, folder: Path, source: 
         raise RadprobeError(source_file, reason, "get it again, or mend the entry")
     file = source_file if source_file.suffix == ".safetensors" else _converted(source_file, entry, folder)
     shapes, dtypes = _header(file)
-    if whole := [
-        name for name, dtype in dtypes.items() if dtype[0] in "IUB" and name.endswith(LEARNT) and dtype != "BF16"
-    ]:
-        reason = f"tensor {whole[0]} holds whole numbers ({dtypes[whole[0]]}), which no trained weights are"
+    if other := [name for name, dtype in dtypes.items() if dtype not in FLOATS and name.endswith(LEARNT)]:
+        reason = f"tensor {other[0]} is {dtypes[other[0]]}, and not one of {', '.join(sorted(FLOATS))}"
         raise RadprobeError(source_file, reason, "get the weights as floating point: quantised ones are not read")
     unwanted = _unwanted(entry)
     if entry.library == "transformers":  # it renames tensors as it loads them

@@ -146,21 +146,17 @@ class Findings:
         for step in steps:
             if why := self._broken.get(step.folder):
                 return Cell(dataset, backbone, "failed", step, why)
-            if not _is_made(step):
+            if not step.done:
                 log = log_tail(self.study, step)
-                lacking = [need for need in step.needs if not _is_made(need)]
+                lacking = [need for need in step.needs if not need.done]
                 waits = f"needs {lacking[0].verb} of {lacking[0].backbone or dataset}" if lacking else "not started"
                 return Cell(dataset, backbone, "failed" if log else "not run", step, log or waits)
         return Cell(dataset, backbone, "done", steps[-1])
 
 
-def _is_made(step: Step) -> bool:
-    return all(path.is_file() for path in step.outputs)
-
-
 def _is_whole(step: Step) -> bool:
     """Is a step made, and all that it was made from? Else its result is of something that is no more."""
-    return _is_made(step) and all(_is_whole(need) for need in step.needs)
+    return step.done and all(_is_whole(need) for need in step.needs)
 
 
 def log_tail(study: Study, step: Step, most: int = LOG_LINES) -> str:

@@ -252,7 +252,7 @@ def _is_here(study: Study, name: str) -> bool:
     entry = study.backbone(name)
     if study.weights_file(name) or (entry.package and catalog.package_folder(entry.package)):
         return True
-    return all(made.is_file() for made in study.step("weights", None, name).outputs)
+    return study.step("weights", None, name).done
 
 
 def _cut_off(study: Study, name: str) -> Iterator[Check]:
@@ -327,7 +327,7 @@ def _space(what: str, found: Place, least: int, with_maps: int) -> Check:
     words = f"{found.at}: {size(found.free)} free"
     if with_maps:
         words += f"; pixels and vectors take about {size(least)}, with all dense maps {size(with_maps)}"
-        words += " (of the datasets that are here, by their published counts)"
+        words += " (those not made yet, of the datasets that are here, by their published counts)"
     remedy = "name a larger disk: paths.work; or a smaller study: limit, fewer backbones, embed.max_dense_cache_gb"
     if found.free < max(least, 100_000_000):
         return Check(what, "problem", words, remedy)

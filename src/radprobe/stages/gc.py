@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from radprobe.study import OUTPUTS, Study
 
 SPEC = re.compile(r"[0-9a-f]{12}")
 WORKED_IN = ("work", "results")
+NAMED = "name the params files to keep: radprobe gc a.yaml b.yaml"
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,26 @@ def run(studies: list[Study], confirmed: Callable[[str], bool]) -> None:
 
 
 def recorded(study: Study) -> list[Study]:
-    """Return a study and those that ran with the same `paths.work`. Raises RadprobeError if one cannot be read."""
-    found = [study]
-    for path in sorted((study.path("work") / "studies").glob("*.yaml")):
-        try:
-            found.append(Study(path))
-        except RadprobeError as error:
-            reason = f"cannot be read ({error.what}: {error.reason}), so what it needs is not known"
-            remedy = "remove it, or name the params files to keep: radprobe gc a.yaml b.yaml"
-            raise RadprobeError(path, reason, remedy) from None
-    return found
+    """Return a study and those that Snakemake ran with the same `paths.work` or `paths.results`.
+
+    Raises RadprobeError where it is not known what one of them needs.
+    """
+    found = {study.params.model_dump_json(): study}
+    for place in WORKED_IN:
+        for path in sorted((study.path(place) / "studies").glob("*.yaml")):
+            other = _readable(path)
+            if other.path(place).resolve() != study.path(place).resolve():
+                raise RadprobeError(path, "ran from another folder", f"run gc where it ran, or {NAMED}")
+            found[other.params.model_dump_json()] = other
+    return list(found.values())
+
+
+def _readable(path: Path) -> Study:
+    try:
+        return Study(path)
+    except RadprobeError as error:
+        reason = f"cannot be read ({error.what}: {error.reason}), so what it needs is not known"
+        raise RadprobeError(path, reason, f"remove it, or {NAMED}") from None
 
 
 def unneeded(studies: list[Study]) -> Iterator[Unneeded]:
@@ -67,6 +79,11 @@ def unneeded(studies: list[Study]) -> Iterator[Unneeded]:
 
 
 def _needed(study: Study) -> Iterator[Path]:
+    if study.absent_adapters:
+        reason = "is not there, so what it needs is not known"
+        raise RadprobeError(
+            study.adapter_file(study.absent_adapters[0]), reason, "bring it back, or leave its study out"
+        )
     study.params = study.params.model_copy(update={"on_missing": "skip"})  # it may lie on a machine without the data
     for one in (study, study.as_if_complete()):
         yield from (step.folder for step in one.steps.values())
@@ -104,6 +121,6 @@ def _remove(folder: Path) -> bool:
     finally:
         guard.release()
     for parent in list(folder.parents)[:2]:  # of a backbone, and of a verb
-        if not any(parent.iterdir()):
+        with suppress(OSError):  # not empty
             parent.rmdir()
     return True

@@ -28,11 +28,6 @@ def run(study: Study) -> None:
         _say_disk("all of it", whole)
 
 
-def done(step: Step) -> bool:
-    """Say whether all manifests of a step are there."""
-    return all(path.is_file() for path in step.outputs)
-
-
 def _say_cells(study: Study, whole: Study) -> None:
     cells = [step for step in whole.steps.values() if step.verb in CELLS]
     here = [step for step in study.steps.values() if step.verb in CELLS]
@@ -41,7 +36,7 @@ def _say_cells(study: Study, whole: Study) -> None:
         of, can = ([step for step in some if step.dataset == dataset] for some in (cells, here))
         n = needs.images(study, dataset)
         counted = f"{n:,.0f} images" if n else "images not counted yet"
-        say(f"  {dataset}: {len(of)} cells, {len(can)} here, {sum(map(done, can))} done; {counted}")
+        say(f"  {dataset}: {len(of)} cells, {len(can)} here, {sum(step.done for step in can)} done; {counted}")
 
 
 def _stages(study: Study, whole: Study) -> Iterator[tuple[str, ...]]:
@@ -50,7 +45,7 @@ def _stages(study: Study, whole: Study) -> Iterator[tuple[str, ...]]:
         keys = [key for key in whole.steps if key[0] == verb]
         if not keys:
             continue
-        finished = {key for key in keys if key in study.steps and done(study.steps[key])}
+        finished = {key for key in keys if key in study.steps and study.steps[key].done}
         todo = [whole.steps[key] for key in keys if key not in finished]
         now = [study.steps[key] for key in keys if key in study.steps and key not in finished]
         found = [estimate for step in todo if (estimate := earlier.estimate(whole, step))]
@@ -99,4 +94,5 @@ def _say_disk(what: str, study: Study) -> None:
     at = machine.existing(study.path("work"))
     most = f"at most {study.params.embed.max_dense_cache_gb:g} GB for each dataset and backbone"
     say(f"Disk for {what}: pixels and vectors about {size(least)}, with dense maps {size(with_maps)} ({most});")
-    say(f"  {size(shutil.disk_usage(at).free)} free in {at}. Raw downloads and predictions come on top.")
+    say("  of what is not made yet; raw downloads and predictions come on top.")
+    say(f"  {size(shutil.disk_usage(at).free)} free in {at}.")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe import files
-from radprobe.artifacts import Index, Pixels, RawManifest, Truth
+from radprobe.artifacts import Index, Pixels, RawManifest, Truth, set_aside
 from radprobe.catalog import Dataset
 from radprobe.console import say, track
 from radprobe.datasets import decoding, splits
@@ -100,8 +100,7 @@ def _comparison(raw: RawManifest, manifest: Path) -> Callable[[Picture], None]:
 
 
 def _changed(manifest: Path, what: Path, how: str) -> RadprobeError:
-    if manifest.is_file():  # another thread may have found another file
-        manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
+    set_aside(manifest)
     reason = f"{how}; the manifest of the raw files is set aside"
     return RadprobeError(what, reason, "run again: the raw files are found and hashed anew")
 
