@@ -38,6 +38,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def __enter__(self) -> "Browser":
         return self
@@ -77,9 +78,15 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
-        self.call("Page.navigate", url=url)
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        loader = self.call("Page.navigate", url=url).get("loaderId")  # none where only the #anchor is another
+        while loader and not any(self._has_loaded(event, loader) for event in self.events):
             self.events.append(self._next())
+
+    @staticmethod
+    def _has_loaded(event: dict, loader: str) -> bool:
+        """Say whether an event is that of this page's end, and not of a page before."""
+        what = (event.get("method"), event.get("params", {}).get("name"), event.get("params", {}).get("loaderId"))
+        return what == ("Page.lifecycleEvent", "load", loader)
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page; a promise is awaited."""

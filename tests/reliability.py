@@ -51,8 +51,9 @@ def pytest_collection_modifyitems(items):
 def _counted(inner):
     @functools.wraps(inner)
     def counted(*given, **named):
-        EXAMPLES["run"] += 1
-        return inner(*given, **named)
+        found = inner(*given, **named)
+        EXAMPLES["run"] += 1  # an example that was drawn in vain has raised
+        return found
 
     return counted
 
@@ -117,13 +118,13 @@ def pytest_configure(config):
         config.pluginmanager.register(Recorder(Path(path)))
 
 
-def marked(folder: Path) -> set[str]:
-    """Return the names `path::test` of all tests below `folder` that carry the mark, read from their source."""
+def marked(folder: Path) -> set[tuple[str, str, str]]:
+    """Return what, outcome and `path::test` of all marks of the tests below `folder`, read from their source."""
     found = set()
     for path in folder.rglob("test_*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and any(
-                "mark.survives" in ast.unparse(d) for d in node.decorator_list
-            ):
-                found.add(f"{path.relative_to(folder).as_posix()}::{node.name}")
+            for each in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if isinstance(each, ast.Call) and ast.unparse(each.func).endswith("mark.survives"):
+                    _, what, outcome = map(ast.literal_eval, each.args)
+                    found.add((what, outcome, f"{path.relative_to(folder).as_posix()}::{node.name}"))
     return found

@@ -13,31 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from small_params import SMALL
 
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
 NASTY = "<script>alert(1)</script>"
 TOKEN = "hf_SecretOfTheUser"
-PARAMS = {
-    "study": f"small {NASTY}",
-    "hub": False,
-    "threads": 1,
-    "datasets": {
-        "montgomery": {"phantom": {"patients": 24}, "size": 112, "stored": 112},
-        "nih_chestxray14": {"phantom": {"patients": 60}},
-    },
-    "backbones": ["test_vit"],
-    "controls": [],
-    "embed": {"shard_rows": 32},
-    "probe": {"linear": {"epochs": 5}},
-    "segment": {
-        "linear": {"epochs": 2, "learning_rates": [0.01, 0.1]},
-        "unet": {"epochs": 1, "learning_rates": [0.003], "widths": [8, 8]},
-        "few_shot": {"shots": [1], "draws": 2, "steps": 4},
-    },
-    "score": {"resamples": 200},
-}
+PARAMS = SMALL | {"study": f"small {NASTY}", "score": {"resamples": 200}}
 
 pytestmark = pytest.mark.slow
 

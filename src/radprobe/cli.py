@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from radprobe import __version__, files, gpus
+from radprobe import __version__, files, gpus, machine
 from radprobe.console import say
 from radprobe.files import RadprobeError
 from radprobe.study import ON_GPU, Step, Study, mode_of
@@ -37,7 +37,9 @@ def main() -> None:
     except RadprobeError as error:
         print(f"radprobe: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not machine.lacks_memory(error):
+            raise
         print(f"radprobe: out of memory ({error})\n  -> {MORE_MEMORY}", file=sys.stderr, flush=True)
         sys.exit(2)
 

@@ -17,6 +17,7 @@ from radprobe.files import RadprobeError
 
 WAIT_S = 5  # for a command to answer: sacct without its database never does
 TORCH_WAIT_S = 60  # torch is imported, and the driver asked
+NO_MEMORY = ("DefaultCPUAllocator", "out of memory")  # what torch says of a CPU, and of a GPU
 CPU_INFO, QUOTA = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")
 GPU_SIGNS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of either in WSL
 FAST_BF16 = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of x86 and (the last) of ARM
@@ -152,6 +153,11 @@ def _kind(folder: Path) -> str:
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     folder = folder.resolve()
     return next((mounts[parent] for parent in (folder, *folder.parents) if parent in mounts), "")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Say whether an error is that of a machine, or of a GPU, that has not enough memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def answers(command: Sequence[str], wait_s: float = WAIT_S) -> str | None:

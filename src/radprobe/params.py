@@ -412,7 +412,7 @@ def read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RadprobeError(path, f"is no UTF-8 text ({error})", "save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise RadprobeError(path, f"is not valid YAML: {_short(error)}", "mend the line that it names") from None
+        raise RadprobeError(path, f"is not valid YAML: {short(error)}", "mend the line that it names") from None
     if not isinstance(content, dict):
         raise RadprobeError(path, "is not a mapping", "start from the params.yaml of the repository")
     return content
@@ -463,7 +463,8 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Careful)  # noqa: S506 - it is a SafeLoader
 
 
-def _short(what: Any) -> str:
+def short(what: Any) -> str:
+    """Return a text that a message can hold: of long ones the beginning."""
     text = str(what)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
@@ -475,11 +476,11 @@ def _with_environment(paths: Paths) -> Paths:
 
 def _explain(name: str, error: ValidationError) -> RadprobeError:
     first = error.errors()[0]
-    key = _short(".".join(str(step) for step in first["loc"]))
+    key = short(".".join(str(step) for step in first["loc"]))
     if first["type"] == "extra_forbidden":
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
-    reason = f"{first['msg'].removeprefix('Value error, ')} (got {_short(repr(first.get('input')))})"
+    reason = f"{first['msg'].removeprefix('Value error, ')} (got {short(repr(first.get('input')))})"
     return RadprobeError(f"{name}: {key}", reason, "see params.schema.json")
 
 

@@ -123,6 +123,16 @@ class Study:
 
     def __init__(self, source: Path | str | dict[str, Any]):
         self.params = params.load(source)
+        try:
+            self._check()
+        except RadprobeError as error:
+            if isinstance(source, dict):
+                raise
+            what = f"{source}: {str(error.what).removeprefix('params: ')}"
+            raise RadprobeError(what, error.reason, error.remedy) from None
+
+    def _check(self) -> None:
+        """Raise RadprobeError where params name what is not there, or sizes that do not go together."""
         for name, choice in self.params.datasets.items():
             entry = self.dataset(name)
             if entry.splits:
@@ -637,7 +647,6 @@ def _dump(model: Any) -> Any:
 
 def _known(name: str, entries: dict[str, Any], where: str) -> Any:
     if name not in entries:
-        raise RadprobeError(
-            f"params: {where}", f"unknown name '{name}'", f"did you mean {params.nearest_name(name, list(entries))}?"
-        )
+        reason, nearest = f"unknown name '{params.short(name)}'", params.nearest_name(name, list(entries))
+        raise RadprobeError(params.short(f"params: {where}"), reason, f"did you mean {nearest}?")
     return entries[name]

@@ -542,6 +542,8 @@ PARAMS = [
         ("of 100,000 brackets in each other", lambda: b"[" * 100_000),
         ("of 5,000 mappings in each other", lambda: b"{a: " * 5000 + b"}" * 5000),
         ("that hold themselves", lambda: b"&a {study: *a, datasets: *a}\n"),
+        ("with a backbone that nobody knows", lambda: _text("").replace(b"test_vit", b"uest_vit")),
+        ("with a name of 5,000 letters", lambda: _text("").replace(b"test_vit", b"z" * 5000)),
         ("that are a list", lambda: b"- a\n- b\n"),
         ("that are a number", lambda: b"42\n"),
         ("that are empty", lambda: b""),

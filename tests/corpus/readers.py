@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radprobe import artifacts, catalog, datasets, params
+from radprobe import artifacts, catalog, datasets
 from radprobe.artifacts import Index, Manifest, Pixels
 from radprobe.datasets import archives, raw
 from radprobe.imaging import reading
@@ -52,7 +52,7 @@ def _published_table(path: Path, scratch: Path):
 
 
 def _params(path: Path, scratch: Path):
-    study = Study(params.load(path).model_dump(mode="json"))
+    study = Study(path)
     return len(study.steps)
 
 

@@ -8,29 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+from small_params import SMALL
 
 from radprobe.artifacts import Manifest
 from radprobe.files import TEMPORARY, sha256
 from radprobe.study import Step, Study
 
-PARAMS = {
+PARAMS = SMALL | {
     "study": "faults",
-    "hub": False,
     "device": "cpu",
-    "threads": 1,
-    "datasets": {
-        "montgomery": {"phantom": {"patients": 24}, "size": 112, "stored": 112},
-        "nih_chestxray14": {"phantom": {"patients": 60}, "size": 64, "stored": 64},
-    },
-    "backbones": ["test_vit"],
-    "controls": [],
-    "embed": {"shard_rows": 32},
-    "probe": {"linear": {"epochs": 5}},
-    "segment": {
-        "linear": {"epochs": 2, "learning_rates": [0.01, 0.1]},
-        "unet": {"epochs": 1, "learning_rates": [0.003], "widths": [8, 8]},
-        "few_shot": {"shots": [1], "draws": 2, "steps": 4},
-    },
+    "datasets": {**SMALL["datasets"], "nih_chestxray14": {"phantom": {"patients": 60}, "size": 64, "stored": 64}},
     "adapt": {
         "backbones": ["test_vit"],
         "bitfit": {"head_rates": [0.001, 0.01]},
@@ -74,12 +61,12 @@ def make_all(folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def start(folder: Path, step: Step, *options: str, **how) -> subprocess.Popen:
-    """Start the command of a step, in a session of its own."""
+def start(folder: Path, step: Step, *options: str, python=("-m", "radprobe")) -> subprocess.Popen:
+    """Start the command of a step, in a session of its own; `python` is how radprobe is called."""
     words = step.command.split()[1:] if step.command.startswith("radprobe ") else step.command.split()
-    call = [sys.executable, "-m", "radprobe", *options, *words]
+    call = [sys.executable, *python, *options, *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(call, cwd=folder, env=environment(), start_new_session=True, **pipes, **how)
+    return subprocess.Popen(call, cwd=folder, env=environment(), start_new_session=True, **pipes)
 
 
 def run(folder: Path, step: Step, *options: str, **how) -> tuple[int, str]:

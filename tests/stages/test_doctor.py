@@ -137,17 +137,17 @@ def test_torch_is_asked_where_there_seems_to_be_a_gpu(folder, capsys, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "words", "wait_s"),
     [
-        ("raise OSError('libcuda is broken')", "libcuda is broken"),
-        ("import os; os.kill(os.getpid(), 9)", "ended with code -9"),
-        ("import time; time.sleep(60)", "does not answer"),
+        ("raise OSError('libcuda is broken')", "libcuda is broken", 60),
+        ("import os; os.kill(os.getpid(), 9)", "ended with code -9", 60),
+        ("import time; time.sleep(60)", "does not answer", 1),
     ],
 )
-def test_a_torch_that_fails_or_hangs_is_a_problem(folder, capsys, monkeypatch, code, words):
+def test_a_torch_that_fails_or_hangs_is_a_problem(folder, capsys, monkeypatch, code, words, wait_s):
     monkeypatch.setattr(machine, "has_gpu_signs", lambda: True)
     monkeypatch.setattr(machine, "LOOK", code)
-    monkeypatch.setattr(machine, "TORCH_WAIT_S", 1)
+    monkeypatch.setattr(machine, "TORCH_WAIT_S", wait_s)
     well, checks = look(capsys, device="auto")
     assert not well
     assert words in checks["GPU"]["found"]

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from radprobe import machine
 from radprobe.files import RadprobeError
 
 GB = 1e9
-NO_MEMORY = "DefaultCPUAllocator"  # what torch names when a CPU has not enough
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
@@ -52,7 +52,7 @@ def fits(what: str, where: torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+        if machine.lacks_memory(error):
             reason = f"a batch does not fit into the memory of the {'GPU' if where.type == 'cuda' else 'machine'}"
             remedy = "halve batch_size and double accumulate, which trains the same, or give it smaller images (size)"
             raise RadprobeError(what, reason, remedy) from error
