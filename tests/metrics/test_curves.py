@@ -47,6 +47,15 @@ def test_what_has_no_curve_has_no_points(targets):
         assert precision_recall(scores, np.array(targets, float)).shape == (0, 2)
 
 
+def farthest(points, line):
+    """Return the largest distance of any point to a line through others."""
+    start, way = line[:-1], np.diff(line, axis=0)
+    length = np.maximum((way**2).sum(1), 1e-300)
+    off = points[:, None] - start
+    along = np.clip((off * way).sum(2) / length, 0, 1)
+    return np.hypot(*(off - along[..., None] * way).transpose(2, 0, 1)).min(axis=1).max()
+
+
 @pytest.mark.parametrize(("n", "allowed"), [(30, 0.001), (300, 0.006), (25_596, 0.006)])
 @pytest.mark.parametrize("curve", [roc, precision_recall])
 def test_a_hundred_points_draw_the_curve(curve, n, allowed):
@@ -55,6 +64,7 @@ def test_a_hundred_points_draw_the_curve(curve, n, allowed):
     assert len(few) <= 100
     assert {tuple(each) for each in few} <= {tuple(each) for each in points}
     np.testing.assert_array_equal(few[[0, -1]], points[[0, -1]])
+    assert farthest(points, few) < 0.01  # of the side of the plot: under two pixels of a chart
     if curve is roc:
         assert abs(auc(*few.T) - auc(*points.T)) < allowed
         between = np.interp(points[:, 0], *few.T)
@@ -66,5 +76,8 @@ def test_thinning_keeps_corners_and_drops_what_lies_on_a_line():
     np.testing.assert_array_equal(thinned(line, 10), line[[0, -1]])
     corner = np.array([[0.0, 0], [0, 0.5], [0, 1], [0.5, 1], [1, 1]])
     np.testing.assert_array_equal(thinned(corner, 10), corner[[0, 2, 4]])
+    repeated = np.array([[0.0, 0], [0, 0], [1, 0], [1, 0], [1, 0], [1, 1], [1, 1]])
+    np.testing.assert_array_equal(thinned(repeated, 10), [[0, 0], [1, 0], [1, 1]])
+    assert thinned(np.empty((0, 2)), 10).shape == (0, 2)
     loop = np.array([[0.0, 0], [1, 1], [0, 0]])
     np.testing.assert_array_equal(thinned(loop, 10), loop)

@@ -46,9 +46,10 @@ def _counts(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
 def thinned(points: np.ndarray, most: int) -> np.ndarray:
     """Return those of points [n, 2] that a drawing of their line needs, at most `most`.
 
-    What lies on a straight line between its neighbours is not needed. Where that leaves too many, the point that lies
-    farthest off the line is added to it again and again (Ramer 1972, Douglas and Peucker 1973).
+    What repeats the point before it or lies on a straight line between its neighbours is not needed. Where that leaves
+    too many, the point farthest off the line is added to it again and again (Ramer 1972, Douglas and Peucker 1973).
     """
+    points = points[_moves(points)]
     points = points[_bends(points)]
     if len(points) <= most:
         return points
@@ -66,6 +67,13 @@ def thinned(points: np.ndarray, most: int) -> np.ndarray:
         split(start, at)
         split(at, stop)
     return points[sorted(kept)]
+
+
+def _moves(points: np.ndarray) -> np.ndarray:
+    """Return which of points [n, 2] differ from the one before, bool [n]: a repeat has no direction to turn from."""
+    moves = np.ones(len(points), bool)
+    moves[1:] = (points[1:] != points[:-1]).any(axis=1)
+    return moves
 
 
 def _bends(points: np.ndarray) -> np.ndarray:
