@@ -37,7 +37,7 @@ from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 4, "adapt": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 5, "adapt": 1}
 VERSIONS |= {"score": 7, "compare": 3}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}

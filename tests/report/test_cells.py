@@ -14,6 +14,7 @@ from webpage import LOADING, Page
 from radprobe.artifacts import Predictions
 from radprobe.metrics import classification, operating
 from radprobe.metrics.resampling import Bootstrap
+from radprobe.report import again, words
 from radprobe.report.cells import classified, pages, segmented, told
 from radprobe.report.collect import Findings
 
@@ -175,6 +176,21 @@ def test_without_its_predictions_a_page_still_has_its_scores(root):
     said = Page((root / "reports" / LOGISTIC).read_text()).words
     assert "Macro AUROC 0." in said
     assert "Not shown, because the predictions cannot be read" in said
+
+
+def test_what_val_chose_and_how_long_the_last_fit_took_are_told_apart(finished):
+    rates = [{"learning_rate": rate, "value": value, "epochs": 8} for rate, value in ((0.01, 0.9), (0.001, 0.7))]
+    facts = {"chosen": {"learning_rate": 0.01, "epochs": 8}, "candidates": rates, "selected_on": "val", "seconds": 9.0}
+    facts["refit_epochs"] = 12
+    assert [row["chosen"] for row in told.candidates(facts)["rows"]] == [True, False]
+    (line,) = again._protocols({"protocols": {"from-scratch": facts}})
+    assert "learning rate 0.01, epochs 8; chosen on val" in line["told"]
+    assert "fitted again for 12 epochs" in line["told"]
+    row = {"seconds": 9.0, "peak_gb": 1.0, "trained_parameters": 5.0, "trained_share": 1.0, "best_epoch": 8.0}
+    costs = dict(told.costs(Findings(synthetic_study.study(finished)), LUNGS, "derived", row, facts))
+    assert costs["epochs that val chose"] == "8"
+    assert costs["epochs of the last fit"] == "12, fixed by params"
+    assert "epoch are chosen on val" not in words.EXPLAINED["from-scratch"]
 
 
 # --- what is shown of other tasks, and of few patients ----------------------------------------------------------------

@@ -128,6 +128,7 @@ def _chosen(facts: dict) -> str:
     diverged = sum(each.get("value", 0) is None for each in candidates)
     again, late = (len(facts.get(name, [])) for name in ("diverged_when_refitted", "not_converged"))
     said = [_settings(chosen), _selection(chosen, candidates, facts.get("selected_on", "a part not stated"))]
+    said += [f"fitted again for {facts['refit_epochs']} epochs, as params fix"] if "refit_epochs" in facts else []
     said += [f"{diverged} of them diverged"] if diverged else []
     said += [f"{late} of them had not converged"] if late else []
     said += [f"{again} better on val diverged when fitted again on train + val"] if again else []

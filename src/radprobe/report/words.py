@@ -57,7 +57,8 @@ EXPLAINED = {
     "linear-decoder": f"{FROZEN} One linear layer turns each place of its feature map into a label. {AGAIN}",
     "unet-decoder": f"{FROZEN} A U-Net decoder reads several of its layers. {AGAIN}",
     "unet-decoder@paper": f"{FROZEN} The study's U-Net decoder reads several of its layers. {AGAIN}",
-    "from-scratch": f"The whole network starts from random weights. {AGAIN}",
+    "from-scratch": "The whole network starts from random weights. The learning rate is chosen on val; then it is "
+    "trained again on train and val, for as many epochs as params fix, whatever epoch was best on val.",
     "bitfit": f"Every bias of the backbone is trained, with a linear head. {AGAIN}",
     "lora": f"Low-rank adapters in the backbone are trained, with a linear head. {AGAIN}",
     "end_to_end": f"The whole backbone is trained, with a linear head. {AGAIN}",

@@ -178,6 +178,7 @@ def decoder_name(kind: str) -> str:
 def _fit(job: Job, protocol: Protocol, repeats: int) -> tuple[dict[str, LabelMaps], dict[str, Any], pd.DataFrame]:
     """Choose learning rate and epochs on val, fit again on train and val, write the label maps of val and test.
 
+    Where knobs fix `refit_epochs`, the fit again takes so many epochs instead of those that val chose.
     With `repeats` what was chosen is fitted with other seeds too; the label maps of test stand beside by `again`.
     """
     knobs, took = protocol.knobs, {}
@@ -197,11 +198,11 @@ def _fit(job: Job, protocol: Protocol, repeats: int) -> tuple[dict[str, LabelMap
         )
         best = selection.best(fitted.values, f"learning rates of {protocol.name}")
         total = knobs.get("refit_epochs")  # the study trains networks from scratch longer when they are tested
-        chosen = {"learning_rate": knobs["learning_rates"][best], "epochs": total or fitted.epochs[best]}
+        chosen = {"learning_rate": knobs["learning_rates"][best], "epochs": fitted.epochs[best]}
         make = protocol.maker(parts["train+val"])
 
         def refit(seed: int, name: str, how: str = "") -> decoders.Fitted:
-            recipe = _recipe(knobs, seed, total or knobs["epochs"], stop=chosen["epochs"])
+            recipe = _recipe(knobs, seed, total or knobs["epochs"], stop=total or chosen["epochs"])
             what = f"{protocol.name}, again with val{how}"
             rates = [chosen["learning_rate"]]
             return decoders.fit(make, parts["train+val"], job.labels, rates, recipe, folder=folder / name, what=what)
@@ -221,6 +222,7 @@ def _fit(job: Job, protocol: Protocol, repeats: int) -> tuple[dict[str, LabelMap
         "parameters": sum(each.numel() for each in refitted.decoders[0].parameters()),
         "layers": list(protocol.layers),
         **{f"n_{part}": len(parts[part]) for part in ("train", "val", "test")},
+        **({"refit_epochs": total} if total else {}),
         **took,
     }
     seeds, diverged = [job.seed], 0

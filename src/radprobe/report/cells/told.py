@@ -232,4 +232,6 @@ def costs(findings: Findings, dataset: str, backbone: str, row: dict, facts: dic
         lines["their share"] = f"{100 * row['trained_share']:.3g} % of backbone and head"
     if not pd.isna(row["best_epoch"]):
         lines["epochs that val chose"] = f"{row['best_epoch']:.0f}"
+    if "refit_epochs" in facts:
+        lines["epochs of the last fit"] = f"{facts['refit_epochs']}, fixed by params"
     return list(lines.items())
