@@ -27,7 +27,7 @@ def write(findings: Findings, folder: Path) -> None:
     asked = [each.dataset for each in figures.of(findings.study) if each.kind == "few_shot"]
     curves = {name: found for name in asked if (found := few_shot.curves(findings, name))}
     drawn = drawing.draw(findings, columns, curves)
-    _forget_pictures(folder / "figures", [each.name for each in drawn])
+    _forget(folder / "figures", {each.name for each in drawn})
     for figure, forms in drawn.items():
         for ending, content in forms.items():
             files.write_bytes(folder / "figures" / f"{figure.name}.{ending}", content)
@@ -36,8 +36,8 @@ def write(findings: Findings, folder: Path) -> None:
     files.write_text(folder / "explorer.html", page.render(findings, columns, list(curves.values()), inline))
 
 
-def _forget_pictures(folder: Path, names: list[str]) -> None:
-    """Remove figures with images that params have since forbidden to show."""
-    for path in folder.glob("*_features.*"):
-        if path.stem not in names:
-            path.unlink()
+def _forget(folder: Path, drawn: set[str]) -> None:
+    """Remove figures of earlier reports that are not drawn any more: forbidden since, or of a dataset that is gone."""
+    names = [f"{start}{kind}.{ending}" for start in ("", "*_") for kind in figures.KINDS for ending in figures.FORMATS]
+    for path in {path for name in names for path in folder.glob(name) if path.stem not in drawn}:
+        path.unlink()
