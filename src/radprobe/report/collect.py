@@ -32,6 +32,7 @@ class Findings:
 
     def __init__(self, study: Study):
         self.study = study
+        self._facts: dict[Path, dict] = {}  # of the manifests that were asked for
         self._broken: dict[Path, str] = {}  # manifests that are there and cannot be read
         self._scores = self._all("score", Scores.load)
         self._comparisons = self._all("compare", Comparison.load)
@@ -109,10 +110,12 @@ class Findings:
         if step is None:
             return {}
         path = step.folder / f"{kind}.json" if kind else step.outputs[0]
-        try:
-            return Manifest.read(path).facts
-        except RadprobeError:
-            return {}
+        if path not in self._facts:
+            try:
+                self._facts[path] = Manifest.read(path).facts
+            except RadprobeError:
+                self._facts[path] = {}
+        return self._facts[path]
 
     def device(self, dataset: str, backbone: str) -> str:
         """Return what computed the features of a cell, or trained it where it has no features of its own."""
