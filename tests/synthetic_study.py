@@ -257,7 +257,7 @@ def _segment(made, step, generator):
     )
     LabelMaps.write(step.folder, protocol, cases)
     maps = {protocol: LabelMaps.read(step.folder, protocol)}
-    protocols = {protocol: _took({"learning_rate": 0.003})}
+    protocols = {protocol: _took({"learning_rate": 0.003}) | {f"n_{name}": n for name, n in parts.items()}}
     Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols, "embedding": EMBEDDING}).save(
         step.folder, step.spec
     )

@@ -11,7 +11,7 @@ import synthetic_study
 from synthetic_study import NASTY
 from webpage import LOADING, Page
 
-from radprobe.artifacts import Predictions
+from radprobe.artifacts import Predictions, Scores
 from radprobe.metrics import classification, operating
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.report import again, words
@@ -193,6 +193,39 @@ def test_what_val_chose_and_how_long_the_last_fit_took_are_told_apart(finished):
     assert "epoch are chosen on val" not in words.EXPLAINED["from-scratch"]
 
 
+def test_counts_of_a_map_task_are_of_images_and_what_embeds_nothing_has_no_embedding_to_cost(read):
+    assert "Images: 30 of train, 12 of val, 24 of test." in Page(section(read(DECODER), "what")).words
+    assert "Cases:" not in Page(section(read(DECODER), "what")).words
+    costs = Page(section(read(DECODER), "cost")).words
+    assert "embedding and fitting 3.0 min fitting alone 30 s" in costs
+    assert "embedding" not in Page(section(read(f"cells/{LUNGS}/ceiling/ceiling.html"), "cost")).words
+
+
+def test_a_score_of_several_fits_says_how_far_it_moves(root, render):
+    assert told.fits({"n_fits": 1, "seed_sd": np.nan}) == ""
+    assert "not every fit has a value" in told.fits({"n_fits": 2, "seed_sd": np.nan})
+    step = synthetic_study.study(root).step("score", NIH, "derived")
+    scores = Scores.load(step.folder)
+    moved = (scores.table["protocol"] == "logistic") & (scores.table["part"] == "test")
+    scores.table.loc[moved, ["n_fits", "seed_sd", "seed_low", "seed_high"]] = 5, 0.0041, 0.91, 0.92
+    scores.save(step.folder, step.spec)
+    render(root)
+    header = Page((root / "reports" / LOGISTIC).read_text().partition("</header>")[0]).words
+    assert "Fitted 5 times with different seeds: 0.910 to 0.920, SD 0.004; above is the first fit." in header
+    assert "different seeds" not in Page((root / "reports" / LOGISTIC.replace("logistic", "knn")).read_text()).words
+
+
+def test_only_curves_that_the_last_fit_has_are_said_to_hold_it():
+    table = pd.DataFrame({"protocol": "linear", "phase": ["search"] * 4 + ["refit"] * 2, "head": [0, 0, 1, 1, 0, 0]})
+    table["epoch"], table["loss"], table["value"] = [1, 2] * 3, np.arange(6.0), [0.5, 0.6, 0.4, 0.5, np.nan, np.nan]
+    shown = told.training(Predictions(["ill"], training=table), "linear")
+    labels = [re.search(r'aria-label="([^"]*)"', svg)[1] for svg in shown["svgs"]]
+    assert labels == [
+        "loss on train by epoch: 2 learning rates, and the fit on train and val",
+        "value on val by epoch: 2 learning rates",
+    ]
+
+
 # --- what is shown of other tasks, and of few patients ----------------------------------------------------------------
 
 
@@ -251,6 +284,7 @@ def test_of_too_few_patients_every_case_is_listed():
     found, rows = predictions(np.arange(6.0)[:, None], targets, ["ill"])
     few = told.too_few(told.of(rows, "auroc"), 10)
     assert set(few) == {"ill", "macro"}
+    assert told.too_few({"ill": {"n_patients": 9}, "none has it": {"n_patients": 0}}, 10) == ["ill"]
     cases = classified.show(found, "linear", rows, few)["cases"]
     assert [line[0] for line in cases["lines"]] == [f"<b>{number:03d}" for number in (0, 1, 2, 3, 5)]
     assert [line[2][-1] for line in cases["lines"]] == ["+", "−", "+", "−", "+"]

@@ -41,8 +41,9 @@ PROTOCOLS = {
 FROZEN = "The backbone stays frozen."
 AGAIN = "Learning rate and epoch are chosen on val; then it is trained again on train and val."
 EXPLAINED = {
-    "linear": f"{FROZEN} Linear heads of several learning rates, on the CLS tokens of the last blocks with or without "
-    "the mean patch token, are trained side by side on train; the best on val is trained again on train and val.",
+    "linear": f"{FROZEN} Linear heads of several learning rates are trained side by side on train, each on what "
+    "the backbone gives: a transformer the CLS tokens of its last blocks, with or without the mean patch token, all "
+    "else one vector. The best on val is trained again on train and val.",
     "linear@paper": f"{FROZEN} As the linear probe, but with the loss summed over the batch, as in the study.",
     "logistic": f"{FROZEN} Logistic regressions of several penalties are fitted on train; the best on val is fitted "
     "again on train and val.",

@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from radprobe.artifacts import Predictions
 from radprobe.metrics import curves, operating
+from radprobe.metrics.classification import MACRO
 from radprobe.report import words
 from radprobe.report.cells import charts
-from radprobe.report.cells.told import MACRO, Rows
+from radprobe.report.cells.told import Rows
 from radprobe.report.ranking import Estimate, estimate
 
 PANELS = 20  # classes that have curves, at most: a page is to stay small

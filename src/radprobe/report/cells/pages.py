@@ -14,6 +14,7 @@ from radprobe import files
 from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.files import RadprobeError
+from radprobe.metrics.classification import MACRO
 from radprobe.report import again, look, tables, templating, words
 from radprobe.report.cells import classified, places, segmented, told
 from radprobe.report.collect import Cell, Findings, log_tail
@@ -177,8 +178,9 @@ class _Job:
             protocol=protocol,
             explained=words.EXPLAINED.get(protocol, ""),
             siblings=names,
-            score=estimate(primary[told.MACRO], "value"),
-            n=(primary[told.MACRO]["n_patients"], primary[told.MACRO]["n_samples"]),
+            score=estimate(primary[MACRO], "value"),
+            fits=told.fits(primary[MACRO]),
+            n=(primary[MACRO]["n_patients"], primary[MACRO]["n_samples"]),
             chosen=chosen,
             used={part: facts[f"n_{part}"] for part in ("train", "val", "test") if f"n_{part}" in facts},
             candidates=told.candidates(facts),

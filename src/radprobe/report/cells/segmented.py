@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radprobe.metrics.classification import MACRO
 from radprobe.report import words
 from radprobe.report.cells import charts
 from radprobe.report.cells.classified import CASES, PANELS
-from radprobe.report.cells.told import MACRO
 
 WORST = 6  # cases
 DOTTED = 60  # cases up to which each has a dot

@@ -8,6 +8,7 @@ import pandas as pd
 
 from radprobe.artifacts import PARTS, Predictions, Scores
 from radprobe.catalog.describe import recipe, restriction
+from radprobe.metrics.classification import MACRO
 from radprobe.report import few_shot, trust, words
 from radprobe.report.cells import charts
 from radprobe.report.collect import Findings
@@ -15,7 +16,6 @@ from radprobe.report.ranking import FEW_SHOT, estimate
 from radprobe.study import with_weights
 
 Rows = list[dict[str, Any]]  # of Scores
-MACRO = "macro"
 CANDIDATES = 40  # that are told one by one
 IN_PIXELS = "in pixels"  # how the note of a distance begins that is not in mm
 
@@ -139,8 +139,18 @@ def reasons(rows: Rows) -> list[str]:
 
 
 def too_few(primary: dict[str, dict[str, Any]], least: int) -> list[str]:
-    """Return the classes (MACRO among them) whose primary score is of fewer patients than intervals need."""
-    return [name for name, row in primary.items() if row["n_patients"] < least]
+    """Return the classes (MACRO among them) whose primary score is of some patients, but fewer than intervals need."""
+    return [name for name, row in primary.items() if 0 < row["n_patients"] < least]
+
+
+def fits(row: dict[str, Any]) -> str:
+    """Return how far a score moves over fits with other seeds, "" where there was one fit."""
+    if row["n_fits"] < 2:
+        return ""
+    if pd.isna(row["seed_sd"]):
+        return f"Fitted {row['n_fits']} times with different seeds; not every fit has a value."
+    low, high, spread = (words.number(row[name]) for name in ("seed_low", "seed_high", "seed_sd"))
+    return f"Fitted {row['n_fits']} times with different seeds: {low} to {high}, SD {spread}; above is the first fit."
 
 
 # --- draws and training -----------------------------------------------------------------------------------------------
@@ -207,8 +217,9 @@ def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
             chart.line(points, kinds[phase])
             if len(points) == 1:
                 chart.dots(points, 2.5, "dot" if phase == "refit" else "faint")
+        again = ", and the fit on train and val" if (known["phase"] == "refit").any() else ""
         n = known.loc[known["phase"] == "search", "head"].nunique()
-        shown.append(chart.svg(f"{title} by epoch: {n} learning rates, and the fit on train and val"))
+        shown.append(chart.svg(f"{title} by epoch: {n} learning rate{'s' if n > 1 else ''}{again}"))
     heads = history.loc[history["phase"] == "search", "head"].nunique()
     return {"svgs": shown, "heads": heads, "refitted": (history["phase"] == "refit").any()} if shown else None
 
@@ -219,9 +230,11 @@ def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
 def costs(findings: Findings, dataset: str, backbone: str, row: dict, facts: dict) -> list[tuple[str, str]]:
     """Return seconds, memory and parameters, as lines; `row` is any score of the cell."""
     features = findings.facts("embed", dataset, backbone)
-    lines = {"embedding and fitting": words.duration(row["seconds"]), "fitting alone": "unknown"}
-    if "seconds" in facts:
-        lines["fitting alone"] = words.duration(facts["seconds"])
+    if ("embed", dataset, backbone) in findings.study.steps:
+        alone = words.duration(facts["seconds"]) if "seconds" in facts else "unknown"
+        lines = {"embedding and fitting": words.duration(row["seconds"]), "fitting alone": alone}
+    else:
+        lines = {"fitting": words.duration(row["seconds"])}
     lines |= {"peak memory": "–" if pd.isna(row["peak_gb"]) else f"{row['peak_gb']:.2f} GB"}
     lines |= {"device": findings.device(dataset, backbone)}
     if "images_per_second" in features:
