@@ -10,7 +10,7 @@ import pytest
 import synthetic_study
 
 from radprobe import catalog
-from radprobe.report import drawing, figures, scores_chart, style
+from radprobe.report import drawing, figures, look, scores_chart, style
 from radprobe.report.collect import Findings
 from radprobe.report.figures import Figure
 from radprobe.report.ranking import Column, Estimate
@@ -82,7 +82,8 @@ def test_another_process_at_another_time_writes_the_same_bytes(finished, text, t
 
 def test_a_study_of_which_nothing_ran_has_the_same_files(tmp_path):
     study = synthetic_study.study(tmp_path)
-    drawn = drawing.draw(Findings(study), [], {})
+    findings = Findings(study)
+    drawn = drawing.draw(findings, [], {}, {name: look.features(findings, name, None) for name in (MONTGOMERY, MNI)})
     assert list(drawn) == figures.of(study)
     assert all(set(forms) == set(figures.FORMATS) for forms in drawn.values())
     assert b"no scores yet" in drawn[Figure("scores", NIH)]["svg"]

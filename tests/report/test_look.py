@@ -1,13 +1,16 @@
 import base64
 import io
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
 from PIL import Image
+from webpage import Page
 
-from radprobe.artifacts import Index, LabelMaps, Pixels, Truth
+from radprobe import artifacts
+from radprobe.artifacts import Index, LabelMaps, Pixels, Scores, Truth
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import collect, look, pictures, ranking, style
 
@@ -67,7 +70,7 @@ def test_what_is_predicted_beside_the_truth_has_its_own_contour_on_the_right_sli
 def test_every_scored_backbone_shows_its_own_best_median_and_worst(finished):
     findings = collect.Findings(synthetic_study.study(finished))
     column = ranking.headline([each for each in ranking.columns(findings) if each.dataset == "montgomery"])
-    found = look.gallery(findings, "montgomery", column)
+    found = look.gallery(findings, "montgomery", column, None)
     assert list(found.own) == column.order
     assert len(found.overlays) == look.BACKBONES < len(column.order)
     assert found.ranks == ["best", "median", "worst"]
@@ -77,3 +80,43 @@ def test_every_scored_backbone_shows_its_own_best_median_and_worst(finished):
         dsc = table.query("part == 'test' and metric == 'dsc' and `class` == 'macro'")["value"].sort_values()
         expected = [dsc.iloc[-1], dsc.iloc[(len(dsc) - 1) // 2], dsc.iloc[0]]
         assert values == pytest.approx(expected, abs=6e-4)
+
+
+def test_a_report_reads_and_checks_each_artifact_once(root, render, monkeypatch):
+    unseal, times = artifacts.unseal, Counter()
+
+    def counted(folder, kind):
+        times[folder.relative_to(root).as_posix().rpartition("/")[0], kind] += 1
+        return unseal(folder, kind)
+
+    monkeypatch.setattr(artifacts, "unseal", counted)
+    render(root)
+    assert {kind for _, kind in times} == {
+        "index",
+        "pixels",
+        "truth",
+        "embeddings",
+        "predictions",
+        "scores",
+        "comparison",
+    }
+    often = {key for key, n in times.items() if n > 1}
+    # Label maps are read for the gallery of all backbones, and again for the pages of one: 2 times, no more.
+    assert all(kind == "predictions" and "montgomery/segment" in folder for folder, kind in often), often
+    assert max(times.values()) <= 2
+
+
+def test_where_no_macro_score_is_defined_the_report_says_that_nothing_was_scored(root, render):
+    study = synthetic_study.study(root)
+    for step in (each for each in study.steps.values() if each.verb == "score"):
+        scores = Scores.load(step.folder)
+        primary = scores.table["metric"].isin(["dsc", "auroc"]) & (scores.table["class"] == "macro")
+        scores.table.loc[primary, ["value", "low", "high"]] = np.nan
+        scores.table.loc[primary, "note"] = "undefined: no case has it"
+        if scores.cases is not None:
+            scores.cases.loc[scores.cases["class"] == "macro", "value"] = np.nan
+        scores.save(step.folder, step.spec)
+    said = Page(render(root)).words
+    assert said.count("No score is defined: undefined: no case has it.") == 2
+    assert "Not shown: nothing was scored yet" in said
+    assert b"nothing was scored yet" in (root / "reports/figures/montgomery_features.svg").read_bytes()

@@ -254,7 +254,7 @@ def crowded(tmp_path_factory):
     findings = Findings(explorer.study_of(folder))
     explorer.fill(findings, 1500)
     drawn = dict.fromkeys(figures.of(findings.study), canvas.render(lambda: canvas.empty("a figure"))["svg"])
-    text = pages.render(findings, ranking.columns(findings), [], drawn)
+    text = pages.render(findings, ranking.columns(findings), [], {}, drawn)
     (folder / "explorer.html").write_text(text, encoding="utf-8")
     return folder / "explorer.html"
 

@@ -2,18 +2,29 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from radprobe import catalog
-from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA, VARIANTS_SCHEMA, Comparison, Manifest, Scores
+from radprobe.artifacts import (
+    COMPARISON_SCHEMA,
+    SCORES_SCHEMA,
+    VARIANTS_SCHEMA,
+    Comparison,
+    Index,
+    Manifest,
+    Pixels,
+    Scores,
+    Truth,
+)
 from radprobe.files import RadprobeError
 from radprobe.study import Step, Study, slug, with_weights
 
 LOG_LINES = 3
+HELD = 8  # datasets of which tables and mapped images are kept
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Findings:
 
     def __init__(self, study: Study):
         self.study = study
+        self._images = lru_cache(HELD)(self._load_images)
         self._facts: dict[Path, dict] = {}  # of the manifests that were asked for
         self._broken: dict[Path, str] = {}  # manifests that are there and cannot be read
         self._scores = self._all("score", Scores.load)
@@ -124,6 +136,18 @@ class Findings:
             "device"
         )
         return found or "an unknown device"
+
+    def images(self, dataset: str) -> tuple[Index, Pixels, Truth | None]:
+        """Return a dataset's index, images and, of a map task, truth; of a few datasets they are kept, once checked.
+
+        Raises RadprobeError where one is absent or broken.
+        """
+        return self._images(dataset)
+
+    def _load_images(self, dataset: str) -> tuple[Index, Pixels, Truth | None]:
+        folder = self.study.step("prepare", dataset).folder
+        is_map = self.datasets[dataset].task == "segmentation"
+        return Index.load(folder), Pixels.load(folder), Truth.load(folder) if is_map else None
 
     # --- how far it came ----------------------------------------------------------------------------------------------
 

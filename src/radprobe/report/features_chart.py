@@ -5,10 +5,9 @@ import textwrap
 import matplotlib
 from matplotlib.figure import Figure
 
-from radprobe.files import RadprobeError
-from radprobe.report import canvas, look, pictures, style
+from radprobe.report import canvas, pictures, style
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import Column
+from radprobe.report.look import Features
 
 SAID = "The first three principal components of patch features as red, green and blue, one PCA a backbone over these "
 SAID += "images: alike colours are alike features within a column, and mean nothing across columns"
@@ -16,15 +15,9 @@ FAMILY = 3  # width of the line above a backbone, in points
 MARGIN, WIDEST, CHARACTER = 0.4, 1.4, 0.08  # inches: of a row's name, of a picture at most, of a letter of a name
 
 
-def draw(findings: Findings, dataset: str, column: Column | None) -> Figure:
+def draw(findings: Findings, dataset: str, found: Features) -> Figure:
     """Return the figure of a dataset: an image a row, a backbone a column, under a line in its family's colour."""
     title = findings.datasets[dataset].title
-    if column is None and findings.datasets[dataset].task != "look":
-        return canvas.empty(f"{title}: nothing was scored yet, so there is no best, median and worst case to show")
-    try:
-        found = look.features(findings, dataset, column)
-    except (RadprobeError, FileNotFoundError) as error:
-        return canvas.empty(f"{title}: {error}")
     if not found.maps:
         return canvas.empty(f"{title}: {' '.join(found.why) or 'no backbone keeps feature maps.'}")
     with matplotlib.rc_context({"axes.spines.left": False, "axes.spines.bottom": False}):

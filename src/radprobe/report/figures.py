@@ -16,6 +16,7 @@ KINDS = {
     "ranks": "Ranks across tasks, frozen",
     "ranks_trained": "Ranks across tasks, trained",
 }
+PICTURED = ("segmentation", "look")  # tasks whose images are looked at
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _figures(study: Study) -> Iterator[Figure]:
     yield from (Figure("few_shot", name) for name in _drawn(study))
     yield from (Figure("adaptation", name) for name in scored if any(map(mode_of, study.backbones)))
     yield from (Figure("frontier", name) for name in scored)
-    pictured = [name for name, task in tasks.items() if task in ("segmentation", "look")]
+    pictured = [name for name, task in tasks.items() if task in PICTURED]
     yield from (Figure("features", name) for name in pictured if not hidden(study, name))
     yield Figure("ranks")
     if any(map(mode_of, study.backbones)):

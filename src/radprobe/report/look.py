@@ -1,11 +1,12 @@
 """Which samples to look at, and the pictures of them: the best, median and worst cases, through several backbones."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from radprobe.artifacts import Embeddings, Index, Pixels, Predictions, Truth
+from radprobe.artifacts import Embeddings, Index, LabelMaps, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import pictures, words
@@ -39,48 +40,47 @@ class Gallery:
     why: list[str] = field(default_factory=list)
 
 
-def gallery(findings: Findings, dataset: str, column: Column | None) -> Gallery:
-    """Return the pictures of a dataset; empty, with the reason, where they may not or cannot be shown."""
-    found = Gallery(dataset, findings.datasets[dataset].title)
-    if reason := hidden(findings.study, dataset):
-        found.why.append(f"No pictures: {reason}. report.images: thumbnails shows them.")
-        return found
-    try:
-        _fill(found, findings, column, findings.study.params.report.examples)
-    except (RadprobeError, FileNotFoundError) as error:
-        found.why.append(f"Not shown: {error}")
-    return found
-
-
 @dataclass(frozen=True)
 class Features:
     """The same images through several backbones: by backbone the components of its patch features, RGB [h, w, 3]."""
 
-    samples: list[str]
-    images: list[np.ndarray]
-    sizes: list[tuple[int, int]]  # (width, height) that keep the shape of the original image
-    maps: dict[str, list[np.ndarray]]
-    why: list[str]  # what is not shown
+    samples: list[str] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) that keep the original's shape
+    maps: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    why: list[str] = field(default_factory=list)  # what is not shown
 
 
 def features(findings: Findings, dataset: str, column: Column | None) -> Features:
-    """Return patch features of the best, median and worst case, or of evenly spaced samples where none was scored.
+    """Return patch features of the best, median and worst case; of evenly spaced samples of what is only looked at.
 
-    Raises RadprobeError or FileNotFoundError where an artifact is absent or broken.
+    None, with the reason, where nothing was scored or an artifact is absent or broken.
     """
-    folder = findings.study.steps["prepare", dataset, None].folder
-    index, pixels = Index.load(folder), Pixels.load(folder)
+    if findings.datasets[dataset].task != "look" and not _is_scored(column):
+        return Features(why=["Not shown: nothing was scored yet, so there is no best, median and worst case."])
+    try:
+        return _features(findings, dataset, column)
+    except (RadprobeError, FileNotFoundError) as error:
+        return Features(why=[f"Not shown: {error}"])
+
+
+def _is_scored(column: Column | None) -> bool:
+    return column is not None and column.best is not None
+
+
+def _features(findings: Findings, dataset: str, column: Column | None) -> Features:
+    index, pixels, truth = findings.images(dataset)
     examples = findings.study.params.report.examples
     if column:
-        cases = Cases(index, pixels, Truth.load(folder))
+        cases = Cases(index, pixels, truth)
         chosen = _ranked(findings, column, column.best, examples)
         samples = [f"{name}: {case}" for name, case in chosen.items()]
         rows = np.array([cases.fullest(case) for case in chosen.values()])
     else:
         rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
         samples = index.table["sample_id"].iloc[rows].tolist()
-    found = Features(samples, [pixels.images[row] for row in rows], [], {}, [])
-    found.sizes.extend(pictures.size_of(tuple(pixels.shapes[row])) for row in rows)
+    sizes = [pictures.size_of(tuple(pixels.shapes[row])) for row in rows]
+    found = Features(samples, [pixels.images[row] for row in rows], sizes)
     for backbone in _with_features(findings, dataset, column):
         _add_maps(found, findings, dataset, backbone, rows)
     return found
@@ -109,8 +109,7 @@ def near_duplicates(findings: Findings, dataset: str) -> list[dict]:
     if not found or hidden(findings.study, dataset):
         return found
     try:
-        folder = findings.study.steps["prepare", dataset, None].folder
-        index, pixels = Index.load(folder), Pixels.load(folder)
+        index, pixels, _ = findings.images(dataset)
     except (RadprobeError, FileNotFoundError):
         return found
     row_of = {name: row for row, name in enumerate(index.table["sample_id"])}
@@ -126,34 +125,62 @@ def _pair(near: dict) -> str:
     return f"{cases}: correlation {near['correlation']:.3f}, {near['change']}"
 
 
-def _fill(found: Gallery, findings: Findings, column: Column | None, examples: int) -> None:
-    folder = findings.study.steps["prepare", found.dataset, None].folder
-    index, pixels = Index.load(folder), Pixels.load(folder)
-    if column:
-        cases = Cases(index, pixels, Truth.load(folder))
-        shared = _ranked(findings, column, column.best, examples)
-        found.ranks = list(shared)
-        for backbone in _backbones(findings, found.dataset, column)[:BACKBONES]:
-            found.overlays[backbone] = _overlays(findings, column, backbone, cases, shared.values())
-        for backbone in column.order:
-            own = _ranked(findings, column, backbone, examples).values()
-            captioned = zip(own, _overlays(findings, column, backbone, cases, own), strict=True)
-            found.own[backbone] = [(picture, f"{case}: {caption}") for case, (picture, caption) in captioned]
-        found.strips = len(index.table) > index.table["volume_id"].nunique()
-    seen = features(findings, found.dataset, column)
-    found.samples, found.why = seen.samples, found.why + seen.why
-    drawn = zip(seen.images, seen.sizes, strict=True)
-    found.images = [pictures.uri(pictures.grey(image, size)) for image, size in drawn]
+def gallery(findings: Findings, dataset: str, column: Column | None, seen: Features | None) -> Gallery:
+    """Return the pictures of a dataset; empty, with the reason, where they may not or cannot be shown.
+
+    `seen` are its patch features, None where no picture may be shown.
+    """
+    found = Gallery(dataset, findings.datasets[dataset].title)
+    if reason := hidden(findings.study, dataset):
+        found.why.append(f"No pictures: {reason}. report.images: thumbnails shows them.")
+        return found
+    try:
+        if _is_scored(column):
+            _add_cases(found, findings, column)
+    except (RadprobeError, FileNotFoundError) as error:
+        found.why.append(f"Not shown: {error}")
+    if seen:
+        _add_features(found, seen)
+    return found
+
+
+def _add_cases(found: Gallery, findings: Findings, column: Column) -> None:
+    """Add the cases of all backbones, each with the contours of truth and prediction."""
+    index, pixels, truth = findings.images(found.dataset)
+    cases, examples = Cases(index, pixels, truth), findings.study.params.report.examples
+    maps = {backbone: _maps(findings, column, backbone) for backbone in column.order}
+    shared = _ranked(findings, column, column.best, examples)
+    found.ranks, found.samples = list(shared), [f"{name}: {case}" for name, case in shared.items()]
+    for backbone in _backbones(findings, found.dataset, column)[:BACKBONES]:
+        found.overlays[backbone] = _overlays(findings, column, backbone, cases, maps[backbone], shared.values())
+    for backbone in column.order:
+        own = _ranked(findings, column, backbone, examples).values()
+        captioned = zip(own, _overlays(findings, column, backbone, cases, maps[backbone], own), strict=True)
+        found.own[backbone] = [(picture, f"{case}: {caption}") for case, (picture, caption) in captioned]
+    found.strips = len(index.table) > index.table["volume_id"].nunique()
+
+
+def _add_features(found: Gallery, seen: Features) -> None:
+    found.samples = found.samples or seen.samples
+    found.why = list(dict.fromkeys([*found.why, *seen.why]))
+    found.images = [pictures.uri(pictures.grey(*each)) for each in zip(seen.images, seen.sizes, strict=True)]
     for backbone, maps in seen.maps.items():
         sized = zip(maps, seen.sizes, strict=True)
         found.features[backbone] = [pictures.uri(pictures.enlarged(*each)) for each in sized]
 
 
-def _overlays(findings: Findings, column: Column, backbone: str, cases: "Cases", chosen) -> list[tuple[str, str]]:
+def _maps(findings: Findings, column: Column, backbone: str) -> LabelMaps:
+    """Return the label maps that a backbone predicted."""
     verb = findings.study.predicting(column.dataset, backbone)
-    maps = Predictions.load(findings.study.steps[verb, column.dataset, backbone].folder).maps
-    maps, values = maps[column.protocol_of(backbone)], _values(findings, column, backbone)
-    name = words.METRICS[column.metric]
+    maps = Predictions.load(findings.study.step(verb, column.dataset, backbone).folder).maps
+    return maps[column.protocol_of(backbone)]
+
+
+def _overlays(
+    findings: Findings, column: Column, backbone: str, cases: "Cases", maps: LabelMaps, chosen: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Return a picture and its caption for each chosen case."""
+    values, name = _values(findings, column, backbone), words.METRICS[column.metric]
     return [(cases.picture(case, maps[case]), f"{name} {words.number(values[case])}") for case in chosen]
 
 

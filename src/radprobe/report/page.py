@@ -23,19 +23,24 @@ from radprobe.report import (
 )
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
-from radprobe.report.figures import Figure
-from radprobe.report.ranking import Column, headline
+from radprobe.report.figures import PICTURED, Figure
+from radprobe.report.ranking import Column, headlines
 from radprobe.study import CEILING, SCRATCH, mode_of
 
 Figures = dict[Figure, bytes]
 
 
-def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curves], figures: Figures) -> str:
-    """Return explorer.html. `figures` are SVGs. Every name and label is escaped."""
+def render(
+    findings: Findings,
+    columns: Sequence[Column],
+    curves: Sequence[Curves],
+    features: dict[str, look.Features],
+    figures: Figures,
+) -> str:
+    """Return explorer.html. `figures` are SVGs, `features` are by dataset. Every name and label is escaped."""
     environment = templating.environment(findings)
     environment.globals |= {"few_shot": few_shot, "ranks": ranks, "audit": audit}
-    by_dataset = {name: [each for each in columns if each.dataset == name] for name in findings.datasets}
-    heads = {name: head for name, each in by_dataset.items() if (head := headline(each))}
+    heads = headlines(columns)
     return environment.get_template("page.html").render(
         study=findings.study,
         datasets=findings.datasets,
@@ -54,7 +59,11 @@ def render(findings: Findings, columns: Sequence[Column], curves: Sequence[Curve
         adaptations=[_adaptation(findings, each, figures) for each in heads.values() if _is_trained(findings)],
         few_shots=[_few_shot(findings, each, figures) for each in curves],
         frontiers=[_frontier(findings, name, figures) for name in heads],
-        galleries=[_gallery(findings, name, heads.get(name)) for name, e in findings.datasets.items() if _seen(e)],
+        galleries=[
+            look.gallery(findings, name, heads.get(name), features.get(name))
+            for name, entry in findings.datasets.items()
+            if entry.task in PICTURED
+        ],
         figures={each.dataset: _shown(figures, each) for each in figures if each.kind == "scores"},
         everything=tables.everything(findings),
         trust=trust.datasets(findings),
@@ -77,16 +86,6 @@ def _shown(figures: Figures, figure: Figure) -> dict:
 
 def _is_trained(findings: Findings) -> bool:
     return any(mode_of(name) for name in findings.study.backbones)
-
-
-def _seen(entry) -> bool:
-    return entry.task in ("segmentation", "look")
-
-
-def _gallery(findings: Findings, dataset: str, column: Column | None) -> look.Gallery:
-    if column is None and findings.datasets[dataset].task != "look":
-        return look.Gallery(dataset, findings.datasets[dataset].title, why=["Nothing was scored, so nothing is shown."])
-    return look.gallery(findings, dataset, column)
 
 
 def _across(findings: Findings, heads: dict[str, Column], figures: Figures, trained: bool) -> dict:

@@ -1,7 +1,7 @@
 """One dataset under one protocol: who scores what, and which differences the paired intervals resolve."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -134,6 +134,14 @@ def headline(of_dataset: list[Column]) -> Column | None:
     """Return the column that the verdict speaks of: the linear protocol, else the first; never the floor."""
     learnt = [column for column in of_dataset if not column.is_floor]
     return next((column for column in learnt if column.protocol in PREFERRED), learnt[0] if learnt else None)
+
+
+def headlines(columns: Iterable[Column]) -> dict[str, Column]:
+    """Return the column that the verdict speaks of, by dataset; none of a dataset where nothing was to be learnt."""
+    of_datasets: dict[str, list[Column]] = {}
+    for column in columns:
+        of_datasets.setdefault(column.dataset, []).append(column)
+    return {name: head for name, each in of_datasets.items() if (head := headline(each))}
 
 
 def twin(backbone: str) -> str:

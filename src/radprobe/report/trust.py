@@ -217,6 +217,8 @@ def partial(findings: Findings, dataset: str) -> list[str]:
 
 def without_near(findings: Findings, column: Column) -> list[str]:
     """Return what the best score is without test cases that look like a copy of one in another part, where any does."""
+    if column.best is None:
+        return []
     table, metric = findings.scores, column.metric + words.WITHOUT_NEAR
     rows = table[
         (table["dataset"] == column.dataset) & (table["backbone"] == column.best) & (table["metric"] == metric)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from radprobe import console, files
 from radprobe.artifacts import write_table
-from radprobe.report import drawing, few_shot, figures, page, ranking
+from radprobe.report import drawing, few_shot, figures, look, page, ranking
 from radprobe.report.cells import pages
 from radprobe.report.collect import Findings
 from radprobe.study import Study
@@ -24,16 +24,19 @@ def run(study: Study, folder: Path | None = None) -> None:
 def write(findings: Findings, folder: Path) -> None:
     """Write explorer.html, scores.parquet and the figures of the study into `folder`."""
     columns = ranking.columns(findings)
-    asked = [each.dataset for each in figures.of(findings.study) if each.kind == "few_shot"]
+    drawable = figures.of(findings.study)
+    asked = [each.dataset for each in drawable if each.kind == "few_shot"]
     curves = {name: found for name in asked if (found := few_shot.curves(findings, name))}
-    drawn = drawing.draw(findings, columns, curves)
+    heads, asked = ranking.headlines(columns), [each.dataset for each in drawable if each.kind == "features"]
+    features = {name: look.features(findings, name, heads.get(name)) for name in asked}
+    drawn = drawing.draw(findings, columns, curves, features)
     _forget(folder / "figures", {each.name for each in drawn})
     for figure, forms in drawn.items():
         for ending, content in forms.items():
             files.write_bytes(folder / "figures" / f"{figure.name}.{ending}", content)
     write_table(folder / "scores.parquet", findings.scores)
     inline = {figure: forms["svg"] for figure, forms in drawn.items()}
-    files.write_text(folder / "explorer.html", page.render(findings, columns, list(curves.values()), inline))
+    files.write_text(folder / "explorer.html", page.render(findings, columns, list(curves.values()), features, inline))
 
 
 def _forget(folder: Path, drawn: set[str]) -> None:

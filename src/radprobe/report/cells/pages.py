@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 import radprobe
 from radprobe import files
-from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
+from radprobe.artifacts import Predictions, Scores
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.files import RadprobeError
 from radprobe.metrics.classification import MACRO
@@ -34,7 +34,6 @@ def write(findings: Findings, folder: Path) -> int:
     cells = {(cell.dataset, cell.backbone): cell for cell in findings.cells}
     environment, kept, written = templating.environment(findings), set(), 0
     environment.globals["cell_css"] = Markup(templating.source("cell.css"))
-    pictures = _Pictures(findings)
     for (dataset, backbone), protocols in places.protocols(findings).items():
         paths = {name: folder / places.address(dataset, backbone, name) for name in protocols}
         kept |= set(paths.values())
@@ -42,7 +41,7 @@ def write(findings: Findings, folder: Path) -> int:
         stale = [name for name, path in paths.items() if _stamp_of(path) != stamp]
         if not stale:
             continue
-        job = _Job(findings, cells[dataset, backbone], protocols, stamp, pictures)
+        job = _Job(findings, cells[dataset, backbone], protocols, stamp)
         for protocol in stale:
             files.write_text(paths[protocol], job.page(environment, protocol))
         written += len(stale)
@@ -102,23 +101,6 @@ def _code() -> str:
 
 
 @dataclass
-class _Pictures:
-    """The images of one dataset at a time."""
-
-    findings: Findings
-    dataset: str | None = None
-    cases: look.Cases | None = None
-
-    def of(self, dataset: str) -> look.Cases:
-        """Return what makes pictures of a dataset's cases."""
-        if dataset != self.dataset:
-            folder = self.findings.study.steps["prepare", dataset, None].folder
-            self.cases = look.Cases(Index.load(folder), Pixels.load(folder), Truth.load(folder))
-            self.dataset = dataset
-        return self.cases
-
-
-@dataclass
 class _Job:
     """A backbone on a dataset: what its pages share, the predictions of all its protocols among it."""
 
@@ -126,7 +108,6 @@ class _Job:
     cell: Cell
     protocols: list[str]
     stamp: str
-    pictures: _Pictures
     predictions: Predictions | None = None
     why: str = ""  # there are no predictions
     shared: dict[str, Any] = field(default_factory=dict)
@@ -213,7 +194,8 @@ class _Job:
         if self.predictions is None:
             return None, self.why
         try:
-            cases, maps = self.pictures.of(self.cell.dataset), self.predictions.maps[protocol]
+            cases = look.Cases(*self.findings.images(self.cell.dataset))
         except (RadprobeError, FileNotFoundError) as error:
             return None, str(error)
+        maps = self.predictions.maps[protocol]
         return lambda case: cases.picture(case, maps[case]), ""
