@@ -88,12 +88,18 @@ class Browser:
         what = (event.get("method"), event.get("params", {}).get("name"), event.get("params", {}).get("loaderId"))
         return what == ("Page.lifecycleEvent", "load", loader)
 
-    def run(self, script: str) -> Any:
-        """Return the value of an expression in the page; a promise is awaited."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+    def run(self, script: str, **where: int) -> Any:
+        """Return the value of an expression in the page, or in `contextId` of `frame`; a promise is awaited."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, **where)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", script))
         return answer["result"].get("value")
+
+    @property
+    def frame(self) -> dict[str, int]:
+        """Where `run` is to run in the innermost frame of the page."""
+        made = [each["params"] for each in self.events if each.get("method") == "Runtime.executionContextCreated"]
+        return {"contextId": made[-1]["context"]["id"]}
 
     def press(self, key: str, text: str = "") -> None:
         """Press a key on whatever has the focus."""

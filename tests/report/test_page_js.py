@@ -1,5 +1,6 @@
 """The page as a person uses it, in headless Chromium."""
 
+import base64
 import csv
 import json
 import sys
@@ -233,6 +234,28 @@ def test_nothing_is_wider_than_the_window_in_the_light_and_in_the_dark(chromium,
         chromium.picture(tmp_path / "section.png", section)
         brightness = np.asarray(Image.open(tmp_path / "section.png").convert("L")).mean()
         assert brightness < 70 if dark else brightness > 185, section
+    assert chromium.complaints == chromium.requests == []
+
+
+def test_inside_snakemakes_report_no_link_leads_to_a_file_that_is_not_there(chromium, root, render):
+    films = {"montgomery": synthetic_study.params(root)["datasets"]["montgomery"]}
+    content = base64.b64encode(render(root, datasets=films, report={"images": "none"}).encode()).decode()
+    assert len(content) < 2_000_000  # Chromium shows no longer data URI
+    uri = f"data:text/html;charset=utf8;filename=explorer.html;base64,{content}"
+    (root / "report.html").write_text(f'<iframe src="{uri}" width="1200" height="800"></iframe>')
+    chromium.open((root / "report.html").as_uri())
+    inside = chromium.frame
+    assert chromium.run("location.protocol", **inside) == "data:"
+    hrefs = chromium.run("[...document.querySelectorAll('a[href]')].map(each => each.getAttribute('href'))", **inside)
+    assert "#cell-montgomery-derived" in hrefs
+    assert [each for each in hrefs if not each.startswith(("#", "https://", "http://"))] == []
+    said = chromium.run("document.body.textContent", **inside)
+    assert "figures/montgomery_scores.svg, PDF" in said
+    assert "All rows as parquet" in said
+    chromium.run("document.querySelector('#map a[href=\"#cell-montgomery-derived\"]').click()", **inside)
+    cell = "document.getElementById('cell-montgomery-derived')"
+    is_open = f"new Promise(done => setTimeout(() => done({cell}.open && {cell}.checkVisibility()), 300))"
+    assert chromium.run(is_open, **inside)
     assert chromium.complaints == chromium.requests == []
 
 

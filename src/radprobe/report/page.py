@@ -39,7 +39,7 @@ def render(
 ) -> str:
     """Return explorer.html. `figures` are SVGs, `features` are by dataset. Every name and label is escaped."""
     environment = templating.environment(findings)
-    environment.globals |= {"few_shot": few_shot, "ranks": ranks, "audit": audit}
+    environment.globals |= {"few_shot": few_shot, "ranks": ranks, "audit": audit, "anchor": tables.anchor}
     heads = headlines(columns)
     return environment.get_template("page.html").render(
         study=findings.study,

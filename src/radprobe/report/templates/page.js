@@ -11,6 +11,17 @@ for (const input of document.querySelectorAll("[data-switch] input")) {
   show();
 }
 
+// Inside Snakemake's report this page is a data URI, and no file lies beside it: a tile leads to its cell in this page, and
+// other links to files are text.
+const isAlone = !["file:", "http:", "https:"].includes(location.protocol);
+if (isAlone) {
+  for (const link of document.querySelectorAll("a[href]")) {
+    if (/^(#|[a-z]+:)/.test(link.getAttribute("href"))) continue;
+    if (link.dataset.inside) link.setAttribute("href", link.dataset.inside);
+    else link.replaceWith(...link.childNodes);
+  }
+}
+
 // A link to a closed cell opens it.
 function reveal() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -89,7 +100,7 @@ function line(row, names) {
   for (const name of names) {
     const missing = row[place[name]] === null ? { title: row[place.note] || "not measured" } : {};
     const cell = make("td", "", { ...missing, ...(numeric.has(name) ? { class: "num" } : {}) });
-    const href = name === "protocol" && page.pages[row[place.dataset]]?.[row[place.backbone]]?.[row[place.protocol]];
+    const href = name === "protocol" && !isAlone && page.pages[row[place.dataset]]?.[row[place.backbone]]?.[row[place.protocol]];
     cell.append(href ? make("a", written(row, name), { href }) : written(row, name));
     element.append(cell);
   }
