@@ -1,6 +1,8 @@
 import shutil
+from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic_study
 from scipy.stats import rankdata
@@ -122,6 +124,31 @@ def test_scoring_again_gives_the_same_table(finished, tmp_path):
     before = scores(tmp_path, "nih_chestxray14", "derived").table
     score.run(study, study.steps["score", "nih_chestxray14", "derived"])
     assert scores(tmp_path, "nih_chestxray14", "derived").table.equals(before)
+
+
+def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp_path, monkeypatch):
+    study = synthetic_study.build(tmp_path, adapt={"backbones": ["derived"]})
+    times = Counter()
+
+    class Counted(score.Classified):
+        def __init__(self, predictions, protocol, part, *more):
+            times[protocol, part, len(predictions.table), float(predictions.table.iloc[0, 4])] += 1
+            super().__init__(predictions, protocol, part, *more)
+
+    monkeypatch.setattr(score, "Classified", Counted)
+    step = study.steps["compare", "nih_chestxray14", None]
+    before = Comparison.load(step.folder)
+    score.compare(study, step)
+    assert {protocol for protocol, *_ in times} >= {"lora", "linear", "shuffled"}
+    assert set(times.values()) == {1}
+    after = Comparison.load(step.folder)
+    pd.testing.assert_frame_equal(after.table, before.table)
+    pd.testing.assert_frame_equal(after.variants, before.variants)
+    beside = before.table.query("backbone == 'derived+lora' or other == 'derived+lora'")
+    assert beside["protocol"].nunique() == 6
+    times.clear()
+    score.run(study, study.steps["score", "nih_chestxray14", "derived+lora"])
+    assert set(times.values()) == {1}
 
 
 def test_one_backbone_alone_has_an_empty_comparison(tmp_path):

@@ -42,19 +42,20 @@ def run(study: Study, step: Step) -> None:
     for protocol in _protocols(predictions):
         facts = predictions.facts["protocols"][protocol]
         costs = _costs(predictions.facts["embedding"], facts)
-        for part in PARTS:
-            scored = _scored(predictions, protocol, part, truth, tolerance=step.knobs.get("tolerance"))
+        of_parts = {
+            part: _scored(predictions, protocol, part, truth, tolerance=step.knobs.get("tolerance")) for part in PARTS
+        }
+        for part, scored in of_parts.items():
             if truth:
                 cases.append(scored.cases().assign(protocol=protocol, part=part))
             rows, fits = scored.rows(how), []
             if part == "test" and not truth:
-                val = _scored(predictions, protocol, "val", None)
-                rows += scored.operating(val, facts, how)
+                rows += scored.operating(of_parts["val"], facts, how)
             for number in range(1, len(facts.get("seeds", [0])) if part == "test" else 1):
                 other = _scored(
                     predictions, again(protocol, number), part, truth, tolerance=step.knobs.get("tolerance")
                 )
-                fits.append(other.rows(POINT) + ([] if truth else other.operating(val, facts, POINT)))
+                fits.append(other.rows(POINT) + ([] if truth else other.operating(of_parts["val"], facts, POINT)))
             rows = _over_fits(rows, fits)
             if part == "test" and near & set(scored.samples["id"]):
                 rows += _without(near, predictions, protocol, truth, metric, how)
@@ -90,21 +91,27 @@ def compare(study: Study, step: Step) -> None:
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     controls = {backbone for backbone in predictions if study.backbone(backbone).family == "control"}
     others = {name for of, *names in step.knobs["variants"] if of == "metric" for name in names} - {metric}
-    found, of_variants, tested = [], {}, {}
+    found, of_variants, samples = [], {}, {}
+    standing: dict[tuple[str, str], Tested] = {}  # those that stand beside every protocol, made once for all
+
+    def tested(backbone: str, name: str) -> Tested:
+        made = standing.get((backbone, name)) or Tested(_scored(predictions[backbone], name, "test", truth), how)
+        if name in STANDING:
+            standing[backbone, name] = made
+        return made
+
     protocols = list(dict.fromkeys(name for each in predictions.values() for name in _protocols(each)))
     for protocol in [name for name in protocols if name not in STANDING] or protocols[:1]:
         having = {backbone: name for backbone, each in predictions.items() if (name := _named(each, protocol))}
-        scored = {backbone: _scored(predictions[backbone], name, "test", truth) for backbone, name in having.items()}
-        patients = _same_samples(step.dataset, protocol, {name: each.samples for name, each in scored.items()})
-        tested |= {protocol: next(iter(scored.values())).samples}
-        every = {backbone: resampled(each.macro(metric), patients, how) for backbone, each in scored.items()}
-        rows = comparison.pairs(every)
+        scored = {backbone: tested(backbone, name) for backbone, name in having.items()}
+        _same_samples(step.dataset, protocol, {name: each.scored.samples for name, each in scored.items()})
+        samples |= {protocol: next(iter(scored.values())).scored.samples}
+        rows = comparison.pairs({backbone: each.macro(metric) for backbone, each in scored.items()})
         found += [{**row, "protocol": protocol, "p_delong": _delong(scored, row)} for row in rows]
         for backbone, name in having.items():
             if backbone not in controls and name != FLOOR and (backbone, name) not in of_variants:
-                more = {other: resampled(scored[backbone].macro(other), patients, how) for other in sorted(others)}
-                of_variants[backbone, name] = {metric: every[backbone], **more}
-    _same_samples(step.dataset, "all protocols", tested)
+                of_variants[backbone, name] = {each: scored[backbone].macro(each) for each in (metric, *sorted(others))}
+    _same_samples(step.dataset, "all protocols", samples)
     table = pd.DataFrame(found, columns=list(COMPARISON_SCHEMA.columns)).assign(dataset=step.dataset, metric=metric)
     table = table.astype(dict.fromkeys(("protocol", "backbone", "other", "note"), "str"))  # also when it is empty
     rows = [row for pair in step.knobs["variants"] for row in _variants(of_variants, pair, metric)]
@@ -112,6 +119,20 @@ def compare(study: Study, step: Step) -> None:
     variants = variants.astype(dict.fromkeys((*SIDES, "note"), "str"))
     Comparison(table, variants).save(step.folder, step.spec)
     console.say(f"{step.dataset}: {len(table)} paired differences, {len(variants)} from what the study did")
+
+
+class Tested:
+    """One protocol of a backbone on test, with its macro metrics on resampled patients, each made once."""
+
+    def __init__(self, scored: "Classified | Segmented", how: Bootstrap):
+        self.scored, self._how, self._macros = scored, how, {}
+
+    def macro(self, metric: str) -> Resampled:
+        """Return a macro metric of all patients and of every resample."""
+        if metric not in self._macros:
+            patients = self.scored.samples["patient_id"].nunique()
+            self._macros[metric] = resampled(self.scored.macro(metric), patients, self._how)
+        return self._macros[metric]
 
 
 Key = tuple[str, str, str]  # backbone, protocol, metric
@@ -140,9 +161,9 @@ def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
     return (backbone + PAPER, protocol, name) if of == "backbone" else None
 
 
-def _delong(scored: dict, row: dict) -> float:
+def _delong(scored: dict[str, Tested], row: dict) -> float:
     """Return DeLong's p-value of a pair; NaN for label maps, and where a patient has several samples."""
-    one, other = scored[row["backbone"]], scored[row["other"]]
+    one, other = scored[row["backbone"]].scored, scored[row["other"]].scored
     if isinstance(one, Segmented) or one.samples["patient_id"].duplicated().any():
         return np.nan
     return delong.p_value(one.scores, other.scores, one.targets)
@@ -374,14 +395,13 @@ def _costs(embedding: dict, protocol: dict) -> dict[str, float]:
     }
 
 
-def _same_samples(dataset: str, protocol: str, samples: dict[str, pd.DataFrame]) -> int:
-    """Return the number of patients; raise unless every backbone predicted the same samples of the same patients."""
+def _same_samples(dataset: str, protocol: str, samples: dict[str, pd.DataFrame]) -> None:
+    """Raise unless every backbone predicted the same samples of the same patients."""
     (first, expected), *others = samples.items()
     for backbone, each in others:
         if not np.array_equal(expected.to_numpy(), each.to_numpy()):
             reason = f"{first} and {backbone} were tested on different samples, so no paired difference exists"
             raise RadprobeError(f"{dataset}, {protocol}", reason, "run both on the same split")
-    return expected["patient_id"].nunique()
 
 
 def _say(table: pd.DataFrame, metric: str) -> None:
