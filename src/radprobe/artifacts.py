@@ -614,6 +614,16 @@ class Predictions:
         few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
         return cls(facts.pop("classes"), table, maps, facts, few_shot, training)
 
+    def rows(self, protocol: str, part: str) -> pd.DataFrame:
+        """Return the rows of `table` that are of a protocol and part, by sample_id."""
+        table = self.table
+        return table[(table["protocol"] == protocol) & (table["part"] == part)].sort_values("sample_id")
+
+    def matrices(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores and the targets of rows, each [n, classes]."""
+        scores, targets = (rows[[f"{kind}:{name}" for name in self.classes]] for kind in ("score", "target"))
+        return scores.to_numpy(), targets.to_numpy()
+
 
 class Adapter:
     """What was trained of a backbone, and its head, alone; the header of the file says what it belongs to."""

@@ -242,7 +242,7 @@ def predictions(scores, targets, classes, **facts):
     rows = classification.rows(scores, scores, targets, classes, table["patient_id"], how)
     at = None if exclusive else operating.thresholds(scores, targets)
     made = operating.called(scores, operating.probability(scores, facts), at, exclusive)
-    rows += operating.rows(operating.Operating(made, targets, table["patient_id"], at), classes, how)
+    rows += operating.rows(operating.Operating(made, targets, table["patient_id"]), classes, how)
     return found, rows
 
 

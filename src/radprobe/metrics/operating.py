@@ -76,26 +76,37 @@ def _bins(probability: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Called:
-    """What is called positive, and how likely it was said to be: bool and float [n, classes]."""
+    """What is called positive, and how likely it was said to be: bool and float [n, classes].
+
+    at: the thresholds [classes], None where the likeliest class is called.
+    """
 
     positive: np.ndarray
     probability: np.ndarray
+    at: np.ndarray | None
 
 
 def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusive: bool) -> Called:
     """Call classes positive at their thresholds `at`, or, if one class is true of each sample, the likeliest one."""
     if exclusive:
-        return Called(np.arange(scores.shape[1]) == scores.argmax(1)[:, None], probability)
-    return Called(scores >= at, probability)
+        return Called(np.arange(scores.shape[1]) == scores.argmax(1)[:, None], probability, None)
+    return Called(scores >= at, probability, at)
+
+
+def called_by_val(scores: np.ndarray, facts: dict, val_scores: np.ndarray, val_targets: np.ndarray) -> Called:
+    """Call the classes of scores [n, classes] by the facts of their protocol, at the thresholds of val."""
+    exclusive = facts.get("softmax", False)
+    at = None if exclusive else thresholds(val_scores, val_targets)
+    return called(scores, probability(scores, facts), at, exclusive)
 
 
 class Operating:
     """Sums by patient of samples [n, classes]: four counts, squared errors, and what each bin of ECE holds."""
 
-    def __init__(self, made: Called, targets: np.ndarray, patient_ids, at: np.ndarray | None):
+    def __init__(self, made: Called, targets: np.ndarray, patient_ids):
         self.units, self.patients = patients_of(patient_ids)
         self.known = (targets == 0) | (targets == 1)
-        self.at = at
+        self.at = made.at
         true = targets == 1
         columns = range(targets.shape[1])
         self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp

@@ -264,12 +264,10 @@ class Classified:
     """One protocol's scores of one part, ranked; cases in `without` are left out."""
 
     def __init__(self, predictions: Predictions, protocol: str, part: str, without: Collection[str] = ()):
-        table = predictions.table[~predictions.table["sample_id"].isin(without)]
-        table = _some(table[(table["protocol"] == protocol) & (table["part"] == part)], protocol, part)
-        table = table.sort_values("sample_id")
+        table = predictions.rows(protocol, part)
+        table = _some(table[~table["sample_id"].isin(without)], protocol, part)
         self.classes, self.table = predictions.classes, table
-        self.scores = table[[f"score:{name}" for name in self.classes]].to_numpy()
-        self.targets = table[[f"target:{name}" for name in self.classes]].to_numpy()
+        self.scores, self.targets = predictions.matrices(table)
         logits = [f"logit:{name}" for name in self.classes]
         has_logits = set(logits) <= set(table) and table[logits].notna().all(axis=None)
         self.logits = table[logits].to_numpy() if has_logits else self.scores
@@ -284,11 +282,8 @@ class Classified:
 
     def operating(self, val: "Classified", facts: dict, how: Bootstrap) -> list[dict]:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration."""
-        exclusive = facts.get("softmax", False)
-        at = None if exclusive else operating.thresholds(val.scores, val.targets)
-        made = operating.called(self.scores, operating.probability(self.scores, facts), at, exclusive)
-        made = operating.Operating(made, self.targets, self.table["patient_id"], at)
-        return operating.rows(made, self.classes, how)
+        made = operating.called_by_val(self.scores, facts, val.scores, val.targets)
+        return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
 
     def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function of patient weights: macro auroc, or auroc_study."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from radprobe.artifacts import Predictions
@@ -26,19 +25,13 @@ class Test:
 
     def __init__(self, predictions: Predictions, protocol: str):
         self.classes, facts = predictions.classes, predictions.facts["protocols"][protocol]
-        table = predictions.table[predictions.table["protocol"] == protocol]
-        test, val = (table[table["part"] == part].sort_values("sample_id") for part in ("test", "val"))
+        test, val = (predictions.rows(protocol, part) for part in ("test", "val"))
         self.ids, self.patients = test["sample_id"].to_numpy(), test["patient_id"].to_numpy()
-        self.scores, self.targets = (self._matrix(test, kind) for kind in ("score", "target"))
+        self.scores, self.targets = predictions.matrices(test)
+        made = operating.called_by_val(self.scores, facts, *predictions.matrices(val))
+        self.at, self.probability, self.positive = made.at, made.probability, made.positive
         self.exclusive = facts.get("softmax", False)
-        of_val = (self._matrix(val, kind) for kind in ("score", "target"))
-        self.at = None if self.exclusive else operating.thresholds(*of_val)
-        self.probability = operating.probability(self.scores, facts)
-        self.positive = operating.called(self.scores, self.probability, self.at, self.exclusive).positive
         self.known = (self.targets == 0) | (self.targets == 1)
-
-    def _matrix(self, table: pd.DataFrame, kind: str) -> np.ndarray:
-        return table[[f"{kind}:{name}" for name in self.classes]].to_numpy()
 
 
 def show(predictions: Predictions, protocol: str, rows: Rows, few: Sequence[str]) -> dict[str, Any]:
