@@ -95,6 +95,14 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", script))
         return answer["result"].get("value")
 
+    def wait(self, script: str) -> None:
+        """Wait until an expression is true, in this page or in the one that a click leads to."""
+        ends = time.monotonic() + self.timeout_s
+        while not self.run(f"Boolean({script})"):
+            if time.monotonic() > ends:
+                raise TimeoutError(f"it never became true: {script}")
+            time.sleep(0.05)
+
     @property
     def frame(self) -> dict[str, int]:
         """Where `run` is to run in the innermost frame of the page."""
@@ -128,9 +136,10 @@ class Browser:
 
     @property
     def complaints(self) -> list[str]:
-        """Errors and warnings of the console, and exceptions, since the page was opened."""
+        """Errors and warnings of the console, and exceptions, since the page was opened; not what it logs."""
         kinds = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
-        return [json.dumps(event["params"]) for event in self.events if event.get("method") in kinds]
+        found = [event["params"] for event in self.events if event.get("method") in kinds]
+        return [json.dumps(each) for each in found if each.get("type") != "log"]
 
     @property
     def requests(self) -> list[str]:

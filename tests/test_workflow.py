@@ -1,5 +1,7 @@
 """The workflow as a user runs it: a small study of phantoms, in a folder of its own."""
 
+import html
+import json
 import os
 import re
 import signal
@@ -8,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,7 +102,51 @@ def test_the_name_of_the_folder_is_no_command(finished):
 @pytest.mark.survives("attack", "HTML in the title of a study, into both reports", "shown as text")
 @pytest.mark.parametrize("page", ["explorer.html", "report.html"])
 def test_a_title_cannot_inject_html(finished, page):
-    assert NASTY not in (finished / "reports" / page).read_text()
+    text = (finished / "reports" / page).read_text(encoding="utf-8")
+    assert NASTY not in text
+    assert html.escape(NASTY) in text
+
+
+TAILWIND = "cdn.tailwindcss.com should not be used in production"  # of Snakemake's own page, which has it inlined
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium or Chrome is installed")
+def test_snakemakes_report_shows_the_answer_and_the_figures_and_asks_for_nothing(finished, tmp_path):
+    with browser.Browser(tmp_path) as opened:
+        opened.open((finished / "reports/report.html").as_uri())
+        opened.wait("document.querySelector('.prose strong')")
+        assert opened.run("document.querySelector('.prose strong').innerText") == PARAMS["study"]
+        click(opened, "Answer")
+        assert view_first(opened) == "IFRAME"
+        assert opened.run("document.querySelector('h1').innerText", **opened.frame) == PARAMS["study"]
+        opened.run("document.querySelector('nav ol a').click()")  # home
+        click(opened, "Figures")
+        click(opened, "Time and score")
+        assert view_first(opened) == "IMG"
+        assert opened.run("document.querySelector('img[src*=frontier]').naturalWidth") > 300
+        assert [each for each in opened.complaints if TAILWIND not in each] == []
+        assert opened.requests == []
+        opened.open((finished / "reports/explorer.html").as_uri())
+        assert opened.run("[document.title, document.querySelector('h1').innerText]") == [
+            f"{PARAMS['study']}: radprobe",
+            PARAMS["study"],
+        ]
+        assert opened.complaints == opened.requests == []
+
+
+def click(opened: browser.Browser, text: str) -> None:
+    """Click an entry of the menu of Snakemake's report."""
+    entry = f"[...document.querySelectorAll('li a')].find((each) => each.textContent === {json.dumps(text)})"
+    opened.wait(entry)
+    opened.run(f"{entry}.click()")
+
+
+def view_first(opened: browser.Browser) -> str:
+    """View the first result that Snakemake's report lists; return the tag that shows it, once it has loaded."""
+    opened.wait("document.querySelector('tr a')")
+    tag = "({ target }) => ['IFRAME', 'IMG'].includes(target.tagName) && done(target.tagName)"
+    loaded = f"new Promise((done) => document.addEventListener('load', {tag}, true))"
+    return opened.run(f"(() => {{ const tag = {loaded}; document.querySelector('tr a').click(); return tag; }})()")
 
 
 @pytest.mark.survives("attack", "a token of the hub in the environment", "in no log, no page and no other file")

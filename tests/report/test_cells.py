@@ -312,23 +312,16 @@ def test_a_study_of_few_patients_shows_its_cases_on_the_page(root, render):
 @pytest.mark.slow
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium or Chrome is installed")
 def test_a_tile_of_the_map_leads_to_its_page_and_back(tmp_path, finished, text):
-
     with browser.Browser(tmp_path) as opened:
         opened.open((finished / "pages/explorer.html").as_uri())
         opened.run(f"document.querySelector('#map a[href=\"{DECODER}\"]').focus()")
         opened.press("Enter", "\r")
-        for _ in range(100):
-            if opened.run("location.pathname").endswith("linear-decoder.html"):
-                break
-        assert opened.run("location.pathname").endswith(DECODER)
+        opened.wait(f"location.pathname.endsWith('{DECODER}') && document.readyState === 'complete'")
         assert "linear decoder" in opened.run("document.querySelector('h1').textContent")
         opened.run("document.querySelector('header nav a').click()")
-        for _ in range(100):
-            if opened.run("location.pathname").endswith("explorer.html"):
-                break
-        assert opened.run("location.pathname").endswith("pages/explorer.html")
+        opened.wait("location.pathname.endsWith('pages/explorer.html') && document.readyState === 'complete'")
         for name in (DECODER, LOGISTIC):
+            assert opened.complaints == opened.requests == []  # opening a page forgets those of the one before
             opened.open((finished / "pages" / name).as_uri(), width=400)
             assert opened.run("document.documentElement.scrollWidth") <= 400
-        assert opened.complaints == []
-        assert opened.requests == []
+        assert opened.complaints == opened.requests == []
