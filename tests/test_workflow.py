@@ -195,10 +195,12 @@ def test_a_corrupt_shard_is_found_and_made_again(finished):
     finally:
         write(finished)
     assert run(finished).returncode == 0
-    pd.testing.assert_frame_equal(scores(finished).loc[before.index], before)
+    pd.testing.assert_frame_equal(scores(finished).loc[before.index], before, check_exact=True)
 
 
-@pytest.mark.survives("fault", "kill -9 of Snakemake or of a job of it", "the same scores; no temporary file")
+@pytest.mark.survives(
+    "fault", "kill -9 of Snakemake or of a job of it", "the same scores, on more cores; no temporary file"
+)
 @pytest.mark.parametrize("victim", ["snakemake", "embed", "segment"])
 def test_a_kill_and_the_same_command_give_the_same_scores(finished, tmp_path, victim):
     write(tmp_path)
@@ -214,9 +216,9 @@ def test_a_kill_and_the_same_command_give_the_same_scores(finished, tmp_path, vi
     for pid in [running.pid] if victim == "snakemake" else found:
         os.kill(pid, signal.SIGKILL)
     running.wait()
-    done = run(tmp_path)
+    done = run(tmp_path, "--cores", "4")
     assert done.returncode == 0, done.stderr[-3000:]
-    pd.testing.assert_frame_equal(scores(tmp_path), scores(finished))
+    pd.testing.assert_frame_equal(scores(tmp_path), scores(finished), check_exact=True)
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -249,6 +251,7 @@ def test_a_failed_cell_stops_no_other_and_does_not_hide_the_report(tmp_path):
     assert set(scores(tmp_path).index.get_level_values("dataset")) == {"montgomery"}
 
 
+@pytest.mark.survives("bug", "one core for Snakemake where it had two, and another study beside it", "the same scores")
 def test_two_studies_at_once_share_their_work(finished, tmp_path):
     shared = {"work": str(tmp_path / "work")}
     changes = {"one": {}, "other": {"probe": {"linear": {"epochs": 3}}}}
@@ -263,7 +266,7 @@ def test_two_studies_at_once_share_their_work(finished, tmp_path):
         _, errors = each.communicate(timeout=600)
         assert each.returncode == 0, errors[-3000:]
     one = scores(tmp_path / "one", paths=shared)
-    pd.testing.assert_frame_equal(one, scores(finished))
+    pd.testing.assert_frame_equal(one, scores(finished), check_exact=True)
     assert not one.equals(scores(tmp_path / "other", paths=shared))
     for name in changes:
         assert "Nothing to be done" in said(run(tmp_path / name))

@@ -77,15 +77,15 @@ def run(folder: Path, step: Step, *options: str, **how) -> tuple[int, str]:
 
 
 def content(step: Step) -> dict[str, str]:
-    """Return file -> sha256 of what a step made; of scores, which hold the seconds taken, everything else."""
+    """Return file -> sha256 of what a step made; of scores all but the seconds and memory taken, and the spec."""
     found = {}
     for manifest in step.outputs:
         for name, file in Manifest.read(manifest).files.items():
             assert sha256(manifest.parent / name) == file["sha256"]
             found[name] = file["sha256"]
             if name in ("scores.parquet", "training.parquet"):
-                table = pd.read_parquet(manifest.parent / name).drop(columns=["seconds", "peak_gb"], errors="ignore")
-                found[name] = table.to_csv()
+                table = pd.read_parquet(manifest.parent / name)
+                found[name] = table.drop(columns=["seconds", "peak_gb", "spec"], errors="ignore").to_csv()
     return found
 
 
