@@ -14,7 +14,7 @@ import pytest
 import synthetic_study
 from PIL import Image
 
-from radprobe.report import canvas, figures, ranking
+from radprobe.report import canvas, figures, ranking, style
 from radprobe.report import page as pages
 from radprobe.report.collect import Findings
 
@@ -121,6 +121,59 @@ def test_sections_follow_the_filters_of_datasets(page):
     page.choose("dataset", "")
     assert all(shown(page, f".card{films}"))
     assert page.run("document.querySelector('header [data-gone]').textContent") == ""
+
+
+def test_the_map_and_the_other_sections_follow_the_filter_of_families(page, tmp_path):
+    rows = '[data-family="{}"]'
+    control, ours = rows.format("control"), rows.format("own")
+    before = ink(page, tmp_path)
+    page.choose("family", "own")
+    for section in ("#map tbody", "#differences .line", "#few-shot tr", "#frontier tr", "#look tr"):
+        assert shown(page, section + control), section
+        assert not any(shown(page, section + control)), section
+    for section in ("#map tbody", "#frontier tr"):
+        assert any(shown(page, section + ours)), section
+    assert set(cells(page, "backbone")) == {"derived"}
+    after = ink(page, tmp_path)
+    assert after[style.FAMILIES["supervised"]] < before[style.FAMILIES["supervised"]] / 10
+    assert after[style.FAMILIES["own"]] >= before[style.FAMILIES["own"]] > 50
+    assert "Families other than own are left out" in page.run(
+        "document.querySelector('header [data-gone]').textContent"
+    )
+    page.choose("family", "")
+    assert all(shown(page, f"#map [data-map]:not([hidden]) tbody{control}"))
+    assert ink(page, tmp_path) == before
+
+
+def ink(page, folder):
+    """Return how many pixels of the first figure of scores have the colour of each family."""
+    page.picture(folder / "figure.png", "#figures figure svg")
+    pixels = np.asarray(Image.open(folder / "figure.png").convert("RGB")).astype(int)
+    return {
+        colour: int((abs(pixels - [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).max(axis=2) < 8).sum())
+        for colour in style.FAMILIES.values()
+    }
+
+
+def test_the_map_and_the_differences_follow_the_filter_of_protocols(page):
+    note = "document.querySelector('header [data-gone]').textContent"
+    page.choose("protocol", "knn")
+    assert page.run("document.querySelector('[data-switch] input:checked').value") == "k nearest neighbours"
+    assert all(shown(page, '#map [data-map="k nearest neighbours"]'))
+    assert sum(shown(page, "#map [data-map]")) == 1
+    assert all(shown(page, '#differences details[data-protocol="knn"]'))
+    assert not any(shown(page, '#differences details:not([data-protocol="knn"])'))
+    assert "are of knn" in page.run(note)
+    page.choose("protocol", "few-shot 2")  # there is no such map, so it stays as it is
+    assert all(shown(page, '#map [data-map="k nearest neighbours"]'))
+    assert all(shown(page, "#differences details"))
+    assert "have no view of few-shot 2" in page.run(note)
+    page.choose("protocol", "linear-decoder")  # in the first view, with the linear probe of classifiers
+    assert page.run("document.querySelector('[data-switch] input').checked")
+    page.choose("protocol", "")
+    assert shown(page, "#map [data-map]")[0]
+    assert all(shown(page, "#differences details"))
+    assert page.run(note) == ""
 
 
 def test_search_needs_every_word(page):

@@ -78,8 +78,12 @@ def _map(findings: Findings, here: dict[str, Column]) -> dict:
     for backbone in findings.study.backbones:
         families[findings.family(backbone)].append((backbone, row(backbone)))
     heads = {name: _heading(findings, name, here.get(name)) for name in datasets}
-    is_floor = any(column.is_floor for column in here.values())
-    return {"heads": heads, "families": {name: rows for name, rows in families.items() if rows}, "is_floor": is_floor}
+    return {
+        "heads": heads,
+        "families": {name: rows for name, rows in families.items() if rows},
+        "protocols": sorted({column.protocol for column in here.values()}),
+        "is_floor": any(column.is_floor for column in here.values()),
+    }
 
 
 def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
@@ -170,7 +174,10 @@ def _tick(value: float) -> str:
 
 
 def everything(findings: Findings) -> dict:
-    """Return all scores as {columns, rows}, NaN as None; what each dataset and backbone is, by id; where pages lie."""
+    """Return all scores as {columns, rows}, NaN as None, and beside them what stands once.
+
+    That is what each dataset and backbone is, by id, the colours of families, and where the cells' pages lie.
+    """
     table = findings.scores[COLUMNS].astype(object)
     datasets = {
         name: {
@@ -184,4 +191,5 @@ def everything(findings: Findings) -> dict:
     families = {name: findings.family(name) for name in table["backbone"].unique()}
     rows = table.where(pd.notna(table), None).values.tolist()
     pages = places.addresses(findings)
-    return {"columns": COLUMNS, "rows": rows, "datasets": datasets, "families": families, "pages": pages}
+    found = {"columns": COLUMNS, "rows": rows, "datasets": datasets, "families": families, "pages": pages}
+    return {**found, "colours": style.FAMILIES}

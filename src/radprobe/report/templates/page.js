@@ -2,14 +2,11 @@
 // The protocol switch of the map, the table of everything, and the filters, which sections follow.
 // Text goes in as text, never as HTML.
 
-for (const input of document.querySelectorAll("[data-switch] input")) {
-  const show = () => {
-    if (!input.checked) return;
-    for (const map of document.querySelectorAll("[data-map]")) map.hidden = map.dataset.map !== input.value;
-  };
-  input.addEventListener("change", show);
-  show();
-}
+const maps = [...document.querySelectorAll("[data-map]")];
+const switches = [...document.querySelectorAll("[data-switch] input")]; // one a map, in the same order
+const showMap = () => maps.forEach((map, index) => { map.hidden = !switches[index].checked; });
+for (const input of switches) input.addEventListener("change", showMap);
+showMap();
 
 // Inside Snakemake's report this page is a data URI, and no file lies beside it: a tile leads to its cell in this page, and
 // other links to files are text.
@@ -132,11 +129,42 @@ function render() {
   get("count").textContent = `${kept.length} of ${rows.length} rows${set.length ? `: ${set.join(", ")}` : ""}`;
 }
 
-// What belongs to one dataset alone is there only while the filters let the dataset through.
+// --- what follows the filters: sections of a dataset, rows and marks of a family, the map's switch, paired differences ---
+
+const pale = document.head.appendChild(make("style", ""));
+const isOther = (value, wanted) => Boolean(value && wanted && value !== wanted);
+const mapOf = (protocol) => maps.findIndex((map) => !protocol || map.dataset.protocols.split(" ").includes(protocol));
+
 function follow() {
-  for (const element of document.querySelectorAll("[data-dataset]")) element.hidden = !isIn(element.dataset.dataset);
-  const all = Object.keys(page.datasets), gone = all.filter((name) => !isIn(name)).length;
-  for (const note of document.querySelectorAll("[data-gone]")) note.textContent = gone ? `${gone} of ${all.length} datasets are left out of this page.` : "";
+  const { family, protocol } = state.chosen;
+  const compared = document.querySelector(`[data-protocol="${protocol}"]`) ? protocol : ""; // few-shot draws are not, nor is the floor
+  for (const element of document.querySelectorAll("[data-dataset], [data-family]")) {
+    const of = element.dataset;
+    element.hidden = (of.dataset && !isIn(of.dataset)) || isOther(of.family, family) || isOther(of.protocol, compared);
+  }
+  // A family has one colour in every figure.
+  const others = Object.entries(page.colours).filter(([name]) => isOther(name, family));
+  pale.textContent = others.map(([, colour]) => `figure svg [style*="${colour}"]:not(defs *) { opacity: 0.1; }`).join("\n");
+  for (const note of document.querySelectorAll("[data-gone]")) note.textContent = gone();
+}
+
+// The map shows what is chosen of its protocols, until its own switch says otherwise.
+function switchMap() {
+  const found = mapOf(state.chosen.protocol);
+  if (found < 0) return;
+  switches[found].checked = true;
+  showMap();
+}
+
+// What the filters leave out, and what does not follow them.
+function gone() {
+  const { family, protocol } = state.chosen;
+  const all = Object.keys(page.datasets), out = all.filter((name) => !isIn(name)).length, told = [];
+  if (out) told.push(`${out} of ${all.length} datasets are left out of this page.`);
+  if (family) told.push(`Families other than ${family} are left out of the map, the differences and the tables, and pale in figures; verdicts speak of all.`);
+  if (protocol && mapOf(protocol) < 0) told.push(`The map and the differences have no view of ${protocol}: its rows are in the table.`);
+  else if (protocol) told.push(`The map, and the differences where there are any, are of ${protocol}; other sections are of all protocols.`);
+  return told.join(" ");
 }
 
 function changed() {
@@ -144,7 +172,7 @@ function changed() {
   render();
 }
 
-// --- filters: those of datasets stand twice, above the page and above the table, and say the same ---
+// --- filters: those that sections follow stand twice, above the page and above the table, and say the same ---
 
 function options(name) {
   const values = name in Object.values(page.datasets)[0] ? Object.values(page.datasets).map((each) => each[name])
@@ -162,6 +190,7 @@ function filter(name) {
   select.addEventListener("change", () => {
     state.chosen[name] = select.value;
     for (const twin of document.querySelectorAll(`[data-filter="${name}"]`)) twin.value = select.value;
+    if (name === "protocol") switchMap();
     follow();
     changed();
   });
