@@ -3,11 +3,10 @@
 import base64
 import csv
 import json
-import sys
 import time
-from pathlib import Path
 
 import browser
+import explorer
 import numpy as np
 import pandas as pd
 import pytest
@@ -323,9 +322,6 @@ def test_a_study_of_which_nothing_ran_has_a_page_without_complaint(chromium, tmp
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory):
     """The page of eleven datasets and 23 backbones, controls among them, with a line in the place of each figure."""
-    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-    import explorer
-
     folder = tmp_path_factory.mktemp("crowded")
     findings = Findings(explorer.study_of(folder))
     explorer.fill(findings, 1500)
