@@ -74,6 +74,20 @@ def doctor(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Your images, and their CSV if they have one.")],
+    table: Annotated[Path | None, typer.Option(help="The CSV, where it lies elsewhere.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="binary, multilabel, multiclass or segmentation; else what the folder suggests.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The params file; default <folder>.yaml, here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what an earlier init wrote.")] = False,
+) -> None:
+    """Look at a folder of your own images, propose a study of it, and write its params file and a contact sheet."""
+    _stage("init").run(folder, table, task, out, force)
+
+
+@app.command()
 def plan(params: ParamsFile = Path("params.yaml")) -> None:
     """Print what a study is: cells, jobs done and to do, what is missing, disk, hours by what earlier jobs took."""
     _stage("plan").run(Study(params))

@@ -7,7 +7,7 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PureWindowsPath
@@ -17,6 +17,7 @@ import numpy as np
 
 from radprobe.artifacts import LABEL, META, Index
 from radprobe.catalog import Dataset
+from radprobe.console import say
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError, digest, in_threads
 
@@ -27,6 +28,7 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones
+ALIKE_SHOWN = 3  # groups of ids in a warning
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
 
@@ -75,6 +77,8 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     described = [_described(entry, table, line) for line in table.lines]  # labels of absent files are checked as well
     if entry.folder.split:
         _refuse_shared_patients(table, entry, described)
+    if alike := alike_patients(row["patient_id"] for row in described):
+        say(f"warning: {alike_warning(alike)}")
     names = _names([found[line.number][0].relative_to(layout.root) for line in present])
     stacks = {name for path, name in names.items() if reading.is_volume(layout.root / path)}
     cases = _clear_of_slices(raw.ids(list(names.values())), stacks)
@@ -98,30 +102,39 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
 
 
 def _read(path: Path, entry: Dataset) -> Table:
+    needed = _needed(entry)
+    table = read_table(path, needed)
+    for name in needed:
+        if table.columns.count(name) != 1:
+            how = "has no column" if name not in table.columns else "has twice the column"
+            listed = textwrap.shorten(", ".join(table.columns), 300)
+            near = difflib.get_close_matches(name, table.columns, 1, 0.5) or [f"one of {listed}"]
+            remedy = f"its columns are {listed}; datasets.{entry.id}.folder names those to use"
+            raise RadprobeError(path, f"{how} '{name}'", f"did you mean {near[0]}? {remedy}")
+    if not table.lines:
+        raise RadprobeError(path, "has no row below its header", "list your images in it, one a row")
+    return table
+
+
+def read_table(path: Path, needed: Sequence[str] = ("path", "patient", "label")) -> Table:
+    """Read a CSV of any usual dialect: its delimiter is the one by which the header has most `needed` columns, or most.
+
+    Raises RadprobeError where it is empty, is no UTF-8 text, or has rows of another number of cells than its header.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RadprobeError(path, f"is no UTF-8 text ({error})", "save it as CSV UTF-8") from None
-    needed = _needed(entry)
     header = "".join(text.lstrip().splitlines()[:1])
-    delimiter = max(DELIMITERS, key=lambda mark: len({cell.strip(' "') for cell in header.split(mark)} & set(needed)))
+    pieces = {mark: [cell.strip(' "') for cell in header.split(mark)] for mark in DELIMITERS}
+    delimiter = max(DELIMITERS, key=lambda mark: (len({*pieces[mark]} & {*needed}), len(pieces[mark])))
     try:
         (_, columns), *rows = _cells(io.StringIO(text, newline=None), delimiter)
     except csv.Error as error:
         raise RadprobeError(path, f"is no CSV table ({error})", "save it as CSV UTF-8") from None
     if not columns:
         raise RadprobeError(path, "is empty", f"list your images in it, under the columns {', '.join(needed)}")
-    for name in needed:
-        if columns.count(name) != 1:
-            how = "has no column" if name not in columns else "has twice the column"
-            listed = textwrap.shorten(", ".join(columns), 300)
-            near = difflib.get_close_matches(name, columns, 1, 0.5) or [f"one of {listed}"]
-            remedy = f"its columns are {listed}; datasets.{entry.id}.folder names those to use"
-            raise RadprobeError(path, f"{how} '{name}'", f"did you mean {near[0]}? {remedy}")
-    lines = [_line(path, number, columns, cells) for number, cells in rows]
-    if not lines:
-        raise RadprobeError(path, "has no row below its header", "list your images in it, one a row")
-    return Table(path, columns, lines)
+    return Table(path, columns, [_line(path, number, columns, cells) for number, cells in rows])
 
 
 def _needed(entry: Dataset) -> list[str]:
@@ -268,6 +281,25 @@ def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
             raise table.error(line, column, reason, f"known are {', '.join(PARTS)}")
         meta[f"{META}list"] = PARTS[text.lower()]
     return meta
+
+
+def alike_patients(patients: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the groups of ids that differ only in case, leading zeros, or a .0 at the end: one patient, probably."""
+    groups: dict[str, dict[str, None]] = {}
+    for patient in patients:
+        whole = re.sub(r"^(\d+)\.0$", r"\1", patient.casefold())  # as spreadsheets write whole numbers
+        plain = re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", whole)
+        groups.setdefault(plain, {})[patient] = None
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def alike_warning(alike: list[tuple[str, ...]]) -> str:
+    """Return what is said of such groups."""
+    shown = "; ".join(" and ".join(group) for group in alike[:ALIKE_SHOWN]) + ("; ..." if alike[ALIKE_SHOWN:] else "")
+    return (
+        f"{len(alike)} group(s) of patient ids differ only in case or leading zeros, and are taken as different "
+        f"patients: {shown}. If they are one, write them alike: else they may leak from train to test"
+    )
 
 
 def _refuse_shared_patients(table: Table, entry: Dataset, described: list[dict[str, Any]]) -> None:

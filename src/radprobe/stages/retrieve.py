@@ -137,7 +137,9 @@ def _hashed(layout: Layout, index: Index, threads: int) -> pd.DataFrame:
     def row(path: Path) -> tuple[str, int, str]:
         if not path.is_file():  # a device or a pipe would be read without end
             raise RadprobeError(path, "is no file, or a link that leads to none", "put the file there, or unlist it")
-        return path.relative_to(layout.root).as_posix(), path.stat().st_size, files.sha256(path)
+        inside = path.is_relative_to(layout.root)  # a table may lie elsewhere
+        name = path.relative_to(layout.root) if inside else path
+        return name.as_posix(), path.stat().st_size, files.sha256(path)
 
     rows = list(track(files.stream_in_threads(row, wanted, threads), "hash files", len(wanted)))
     return pd.DataFrame(rows, columns=["path", "bytes", "sha256"])

@@ -1,0 +1,171 @@
+"""Which files the cells of a table mean, and which mask belongs to which image, by their names alone."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from radprobe.datasets.folder import Line, Table
+
+# As the table should say it: its path below the folder. By its name, with or without suffix. By a folder around it.
+EXACT, NAME, FOLDER = range(3)
+ENOUGH = 0.5  # share of the rows whose cells have to be names of files, or of the files that have to be named
+IMAGE_WORDS = {"image", "images", "img", "imgs", "scan", "scans", "volume", "volumes"}
+MASK_WORDS = {"mask", "masks", "label", "labels", "lbl", "seg", "segs", "segmentation", "segmentations", "gt"}
+MASK_WORDS |= {"groundtruth", "annotation", "annotations", "contour", "contours"}
+CHANNEL = "0000"  # of the only channel, as nnU-Net's conversions write it
+
+
+def words(text: str) -> list[str]:
+    """Return the words and numbers of a name, in lower case: `labelsTr` is labels and tr."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+", text)]
+
+
+def stem(path: str) -> str:
+    """Return a path without the suffix of its format."""
+    return re.sub(r"(\.nii)?\.[A-Za-z]\w*$", "", path) or path
+
+
+def last(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
+
+
+# --- cells of a table -------------------------------------------------------------------------------------------------
+
+
+class Names:
+    """Finds the paths, of those given, that a cell means."""
+
+    def __init__(self, root: Path, paths: Iterable[str]):
+        self.root, self.exact = root, dict.fromkeys(paths)
+        self.named: dict[str, set[str]] = defaultdict(set)
+        self.under: dict[str, list[str]] = defaultdict(list)
+        for path in self.exact:
+            for name in {stem(path), last(path), stem(last(path))}:
+                self.named[name].add(path)
+            folders = PurePosixPath(path).parents
+            for name in {each for folder in folders for each in (folder.as_posix(), folder.name)} - {".", ""}:
+                self.under[name].append(path)
+
+    def find(self, cell: str) -> tuple[int, tuple[str, ...]] | None:
+        """Return how a cell names images, and which; None where it names none, or a name that several have."""
+        text = cell.replace("\\", "/").strip()
+        if text.startswith("/"):
+            text = os.path.relpath(text, self.root.absolute())
+        if "/" in text:
+            text = os.path.normpath(text)
+        if text in self.exact:
+            return EXACT, (text,)
+        for name in (text, last(text), stem(last(text))):
+            if len(found := self.named.get(name, ())) == 1:
+                return NAME, tuple(found)
+        return (FOLDER, tuple(self.under[text])) if text in self.under else None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table whose rows name images: by which column, which images each row means; likewise masks, where it has them.
+
+    `how` is the loosest way in which a cell names its images: EXACT, NAME or FOLDER.
+    """
+
+    table: Table
+    column: str
+    images: dict[int, tuple[str, ...]]  # number of the line -> images
+    how: int
+    mask: str | None = None
+    masks: dict[int, str] = field(default_factory=dict)
+    masks_exact: bool = True
+
+    @property
+    def lines(self) -> list[Line]:
+        """The rows whose image is here."""
+        return [line for line in self.table.lines if line.number in self.images]
+
+    def values(self, column: str) -> list[str]:
+        """Return the cells of a column, of the rows whose image is here."""
+        return [line.cells[column] for line in self.lines]
+
+
+def listing(root: Path, tables: list[Table], images: list[str], masks: list[str]) -> Listing | None:
+    """Return the table, and its column, that name most images; None where no column of any names half of its rows'.
+
+    Its column of masks is one that names `masks` (files that are masks by their names), or is called so.
+    """
+    names, drawn = Names(root, images), Names(root, [*masks, *images])
+    found = [one for table in tables for column in _columns(table) if (one := _listed(table, column, names))]
+    if not found:
+        return None
+    best = max(found, key=lambda one: (len({path for each in one.images.values() for path in each}), -one.how))
+    others = [column for column in _columns(best.table) if column != best.column]
+    named = [(each, column) for column in others if (each := _listed(best.table, column, drawn))]
+    named = [(each, column) for each, column in named if each.how < FOLDER and _of_masks(each, best, set(masks))]
+    if not named:
+        return best
+    of_masks, column = max(named, key=lambda pair: len(pair[0].images))
+    one_each = {number: paths[0] for number, paths in of_masks.images.items()}
+    return Listing(best.table, best.column, best.images, best.how, column, one_each, of_masks.how == EXACT)
+
+
+def _of_masks(named: Listing, of_images: Listing, masks: set[str]) -> bool:
+    called = bool(MASK_WORDS & {*words(named.column)})
+    paths = {path for each in named.images.values() for path in each}
+    return named.images != of_images.images and (called or paths <= masks)
+
+
+def _columns(table: Table) -> list[str]:
+    return [name for name in table.columns if name and table.columns.count(name) == 1]
+
+
+def _listed(table: Table, column: str, names: Names) -> Listing | None:
+    cells = {line.number: line.cells[column] for line in table.lines if line.cells[column]}
+    known = {cell: names.find(cell) for cell in set(cells.values())}
+    found = {number: each for number, cell in cells.items() if (each := known[cell])}
+    if not found or len(found) < ENOUGH * min(len(table.lines), len(names.exact)):
+        return None
+    how = max(way for way, _ in found.values())
+    if len({cells[number] for number in found}) < len(found) and how != EXACT:  # a class, or a number, of many rows
+        return None
+    return Listing(table, column, {number: paths for number, (_, paths) in found.items()}, how)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def is_mask(path: str) -> bool:
+    """Say whether a file is a mask by its name, or by that of a folder around it: labelsTr, masks, case1_seg."""
+    return bool(MASK_WORDS & {word for part in PurePosixPath(stem(path)).parts for word in words(part)})
+
+
+def pairs(images: Iterable[str], masks: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the masks of each image that has some, by names that differ only in words for image and mask.
+
+    Folders that are named for images or masks are not compared; where that finds none, no folder is.
+    """
+    images, masks = list(images), list(masks)
+    for key in (_key, _key_of_name):
+        by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for image in images:
+            by_key[key(image)].append(image)
+        found: dict[str, list[str]] = defaultdict(list)
+        for mask in masks:
+            if len(named := by_key.get(key(mask), ())) == 1:
+                found[named[0]].append(mask)
+        if found:
+            return {image: tuple(each) for image, each in found.items()}
+    return {}
+
+
+def _key(path: str) -> tuple[str, ...]:
+    kinds = MASK_WORDS | IMAGE_WORDS
+    folders = [part.lower() for part in PurePosixPath(path).parts[:-1] if not kinds & {*words(part)}]
+    return (*folders, *_key_of_name(path))
+
+
+def _key_of_name(path: str) -> tuple[str, ...]:
+    found = words(stem(last(path)))
+    plain = [word for word in found if word not in MASK_WORDS | IMAGE_WORDS]
+    return tuple(plain[:-1] if plain[-1:] == [CHANNEL] else plain)

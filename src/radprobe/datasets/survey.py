@@ -1,0 +1,252 @@
+"""What lies in a folder of somebody's images, as names, headers and tables say it. Nothing in it is changed.
+
+Of DICOM files no tag is read that says who a patient is.
+"""
+
+import json
+import os
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from radprobe.console import track
+from radprobe.datasets import matching
+from radprobe.datasets.folder import Table, read_table
+from radprobe.datasets.matching import Listing
+from radprobe.files import RadprobeError, stream_in_threads
+from radprobe.imaging import dicom, nifti, reading
+from radprobe.imaging.values import DICOM, Header, is_dicom
+
+RASTERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+TABLES = (".csv", ".tsv")
+# files that are no images, whatever they hold: they are not opened
+OTHERS = {".txt", ".json", ".xml", ".html", ".md", ".pdf", ".yaml", ".yml", ".py", ".ipynb", ".log", ".npy", ".npz"}
+OTHERS |= {".zip", ".gz", ".tar", ".tgz", ".rar", ".7z", ".xls", ".xlsx", ".ods", ".parquet", ".mha", ".nrrd", ".h5"}
+SERIES = "DICOM series"
+# what DICOM calls a modality -> what people call it
+MODALITIES = {**dict.fromkeys(("CR", "DX", "DR", "RG", "PX"), "X-ray"), "CT": "CT", "MR": "MRI", "MRI": "MRI"}
+MODALITIES |= {"MG": "mammography", "US": "ultrasound", "PT": "PET", "NM": "scintigraphy"}
+MAX_HEADERS = 5000  # that are read; of more images evenly spaced ones
+MAX_MASKS = 40  # whose labels are looked at
+AIR_HU = -900  # grey values below it are Hounsfield units
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image file, a volume, or a folder that holds one DICOM series. `header` None: `why` says what is wrong."""
+
+    path: str  # below the root
+    form: str  # PNG, DICOM, DICOM series, NIfTI ...
+    header: Header | None = None
+    why: str = ""
+    modality: str | None = None
+    text_possible: bool = False  # a name may be burned into the pixels
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A folder of images as it was found.
+
+    masks: image -> its masks, by the table or by name. labels: the values of the masks that were read; `bad_masks`
+    those that could not be read, and why. names: what a dataset.json calls the labels. hounsfield: grey values are HU.
+    """
+
+    root: Path
+    forms: dict[str, str]  # image -> PNG, DICOM ...
+    seen: list[Seen]  # all images, or evenly spaced ones of many
+    masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: tuple[int, ...] = ()
+    bad_masks: dict[str, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    listing: Listing | None = None
+    tables: list[Table] = field(default_factory=list)
+    modality: str | None = None
+    hounsfield: bool = False
+    others: Counter = field(default_factory=Counter)  # suffix -> files that are not read
+
+    @property
+    def volumes(self) -> bool:
+        """Are the images volumes."""
+        return any(form in (SERIES, "NIfTI") for form in self.forms.values())
+
+
+def survey(root: Path, table: Path | None = None) -> Survey:
+    """Look at a folder, and at a table that may lie elsewhere; without one, at all CSV files in the folder.
+
+    Raises RadprobeError where it is no folder, holds no image, or where a table that was named cannot be read.
+    """
+    if not root.is_dir():
+        raise RadprobeError(root, "is no folder", "name the folder that holds your images")
+    paths = _files(root)
+    tables = [read_table(table)] if table else _tables(root, paths)
+    forms, others = _forms(root, paths)
+    forms = _with_series(root, forms, tables)
+    if not forms:
+        what = (
+            ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5)) or "nothing"
+        )
+        reason = f"holds no image that can be read ({what})"
+        raise RadprobeError(root, reason, "images are PNG, JPEG, TIFF, BMP, DICOM or NIfTI; unpack archives first")
+    images, masks = _apart(forms)
+    listing = matching.listing(root, tables, images, masks)
+    if listing and listing.mask:
+        of_image = {paths[0]: (listing.masks[n],) for n, paths in listing.images.items() if n in listing.masks}
+        drawn = {mask for each in of_image.values() for mask in each}
+        images = [path for path in images if path not in drawn]
+    else:
+        of_image = matching.pairs(images, masks)
+    names, modality = _dataset_json(root)
+    labels, bad = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
+    seen = _headers(root, {path: forms[path] for path in images})
+    modality = modality or next((one.modality for one in seen if one.modality), None)
+    return Survey(
+        root=root,
+        forms={path: forms[path] for path in images},
+        seen=seen,
+        masks=of_image,
+        labels=labels,
+        bad_masks=bad,
+        names=names,
+        listing=listing,
+        tables=tables,
+        modality=modality,
+        hounsfield=modality == "CT" or (modality is None and _is_hounsfield(root, seen)),
+        others=others,
+    )
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _files(root: Path) -> list[str]:
+    """Return all files below a folder, without hidden ones and what lies in hidden folders, sorted."""
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        place = Path(folder).relative_to(root)
+        found += [(place / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _tables(root: Path, paths: list[str]) -> list[Table]:
+    """Return the tables that can be read; others are no tables of images."""
+    found = []
+    for path in paths:
+        if Path(path).suffix.lower() in TABLES:
+            try:
+                found.append(read_table(root / path))
+            except RadprobeError:
+                continue
+    return found
+
+
+def _forms(root: Path, paths: list[str]) -> tuple[dict[str, str], Counter]:
+    forms, others = {}, Counter()
+    for path in paths:
+        suffix = Path(path).suffix.lower()
+        if form := _form(root / path, suffix):
+            forms[path] = form
+        elif suffix not in TABLES:
+            others[suffix] += 1
+    return forms, others
+
+
+def _form(path: Path, suffix: str) -> str | None:
+    if nifti.is_nifti(path):
+        return "NIfTI"
+    if suffix in RASTERS:
+        return RASTERS[suffix]
+    if suffix in (*TABLES, *OTHERS) or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return None
+    return "DICOM" if suffix in DICOM or is_dicom(path) else None
+
+
+def _with_series(root: Path, forms: dict[str, str], tables: list[Table]) -> dict[str, str]:
+    """Put the folder in the place of its DICOM files where they are one series, and no table names them one by one."""
+    cells = {cell.replace("\\", "/") for table in tables for line in table.lines for cell in line.cells.values()}
+    by_folder = defaultdict(list)
+    for path, form in forms.items():
+        if form == "DICOM" and "/" in path:
+            by_folder[path.rpartition("/")[0]].append(path)
+    for folder, inside in by_folder.items():
+        named = {text for path in inside[:2] for text in (path, Path(path).name, matching.stem(Path(path).name))}
+        if len(inside) > 1 and not named & cells and _one_series(root / inside[0], root / inside[1]):
+            forms = {path: form for path, form in forms.items() if path not in set(inside)} | {folder: SERIES}
+    return dict(sorted(forms.items()))
+
+
+def _one_series(one: Path, other: Path) -> bool:
+    """Say whether two files are slices of one series. Their UIDs are only compared."""
+    try:
+        first, second = dicom.header(one), dicom.header(other)
+    except RadprobeError:
+        return False
+    same = first.get("SeriesInstanceUID") and first.get("SeriesInstanceUID") == second.get("SeriesInstanceUID")
+    return bool(same and first.get("ImagePositionPatient") and second.get("ImagePositionPatient"))
+
+
+def _apart(forms: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return images and masks, by their names; what no image has the name of is no mask."""
+    masks = [path for path, form in forms.items() if form != SERIES and matching.is_mask(path)]
+    images = [path for path in forms if path not in set(masks)]
+    return (images, masks) if matching.pairs(images, masks) else (list(forms), [])
+
+
+# --- what is in them --------------------------------------------------------------------------------------------------
+
+
+def _headers(root: Path, forms: dict[str, str]) -> list[Seen]:
+    chosen = list(forms)
+    if len(chosen) > MAX_HEADERS:
+        chosen = [chosen[k * len(chosen) // MAX_HEADERS] for k in range(MAX_HEADERS)]
+
+    def look(path: str) -> Seen:
+        try:
+            header, modality, text = reading.probe(root / path), None, False
+            if forms[path] in ("DICOM", SERIES):
+                told = dicom.describe(root / path)
+                modality, text = MODALITIES.get(told["modality"], told["modality"]), told["text_possible"]
+            return Seen(path, forms[path], header, "", modality, text)
+        except RadprobeError as error:
+            return Seen(path, forms[path], None, error.reason)
+
+    return list(track(stream_in_threads(look, chosen), "look at headers", len(chosen)))
+
+
+def _labels(root: Path, masks: list[str]) -> tuple[tuple[int, ...], dict[str, str]]:
+    """Return the values of evenly spaced masks, and why some could not be read."""
+    found, bad = np.zeros(256, bool), {}
+    if len(masks) > MAX_MASKS:
+        masks = [masks[k * len(masks) // MAX_MASKS] for k in range(MAX_MASKS)]
+    for path in track(masks, "look at masks", len(masks)) if masks else ():
+        try:
+            found[reading.read_labels(root / path)] = True
+        except RadprobeError as error:
+            bad[path] = error.reason
+    return tuple(int(value) for value in np.flatnonzero(found)), bad
+
+
+def _dataset_json(root: Path) -> tuple[dict[int, str], str | None]:
+    """Return the names of the labels and the modality as the dataset.json of MSD or nnU-Net states them."""
+    try:
+        content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        given = {str(key): str(value) for key, value in content.get("labels", {}).items()}
+        names = {int(k): v for k, v in given.items() if k.isdigit()} or {int(v): k for k, v in given.items()}
+        channels = content.get("modality") or content.get("channel_names") or {}
+        first = str(channels.get("0", "")).upper()
+    except (OSError, ValueError, AttributeError):
+        return {}, None
+    return names, MODALITIES.get(first)
+
+
+def _is_hounsfield(root: Path, seen: list[Seen]) -> bool:
+    """Say whether the grey values of a volume in the middle of the list reach down to air in Hounsfield units."""
+    volumes = [one.path for one in seen if one.form == "NIfTI" and one.header]
+    if not volumes:
+        return False
+    try:
+        return bool(reading.read_volume(root / volumes[len(volumes) // 2], relative=True).values.min() <= AIR_HU)
+    except RadprobeError:
+        return False
