@@ -29,6 +29,7 @@ PARTS = {
 }
 MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones
 ALIKE_SHOWN = 3  # groups of ids in a warning
+AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*[Yy]?")  # DICOM writes 058Y
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
 
@@ -269,7 +270,7 @@ def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
     columns = {name.lower(): name for name in table.columns if name.lower() in METAS and name not in used}
     meta: dict[str, Any] = {META + name: line.cells[column] or None for name, column in columns.items()}
     if text := meta.get(f"{META}age"):
-        years = re.fullmatch(r"0*(\d{1,3}(?:\.\d+)?)\s*[Yy]?", text)  # DICOM writes 058Y
+        years = AGE.fullmatch(text)
         if not years:
             raise table.error(line, columns["age"], f"unknown age '{text}'", "write years, or leave it blank")
         meta[f"{META}age"] = float(years[1])

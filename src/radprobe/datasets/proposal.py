@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from radprobe.datasets import matching, raw
-from radprobe.datasets.folder import METAS, PARTS, Line
+from radprobe.datasets.folder import AGE, METAS, PARTS, Line
 from radprobe.datasets.matching import EXACT, Listing, words
 from radprobe.datasets.survey import Seen, Survey
 from radprobe.files import RadprobeError
@@ -19,6 +19,8 @@ from radprobe.files import RadprobeError
 PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientkey", "pid", "mrn")
 PATIENT += ("subject", "subjectid", "participant", "participantid", "person", "personid", "caseid", "case")
 SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
+CALLED = {"age": ("age", "patientage"), "sex": ("sex", "gender", "patientsex", "patientgender")}
+CALLED["view"] = ("view", "viewposition")
 LABEL = {"label", "labels", "class", "classes", "target", "diagnosis", "dx", "finding", "findings", "category", "y"}
 LABEL |= {"pathology", "disease", "outcome", "status", "result", "grade"}
 # words in the names of columns that say something else about an image
@@ -119,25 +121,26 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
         cases = _with_mask(found, cases, notes)
     listing, own = found.listing, _fit(found, cases, question)
     patient_of, patient_column = _patients(found, cases, notes)
-    part_of, split_column = _parts(listing, cases, patient_of, notes)
+    part_of, split_column = _parts(listing, cases, patient_of, question, notes)
     own = own and patient_column is not None and (split_column is not None or not part_of)
     folder: dict[str, Any] = {"task": question.task, "classes": question.classes}
     choice: dict[str, Any] = {"folder": folder}
     if own:
         folder = {"table": _place(found, listing), **folder}
         folder |= _columns(question, listing, patient_column, split_column)
-        rows = None
+        rows, metas = None, _metas(listing, cases, {name: (name,) for name in METAS})
         if absent := len(listing.table.lines) - len(listing.lines):
             choice["allow_missing"] = True
             notes.warn(f"{absent} of {len(listing.table.lines)} rows of the table name a file that is not here")
     else:
-        rows = [_row(case, question, patient_of, part_of, _metas(listing, cases)) for case in cases]
+        metas = _metas(listing, cases, CALLED)
+        rows = [_row(case, question, patient_of, part_of, metas) for case in cases]
         folder |= {"split": "split"} if part_of else {}
         _tell_left_out(found, cases, notes)
-    folder["metadata"] = list(_metas(listing, cases))
+    folder["metadata"] = list(metas)
     folder |= _imaging(found, question, notes)
     _tell_images(found, choice, notes)
-    _tell_counts(question, cases, patient_of, notes)
+    _tell_counts(question, cases, patient_of, part_of, notes)
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
 
 
@@ -358,11 +361,16 @@ def _row(case: Case, question: Question, patient_of: dict, part_of: dict, metas:
     return row | {name: case.line.cells[column] for name, column in metas.items()}
 
 
-def _metas(listing: Listing | None, cases: list[Case]) -> dict[str, str]:
-    """Return which columns say age, sex and view of at least one case."""
-    columns = {name.lower(): name for name in listing.table.columns} if listing else {}
-    there = {name: columns[name] for name in METAS if name in columns}
-    return {name: column for name, column in there.items() if any(case.line.cells[column] for case in cases)}
+def _metas(listing: Listing | None, cases: list[Case], called: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return which columns say age, sex and view, as far as they can be read, and of at least one case."""
+    columns = {_plain(name): name for name in listing.table.columns} if listing else {}
+    there = {name: columns[each] for name, names in called.items() for each in names if each in columns}
+    found = {}
+    for name, column in there.items():
+        cells = [cell for case in cases if (cell := case.line.cells[column])]
+        if cells and (name != "age" or all(map(AGE.fullmatch, cells))):
+            found[name] = column
+    return found
 
 
 def _tell_left_out(found: Survey, cases: list[Case], notes: Notes) -> None:
@@ -419,7 +427,7 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
 
 
 def _parts(
-    listing: Listing | None, cases: list[Case], patient_of: dict[str, str], notes: Notes
+    listing: Listing | None, cases: list[Case], patient_of: dict[str, str], question: Question, notes: Notes
 ) -> tuple[dict[str, str], str | None]:
     """Return the part of each image where a split is given ({}: we split), and the column that has it as it is."""
     column = _split_column(listing) if listing else None
@@ -443,12 +451,24 @@ def _parts(
     if "val" in here:
         notes.decide("split", where, "it gives train, val and test, and puts no patient into two")
         return given, column
-    train = sorted((patient for patient, parts in of_patient.items() if parts == {"train"}), key=raw.natural)
-    val = {*train[:: max(2, min(VAL_OF_TRAIN, len(train) // 2))]}
-    why = f"test stays as given; there is no val: {len(val)} of {len(train)} train patients, evenly spaced, become it"
+    train = [case for case in cases if given[case.image] == "train"]
+    val = _val_of(train, patient_of, question)
+    n_train = len({patient_of[case.image] for case in train})
+    why = f"test stays as given; there is no val: {len(val)} of {n_train} train patients, of all classes, become it"
 
     notes.decide("split", where, why)
     return {image: "val" if patient_of[image] in val else part for image, part in given.items()}, None
+
+
+def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -> set[str]:
+    """Return one of five patients, evenly spaced among those of the same labels, at least one of each that has two."""
+    held: dict[str, set[str]] = defaultdict(set)
+    for case in train:
+        held[patient_of[case.image]].update(_held(question, case))
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient in sorted(held, key=raw.natural):
+        alike[tuple(sorted(held[patient]))].append(patient)
+    return {patient for group in alike.values() if len(group) > 1 for patient in group[::VAL_OF_TRAIN]}
 
 
 def _ours(why: str, notes: Notes) -> tuple[dict[str, str], None]:
@@ -526,10 +546,13 @@ def _counted(counts: Counter) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
-def _tell_counts(question: Question, cases: list[Case], patient_of: dict[str, str], notes: Notes) -> None:
-    n = len({*patient_of.values()})
-    if n * TESTED < FEW:
-        notes.warn(f"only {n} patients: about {n * TESTED:.0f} are tested, and under {FEW} no interval can be given")
+def _tell_counts(
+    question: Question, cases: list[Case], patient_of: dict[str, str], part_of: dict[str, str], notes: Notes
+) -> None:
+    n = len({patient_of[case.image] for case in cases})
+    tested = len({patient_of[image] for image, part in part_of.items() if part == "test"}) or round(n * TESTED)
+    if tested < FEW:
+        notes.warn(f"only {n} patients, about {tested} of them in test: under {FEW} no interval can be given")
     if question.task == "segmentation":
         return
     positive: dict[str, set[str]] = {name: set() for name in question.classes}
@@ -543,4 +566,6 @@ def _tell_counts(question: Question, cases: list[Case], patient_of: dict[str, st
 
 def _held(question: Question, case: Case) -> list[str]:
     cells = question.cells(case)
+    if question.task == "segmentation":
+        return []
     return [cells["label"]] if question.task == "multiclass" else [k for k, v in cells.items() if SIGNS.get(v) == 1]

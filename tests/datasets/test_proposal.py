@@ -1,0 +1,211 @@
+import numpy as np
+import pytest
+
+from radprobe.datasets import matching
+from radprobe.datasets.folder import Line, Table
+from radprobe.datasets.proposal import decide
+from radprobe.datasets.survey import Seen, Survey
+from radprobe.files import RadprobeError
+from radprobe.imaging.values import Header
+
+
+def surveyed(tmp_path, rows=None, paths=(), masks=(), header=None, **facts):
+    """A survey of PNG films of these paths (those of the rows), without any file."""
+    paths = list(paths) or [row["path"] for row in rows]
+    tables, listing = [], None
+    if rows:
+        lines = [Line(k, {name: str(cell) for name, cell in row.items()}) for k, row in enumerate(rows, 2)]
+        tables = [Table(tmp_path / "labels.csv", list(rows[0]), lines)]
+        listing = matching.listing(tmp_path, tables, paths, list(masks))
+    header = header or Header((300, 280), np.uint8)
+    seen = [Seen(path, "PNG", header) for path in paths]
+    forms = dict.fromkeys(paths, "PNG")
+    return Survey(tmp_path, forms, seen, matching.pairs(paths, masks), listing=listing, tables=tables, **facts)
+
+
+def rows_of(n=40, **columns):
+    """Rows of n patients; a column may be a function of the patient's number."""
+    return [
+        {"path": f"{k}.png", "patient": f"p{k}"} | {name: of(k) if callable(of) else of for name, of in columns.items()}
+        for k in range(n)
+    ]
+
+
+def warned(proposal, words):
+    return any(words in warning for warning in proposal.warnings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "task", "classes"),
+    [
+        ({"ill": lambda k: k % 2}, "binary", ["ill"]),
+        ({"Mass": lambda k: k % 2, "Edema": lambda k: (k % 3) - 1}, "multilabel", ["Mass", "Edema"]),
+        ({"label": lambda k: "abc"[k % 3]}, "multiclass", ["a", "b", "c"]),
+        ({"grade": lambda k: k % 11}, "multiclass", [str(k) for k in range(11)]),
+        ({"tumour": lambda k: ("none", "big")[k % 2]}, "multiclass", ["big", "none"]),
+        ({"sex": lambda k: "FM"[k % 2], "age": 50, "ill": lambda k: k % 2}, "binary", ["ill"]),
+        ({"smoker": lambda k: k % 2, "diagnosis": lambda k: "abc"[k % 3]}, "multiclass", ["a", "b", "c"]),
+        ({"ill": lambda k: k % 2, "always": 1}, "binary", ["ill"]),
+    ],
+)
+def test_the_task_follows_from_the_columns_and_the_table_is_used_as_it_is(tmp_path, columns, task, classes):
+    proposal = decide(surveyed(tmp_path, rows_of(**columns)))
+    folder = proposal.choice["folder"]
+    assert (folder["task"], folder["classes"]) == (task, classes)
+    assert proposal.rows is None
+    assert (folder["table"], folder["path"], folder["patient"]) == ("labels.csv", "path", "patient")
+    assert all(each.why for each in proposal.decisions)
+
+
+@pytest.mark.parametrize(
+    ("columns", "classes", "cells"),
+    [
+        ({"ill": lambda k: ("no", "Yes")[k % 2]}, ["ill"], [{"ill": "0"}, {"ill": "1"}]),
+        (
+            {"Finding Labels": lambda k: ("No Finding", "B|A", "A")[k % 3]},
+            ["A", "B"],
+            [{"A": "0", "B": "0"}, {"A": "1", "B": "1"}, {"A": "1", "B": "0"}],
+        ),
+    ],
+)
+def test_labels_in_other_words_are_written_anew(tmp_path, columns, classes, cells):
+    proposal = decide(surveyed(tmp_path, rows_of(**columns)))
+    assert proposal.choice["folder"]["classes"] == classes
+    for row, expected in zip(proposal.rows, cells, strict=False):
+        assert expected.items() <= row.items()
+    assert {row["patient"] for row in proposal.rows} == {f"p{k}" for k in range(40)}
+
+
+def test_the_user_may_say_the_task(tmp_path):
+    found = surveyed(tmp_path, rows_of(label=lambda k: "abc"[k % 3], Mass=lambda k: k % 2))
+    assert warned(decide(found), "--task binary")
+    assert decide(found, "binary").choice["folder"]["classes"] == ["Mass"]
+    with pytest.raises(RadprobeError, match="nothing in it says that the task is segmentation") as error:
+        decide(found, "segmentation")
+    assert "multiclass, binary" in error.value.remedy
+
+
+# --- patients and parts -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_patient_column_each_image_is_one_and_leakage_is_feared(tmp_path):
+    rows = [{"path": f"{k}.png", "ill": k % 2} for k in range(40)]
+    proposal = decide(surveyed(tmp_path, rows))
+    assert [row["patient"] for row in proposal.rows] == [str(k) for k in range(40)]
+    assert warned(proposal, "no patient column")
+    assert not warned(decide(surveyed(tmp_path, rows_of(ill=lambda k: k % 2))), "no patient column")
+
+
+def test_a_split_column_is_used(tmp_path):
+    parts = ("train", "Training", "valid", "test")
+    proposal = decide(surveyed(tmp_path, rows_of(80, ill=lambda k: k // 4 % 2, fold=lambda k: parts[k % 4])))
+    assert proposal.choice["folder"]["split"] == "fold"
+    assert proposal.rows is None
+
+
+def test_a_split_without_val_keeps_its_test_and_val_has_all_classes(tmp_path):
+    proposal = decide(surveyed(tmp_path, rows_of(ill=lambda k: k // 2 % 2, set=lambda k: ("train", "test")[k % 2])))
+    by_part = {part: [row for row in proposal.rows if row["split"] == part] for part in ("train", "val", "test")}
+    assert {row["path"] for row in by_part["test"]} == {f"{k}.png" for k in range(1, 40, 2)}
+    assert all({row["ill"] for row in rows} == {"0", "1"} for rows in by_part.values())
+    assert len(by_part["val"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [(lambda k: ("train", "val", "test")[k % 3], "into two parts, as p0"), (lambda k: "train", "there is only train")],
+)
+def test_a_split_that_leaks_or_tests_nothing_is_not_used(tmp_path, split, words):
+    rows = [row | {"patient": f"p{k // 2}"} for k, row in enumerate(rows_of(ill=lambda k: k // 2 % 2, split=split))]
+    proposal = decide(surveyed(tmp_path, rows))
+    assert proposal.choice["folder"].get("split") is None
+    assert warned(proposal, words)
+
+
+@pytest.mark.parametrize(
+    ("path", "patient"),
+    [("data/train/{c}/{k}.png", None), ("{c}/P{k}/1.png", "P{k}"), ("{c}/{k}.png", None)],
+)
+def test_folders_are_classes_parts_and_patients(tmp_path, path, patient):
+    paths = [path.format(c=("well", "ill")[k % 2], k=k) for k in range(40)]
+    paths = [each.replace("train", "test") if k > 30 else each for k, each in enumerate(paths)]
+    proposal = decide(surveyed(tmp_path, paths=paths))
+    assert proposal.choice["folder"]["classes"] == ["ill", "well"]
+    for k, row in enumerate(proposal.rows):
+        assert (row["path"], row["label"]) == (paths[k], ("well", "ill")[k % 2])
+        assert row["patient"] == (patient.format(k=k) if patient else paths[k].removesuffix(".png"))
+        assert (row.get("split") == "test") == ("test" in paths[k])
+
+
+# --- segmentation, sizes and doubts -----------------------------------------------------------------------------------
+
+
+def test_masks_make_it_segmentation(tmp_path):
+    paths, masks = [f"img/{k}.png" for k in range(40)], [f"mask/{k}.png" for k in range(30)]
+    found = surveyed(tmp_path, paths=paths, masks=masks, labels=(0, 1, 3), names={1: "liver", 3: "spleen"})
+    proposal = decide(found)
+    assert proposal.choice["folder"]["classes"] == ["liver", "label 2", "spleen"]
+    assert [row["mask"] for row in proposal.rows] == masks
+    assert warned(proposal, "10 of 40 images have no mask")
+
+
+@pytest.mark.parametrize(
+    ("masks", "labels", "words"),
+    [
+        (["mask/left/1.png", "mask/right/1.png"], (0, 1), "has 2 masks"),
+        (["mask/1.png"], (0,), "are empty"),
+        (["mask/1.png"], tuple(range(0, 256, 3)), "grey values"),
+    ],
+)
+def test_masks_that_are_no_label_maps_are_refused(tmp_path, masks, labels, words):
+    with pytest.raises(RadprobeError, match=words) as error:
+        decide(surveyed(tmp_path, paths=["img/1.png"], masks=masks, labels=labels))
+    assert "label map" in error.value.remedy
+
+
+@pytest.mark.parametrize(("side", "stored"), [(60, 128), (200, 256), (2000, 256)])
+def test_images_are_stored_no_larger_than_they_are(tmp_path, side, stored):
+    found = surveyed(tmp_path, rows_of(ill=lambda k: k % 2), header=Header((side, side), np.uint8))
+    folder = decide(found).choice["folder"]
+    assert (folder["size"], folder["stored"]) == (224, stored)
+
+
+def test_grey_values_follow_from_what_they_are(tmp_path):
+    deep, rows = Header((9, 9), np.int16), rows_of(ill=lambda k: k % 2)
+    kinds = ({"modality": "X-ray"}, {"modality": "CT", "hounsfield": True}, {"modality": "MRI"})
+    found = [decide(surveyed(tmp_path, rows, header=deep, **kind)).choice["folder"]["intensity"] for kind in kinds]
+    assert [each["kind"] for each in found] == ["minmax", "window", "percentiles"]
+
+
+def test_doubts_are_told(tmp_path):
+    rows = rows_of(20, Mass=lambda k: int(k < 3), Edema=lambda k: k % 2)
+    found = surveyed(tmp_path, [*rows, {**rows[0], "path": "gone.png"}], paths=[row["path"] for row in rows])
+    found.seen[0] = Seen("0.png", "PNG", None, "is cut off")
+    found.seen[1] = Seen("1.png", "PNG", Header((100, 500), np.int16), "", "CT", text_possible=True)
+    found.seen[2] = Seen("2.png", "PNG", Header((100, 500), np.int16), "", "MRI")
+    found.others[".xlsx"] = 1
+    proposal = decide(found)
+    for words in (
+        "only 20 patients", "Mass (3)", "0.png: is cut off", "modalities are mixed", "depths are mixed",
+        "several shapes", "burned into", "spreadsheet", "1 of 21 rows",
+    ):  # fmt: skip
+        assert warned(proposal, words), words
+    assert not warned(proposal, "Edema (")
+    assert proposal.choice["max_quarantine"] == 1
+    assert proposal.choice["allow_missing"] is True
+
+
+@pytest.mark.parametrize(
+    ("rows", "paths", "what", "words"),
+    [
+        (None, ["a.png", "b.png"], "", "no table, masks or folders"),
+        ([{"path": "x.png", "ill": 1}], ["a.png", "b.png"], "labels.csv", "names the 2 image"),
+        ([{"path": "a.png", "sex": "F"}], ["a.png"], "labels.csv", "no column of labels"),
+        ([{"path": "a.png", "ill": 1}, {"path": "a.png", "ill": 0}], ["a.png"], "line 3", "also in line 2"),
+    ],
+)
+def test_what_says_nothing_is_refused_with_what_to_do(tmp_path, rows, paths, what, words):
+    with pytest.raises(RadprobeError, match=words) as error:
+        decide(surveyed(tmp_path, rows, paths=paths))
+    assert what in error.value.what
+    assert error.value.remedy

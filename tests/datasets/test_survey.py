@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from datasets import own_folders
+from imaging.dicom_files import SECRETS, write
+
+from radprobe.datasets import matching
+from radprobe.datasets.survey import survey
+from radprobe.files import RadprobeError
+
+
+def made(tmp_path, layout):
+    root = tmp_path / "mine"
+    root.mkdir()
+    own_folders.LAYOUTS[layout](root)
+    return survey(root)
+
+
+@pytest.mark.parametrize(
+    ("layout", "column", "how", "form", "n"),
+    [
+        ("films", "path", matching.EXACT, "PNG", 48),
+        ("named_loosely", "Image Index", matching.NAME, "PNG", 24),
+        ("several_findings", "Image Index", matching.NAME, "PNG", 24),
+        ("dicom_films", "file", matching.EXACT, "DICOM", 48),
+        ("series_of_patients", "patient_id", matching.FOLDER, "DICOM series", 12),
+    ],
+)
+def test_the_column_that_names_the_images_is_found(tmp_path, layout, column, how, form, n):
+    found = made(tmp_path, layout)
+    assert (found.listing.column, found.listing.how) == (column, how)
+    assert set(found.forms.values()) == {form}
+    assert len(found.forms) == len(found.listing.images) == n
+    assert all(one.header for one in found.seen)
+
+
+def test_masks_are_those_of_the_same_name(tmp_path):
+    found = made(tmp_path, "nifti_pairs")
+    assert found.masks == {f"imagesTr/case_{k:02d}_0000.nii.gz": (f"labelsTr/case_{k:02d}.nii.gz",) for k in range(12)}
+    assert found.labels == (0, 1, 2)
+    assert [path for path in found.forms if path not in found.masks] == ["imagesTs/case_99_0000.nii.gz"]
+    assert found.volumes
+    assert not found.hounsfield
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/a.png", "masks/a.png"),
+        ("a.png", "a_mask.png"),
+        ("benign/benign (1).png", "benign/benign (1)_mask.png"),
+        ("P1/image.nii.gz", "P1/seg.nii.gz"),
+        ("imagesTr/liver_1_0000.nii.gz", "labelsTr/liver_1.nii.gz"),
+        ("CXR_png/x_1.png", "ManualMask/x_1.png"),
+        ("scans/s07", "annotations/s07.nii"),
+    ],
+)
+def test_pairs_of_names(image, mask):
+    other = image.replace("1", "2").replace("a.png", "b.png").replace("s07", "s08")
+    assert matching.is_mask(mask)
+    assert not matching.is_mask(image)
+    assert matching.pairs([image, other], [mask])[image] == (mask,)
+
+
+def test_a_table_that_names_slices_one_by_one_keeps_them_apart(tmp_path):
+    own_folders.series_of_patients(tmp_path / "mine", 4)
+    names = sorted(path.name for path in (tmp_path / "mine/P0/series").iterdir())
+    rows = [{"path": f"P{k}/series/{name}", "patient": k, "ill": k % 2} for k in range(4) for name in names]
+    own_folders.table(tmp_path / "mine", rows)
+    assert set(survey(tmp_path / "mine").forms.values()) == {"DICOM"}
+
+
+def test_kinds_modalities_and_damage_are_seen_and_nobody_is_named(tmp_path):
+    own_folders.dicom_films(tmp_path / "mine")
+    (tmp_path / "mine/IM0_0").write_bytes((tmp_path / "mine/IM0_0").read_bytes()[:-50])
+    write(tmp_path / "mine/us", np.zeros((9, 9), np.uint8), Modality="US")
+    (tmp_path / "mine/more.xlsx").touch()
+    (tmp_path / "mine/.hidden.png").touch()
+    found = survey(tmp_path / "mine")
+    by_path = {one.path: one for one in found.seen}
+    assert "cut off" in by_path["IM0_0"].why
+    assert by_path["us"].modality == "ultrasound"
+    assert by_path["us"].text_possible
+    assert by_path["IM1_0"].modality == "X-ray"
+    assert found.others == {".xlsx": 1}
+    for secret in SECRETS.values():
+        assert secret not in repr(found)
+
+
+def test_hounsfield_units_are_known_by_air(tmp_path):
+    own_folders.nifti_pairs(tmp_path / "mine")
+    import nibabel
+
+    for path in (tmp_path / "mine/imagesTr").iterdir():
+        image = nibabel.load(path)
+        values = np.asarray(image.dataobj) - 1200
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
+    assert survey(tmp_path / "mine").hounsfield
+
+
+@pytest.mark.parametrize("names", [[], ["notes.txt", "films.zip"]])
+def test_a_folder_without_images_is_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(RadprobeError, match="no image that can be read"):
+        survey(tmp_path)
+    with pytest.raises(RadprobeError, match="is no folder"):
+        survey(tmp_path / "absent")

@@ -1,0 +1,154 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from datasets import own_folders
+from imaging.dicom_files import SECRETS
+from PIL import Image
+
+from radprobe.artifacts import Scores
+from radprobe.files import RadprobeError
+from radprobe.stages import init, retrieve
+from radprobe.study import Study
+
+QUICK = {"backbones": ["test_vit"], "controls": [], "hub": False, "threads": 1, "score": {"resamples": 100}}
+QUICK["probe"] = {"linear": {"epochs": 20}, "knn": None, "logistic": {"values": 3}, "few_shot": None, "paper": False}
+QUICK["probe"]["shuffled"] = False
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to stand in, with the images in another."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def made(here, layout="films"):
+    folder = here.parent / layout
+    folder.mkdir()
+    own_folders.LAYOUTS[layout](folder)
+    return folder
+
+
+def run(folder, table=None, task=None, out=None, force=False):
+    return init.run(folder, table, task, out, force)
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("layout", "task", "own_table", "n"),
+    [
+        ("films", "binary", True, 48),
+        ("named_loosely", "binary", False, 24),
+        ("several_findings", "multilabel", False, 24),
+        ("class_folders", "multiclass", False, 48),
+        ("dicom_films", "multiclass", True, 48),
+        ("series_of_patients", "binary", False, 12),
+        ("nifti_pairs", "segmentation", False, 12),
+        ("films_with_masks", "segmentation", False, 24),
+    ],
+)
+def test_what_is_written_can_be_retrieved_and_the_folder_is_left_alone(here, capsys, layout, task, own_table, n):
+    folder = made(here, layout)
+    before = content_of(folder)
+    out = run(folder)
+    assert content_of(folder) == before
+    study = Study(out)
+    assert study.dataset(layout).task == task
+    assert {path.name for path in here.iterdir()} == {
+        f"{layout}.yaml", f"{layout}_sheet.png", *([] if own_table else [f"{layout}.csv"]),
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert said.rstrip().splitlines()[-1].strip().startswith("snakemake --cores")
+    assert f"--configfile {out}" in said
+    for secret in SECRETS.values():
+        assert secret not in said + out.read_text()
+    step = study.step("retrieve", layout)
+    retrieve.run(study, step)
+    files = pd.read_parquet(step.folder / "raw.parquet")["path"]
+    assert len(files) >= n + 1
+    with Image.open(here / f"{layout}_sheet.png") as sheet:
+        assert np.ptp(np.asarray(sheet.convert("L"))) > 200
+
+
+def test_ids_that_may_be_one_patient_are_told(here, capsys):
+    folder = made(here)
+    table = pd.read_csv(folder / "labels.csv")
+    table.loc[[0, 1, 2], "patient"] = ["Case07", "case7", "case007"]
+    table.to_csv(folder / "labels.csv", index=False)
+    out = run(folder)
+    told = "Case07 and case7 and case007"
+    assert told in capsys.readouterr().out
+    study = Study(out)
+    retrieve.run(study, study.step("retrieve", "films"))
+    assert told in capsys.readouterr().out  # every run says so
+
+
+def test_a_table_may_lie_elsewhere(here):
+    folder = made(here)
+    (folder / "labels.csv").rename(here / "mine.csv")
+    out = run(folder, table=Path("mine.csv"), out=Path("study.yaml"))
+    assert Study(out).dataset("films").folder.table == str(here / "mine.csv")
+
+
+def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(here, monkeypatch):
+    folder = made(here, "named_loosely")
+    out = run(folder)
+    out.write_text("mine")
+    with pytest.raises(RadprobeError, match="is there already") as error:
+        run(folder)
+    assert "--force" in error.value.remedy
+    assert out.read_text() == "mine"
+    run(folder, force=True)
+    assert Study(out).dataset("named_loosely")
+    for where in (folder, folder / "site0"):
+        monkeypatch.chdir(where)
+        with pytest.raises(RadprobeError, match="into which nothing is written"):
+            run(folder, force=True)
+    with pytest.raises(RadprobeError, match="into which nothing is written"):
+        run(folder, out=folder / "x.yaml")
+
+
+def test_what_retrieve_would_refuse_is_refused_and_nothing_is_left(here):
+    folder = made(here, "named_loosely")
+    table = pd.read_csv(folder / "export.csv").assign(patient=["one"] * own_folders.PATIENTS)
+    table.to_csv(folder / "export.csv", index=False)
+    with pytest.raises(RadprobeError, match="no class has 1 positive patients in each part"):
+        run(folder)
+    assert not list(here.iterdir())
+
+
+def test_a_name_of_a_benchmark_is_not_taken(here):
+    folder = made(here).rename(here.parent / "montgomery")
+    assert list(Study(run(folder)).params.datasets) == ["own_montgomery"]
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_dicoms_to_the_report_by_the_commands_that_are_said(here):
+    folder = made(here, "dicom_films")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def typed(*command):
+        return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, env=environment)
+
+    done = typed("radprobe", "init", str(folder))
+    assert done.returncode == 0, done.stderr
+    command = done.stdout.rstrip().splitlines()[-1].split()
+    assert command[0] == "snakemake"
+    params = here / "dicom_films.yaml"
+    params.write_text(yaml.safe_dump({**yaml.safe_load(params.read_text()), **QUICK}))  # what takes long is left out
+    ran = typed(*command)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert (here / "reports/dicom_films/explorer.html").is_file()
+    table = Scores.load(Study(params).step("score", "dicom_films", "test_vit").folder).table
+    chosen = table[(table["metric"] == "auroc") & (table["class"] == "macro") & (table["part"] == "test")]
+    assert chosen.set_index("protocol")["value"]["linear"] > 0.8
