@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden clean
+.PHONY: setup demo phantoms study real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden envs pins clean
 
 setup: .venv/ready
 
@@ -78,6 +78,12 @@ lock:                  ## pins of all extras, where uv is installed; torch's loc
 	uv pip compile -q pyproject.toml --extra workflow --extra demo --extra test --python-version 3.11 --no-annotate --no-header \
 	  | sed 's/+cpu//') > envs/requirements.lock.new
 	mv envs/requirements.lock.new envs/requirements.lock
+
+envs: setup            ## envs/*.yaml, after the lock or the groups of pyproject.toml changed
+	$(BIN)/python envs/generate.py
+
+pins: setup            ## envs/*.linux-64.pin.txt, the exact builds of what comes from conda; where conda is
+	$(BIN)/python envs/generate.py --pins
 
 clean:                 ## the demo and the caches; your data, work and results stay
 	rm -rf demo .pytest_cache .ruff_cache

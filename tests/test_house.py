@@ -60,20 +60,6 @@ def test_the_snakefile_stays_short():
     assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60
 
 
-def test_conda_environments_pin_what_the_lock_pins():
-    lock = set((ROOT / "envs/requirements.lock").read_text().splitlines())
-    for path in ROOT.glob("envs/*.yaml"):
-        pins = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
-        assert set(pins) <= lock, path.name
-
-
-def test_every_rule_has_an_environment_that_exists():
-    for path in ROOT.glob("workflow/rules/*.smk"):
-        for line in path.read_text().splitlines():
-            if '"../../envs/' in line:
-                assert (path.parent / line.strip().strip('"')).is_file(), f"{path.name}: {line}"
-
-
 def test_the_command_line_and_the_graph_need_no_torch():
     import subprocess
     import sys
@@ -87,7 +73,8 @@ def test_the_command_line_and_the_graph_need_no_torch():
 ENVIRONMENTS = {
     "data": {"retrieve", "prepare"},
     "models": {"retrieve", "split", "embed", "probe", "segment", "adapt"},
-    "score": {"score", "report"},
+    "score": {"score"},
+    "report": {"report"},
 }
 READERS = {"nibabel": "nibabel", "isal": "isal", "pydicom": "pydicom", "gdcm": "python-gdcm"}
 READERS |= {name: name for name in ("h5py", "requests", "torch", "timm", "monai", "matplotlib")}

@@ -31,12 +31,23 @@ for file in (FROZEN, RECORD):
     if not file.is_file():
         files.write_text(file, yaml.safe_dump(dict(config), sort_keys=False))
 # By the environment, and not in the commands: a command that named the study would re-run for any change of it.
-# PYTHONPATH, so that a conda environment runs this checkout and needs no installed radprobe.
+# PYTHONPATH, so that conda environments and containers run this checkout and need no installed radprobe.
 os.environ.update(
     RADPROBE_PARAMS=str(FROZEN.resolve()),
+    RADPROBE_SOURCE=SOURCE,
     PYTHONPATH=SOURCE,
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
 )
+# Of a job in a conda environment Snakemake takes PYTHONPATH away, before this runs.
+shell.prefix('set -euo pipefail; export PYTHONPATH="$RADPROBE_SOURCE"; ')
+# Where one is active already, conda puts the next in its place on PATH, which is behind ours; else in front.
+os.environ.pop("CONDA_SHLVL", None)
+# With --sdm apptainer: the image of envs/Containerfile, for every rule.
+if image := os.environ.get("RADPROBE_IMAGE"):
+
+    container: image
+
+
 PLACES = [f"{name}={value}" for name, value in os.environ.items() if name in ("RADPROBE_RAW", "RADPROBE_WEIGHTS")]
 os.environ.setdefault("RADPROBE_STARTED", str(time.time()))
 os.environ.setdefault("RADPROBE_COMMAND", shlex.join([*PLACES, Path(sys.argv[0]).name, *sys.argv[1:]]))

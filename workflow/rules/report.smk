@@ -18,7 +18,7 @@ rule report:
     benchmark:
         f"{WORK}/benchmarks/report.tsv"
     conda:
-        "../../envs/score.yaml"
+        "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
