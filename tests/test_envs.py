@@ -157,7 +157,13 @@ def run(folder: Path, *options: str, **environment: str) -> subprocess.Completed
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
     path = f"{folder}/bin:{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, **{name: value.format(path=path) for name, value in environment.items()}}
+    linked = {"PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1"}  # pip would write through the links, into this Python
+    variables = {
+        **os.environ,
+        **linked,
+        "PATH": path,
+        **{name: value.format(path=path) for name, value in environment.items()},
+    }
     return subprocess.run(
         [*command, "--configfile", "study.yaml", *options], cwd=folder, env=variables, capture_output=True, text=True
     )
