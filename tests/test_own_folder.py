@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from datasets.own_folders import texture
 from imaging.dicom_files import SECRETS, write, write_series
 from PIL import Image
 
@@ -45,12 +46,6 @@ def run(root, embedding=None, **folder):
             STAGES[step.verb].run(study, step)
     report.run(study)
     return study
-
-
-def texture(rng, ill, shape):
-    """Noise, with stripes where ill."""
-    stripes = 300 * np.sin(np.arange(shape[1]) / 2)[None, :] * ill
-    return (rng.normal(0, 40, shape) + stripes.reshape(1, -1, *[1] * (len(shape) - 2))).astype(np.int16)
 
 
 def macro(study, metric):

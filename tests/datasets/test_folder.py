@@ -187,6 +187,26 @@ def test_an_absolute_path_is_fine_inside_the_raw_folder(tmp_path):
     pd.testing.assert_frame_equal(samples(tmp_path / "link", entry()).table, expected)
 
 
+@pytest.mark.parametrize(
+    ("ids", "groups"),
+    [
+        (["P1", "p1", "P2"], [("P1", "p1")]),
+        (["007", "7", "70", "7.0"], [("007", "7", "7.0")]),
+        (["A01-2", "a1-02", "A01-3"], [("A01-2", "a1-02")]),
+        (["0", "00", "1"], [("0", "00")]),
+        (["10", "1", "100", "P10", "p 10"], []),
+    ],
+)
+def test_ids_that_may_be_one_patient_are_said_and_stay_apart(tmp_path, capsys, ids, groups):
+    rows = films(tmp_path)
+    table(tmp_path, [{**row, "patient": patient} for row, patient in zip(rows, [*ids, *"vwxyz"], strict=False)])
+    index = samples(tmp_path, entry())
+    assert set(ids) <= set(index.table["patient_id"])
+    said = capsys.readouterr().out
+    assert ("warning" in said) == bool(groups)
+    assert all(" and ".join(group) in said for group in groups)
+
+
 # --- what is wrong with it --------------------------------------------------------------------------------------------
 
 

@@ -179,7 +179,9 @@ def test_grey_values_follow_from_what_they_are(tmp_path):
 
 def test_doubts_are_told(tmp_path):
     rows = rows_of(20, Mass=lambda k: int(k < 3), Edema=lambda k: k % 2)
-    found = surveyed(tmp_path, [*rows, {**rows[0], "path": "gone.png"}], paths=[row["path"] for row in rows])
+    paths = [*(row["path"] for row in rows), "unlisted.png"]
+    found = surveyed(tmp_path, [*rows, {**rows[0], "path": "gone.png"}], paths=paths)
+    found.seen[-1] = Seen("unlisted.png", "PNG", None, "is cut off")
     found.seen[0] = Seen("0.png", "PNG", None, "is cut off")
     found.seen[1] = Seen("1.png", "PNG", Header((100, 500), np.int16), "", "CT", text_possible=True)
     found.seen[2] = Seen("2.png", "PNG", Header((100, 500), np.int16), "", "MRI")
@@ -187,7 +189,7 @@ def test_doubts_are_told(tmp_path):
     proposal = decide(found)
     for words in (
         "only 20 patients", "Mass (3)", "0.png: is cut off", "modalities are mixed", "depths are mixed",
-        "several shapes", "burned into", "spreadsheet", "1 of 21 rows",
+        "several shapes", "burned into", "spreadsheet", "1 of 21 rows", "1 of 21 images are in no row",
     ):  # fmt: skip
         assert warned(proposal, words), words
     assert not warned(proposal, "Edema (")
@@ -202,6 +204,7 @@ def test_doubts_are_told(tmp_path):
         ([{"path": "x.png", "ill": 1}], ["a.png", "b.png"], "labels.csv", "names the 2 image"),
         ([{"path": "a.png", "sex": "F"}], ["a.png"], "labels.csv", "no column of labels"),
         ([{"path": "a.png", "ill": 1}, {"path": "a.png", "ill": 0}], ["a.png"], "line 3", "also in line 2"),
+        ([*rows_of(2, ill=lambda k: k), {"path": "2.png", "patient": "", "ill": 0}], [], "line 4", "is empty"),
     ],
 )
 def test_what_says_nothing_is_refused_with_what_to_do(tmp_path, rows, paths, what, words):

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -112,13 +112,15 @@ class Notes:
 def decide(found: Survey, task: str | None = None) -> Proposal:
     """Propose a dataset; `task` is the user's, else what the folder suggests.
 
-    Raises RadprobeError where nothing in the folder says what is asked of the images, or not the task that is wanted.
+    Raises RadprobeError where nothing in the folder says what is asked of the images, or not the task that is wanted;
+    where masks are no label maps, two rows mean one image, a patient is blank, or no image can be read.
     """
     notes = Notes()
     cases = _cases(found)
     question = _question(found, cases, task, notes)
     if question.task == "segmentation":
         cases = _with_mask(found, cases, notes)
+    found = _only(found, cases, notes)
     listing, own = found.listing, _fit(found, cases, question)
     patient_of, patient_column = _patients(found, cases, notes)
     part_of, split_column = _parts(listing, cases, patient_of, question, notes)
@@ -159,6 +161,15 @@ def _cases(found: Survey) -> list[Case]:
                 reason = f"'{image}' is also in line {other.number}"
                 raise found.listing.table.error(line, found.listing.column, reason, "write one row an image")
     return [Case(image, line, masks.get(image)) for image, line in rows.items()]
+
+
+def _only(found: Survey, cases: list[Case], notes: Notes) -> Survey:
+    """Return the survey without the images that are no case."""
+    asked = {case.image for case in cases}
+    if found.listing and (unlisted := sum(path not in found.listed for path in found.forms)):
+        notes.warn(f"{unlisted} of {len(found.forms)} images are in no row of the table, and are left out")
+    forms = {path: form for path, form in found.forms.items() if path in asked}
+    return replace(found, forms=forms, seen=[one for one in found.seen if one.path in asked])
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
@@ -408,6 +419,9 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
     listing = found.listing
     if listing and (column := _patient_column(listing)):
         notes.decide("patient", f"column '{column}'", "by its name; no patient is in two parts")
+        if nobody := next((case.line for case in cases if not case.line.cells[column]), None):
+            remedy = "write an id for each patient: it keeps a patient's images in one part"
+            raise listing.table.error(nobody, column, "is empty", remedy)
         return {case.image: case.line.cells[column] for case in cases}, column
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
@@ -521,6 +535,8 @@ def _intensity(found: Survey, modality: str | None) -> tuple[dict[str, Any], str
 def _tell_images(found: Survey, choice: dict[str, Any], notes: Notes) -> None:
     sound = [one for one in found.seen if one.header]
     bad = [one for one in found.seen if not one.header]
+    if not sound:
+        raise RadprobeError(found.root / bad[0].path, bad[0].why, "none of the images can be read: export them again")
     if bad:
         choice["max_quarantine"] = len(bad)
         named = "; ".join(f"{one.path}: {one.why}" for one in bad[:SHOWN])

@@ -67,6 +67,11 @@ class Survey:
     others: Counter = field(default_factory=Counter)  # suffix -> files that are not read
 
     @property
+    def listed(self) -> set[str]:
+        """The images that the table lists."""
+        return {image for each in self.listing.images.values() for image in each} if self.listing else set()
+
+    @property
     def volumes(self) -> bool:
         """Are the images volumes."""
         return any(form in (SERIES, "NIfTI") for form in self.forms.values())
@@ -79,6 +84,8 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     """
     if not root.is_dir():
         raise RadprobeError(root, "is no folder", "name the folder that holds your images")
+    if table and not table.is_file():
+        raise RadprobeError(table, "is no file", "name the CSV of your images: --table FILE")
     paths = _files(root)
     tables = [read_table(table)] if table else _tables(root, paths)
     forms, others = _forms(root, paths)
@@ -160,7 +167,7 @@ def _form(path: Path, suffix: str) -> str | None:
         return RASTERS[suffix]
     if suffix in (*TABLES, *OTHERS) or path.name.upper() == "DICOMDIR" or not path.is_file():
         return None
-    return "DICOM" if suffix in DICOM or is_dicom(path) else None
+    return "DICOM" if suffix in DICOM or (os.access(path, os.R_OK) and is_dicom(path)) else None
 
 
 def _with_series(root: Path, forms: dict[str, str], tables: list[Table]) -> dict[str, str]:

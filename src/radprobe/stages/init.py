@@ -8,6 +8,8 @@ import io
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,19 +53,20 @@ def run(folder: Path, table: Path | None, task: str | None, out: Path | None, fo
     folder = Path(os.path.normpath(folder.absolute()))
     name = _id(folder)
     out = out or Path(f"{name}.yaml")
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise RadprobeError(out, "is no name of a params file", f"call it {out.stem}.yaml")
     own_table, picture = out.with_suffix(".csv"), out.with_name(f"{out.stem}_sheet.png")
     _refuse_places(folder, (out, own_table, picture), force)
     proposal = decide(survey(folder, table), task)
     _tell(folder, proposal)
-    with _written_table(own_table, proposal) as given:
-        content = _content(name, folder, proposal, given)
-        study = Study(content)
-        index = _samples(study, name)
-    if given:
-        content = _content(name, folder, proposal, own_table)
-    files.write_bytes(picture, _sheet(study.dataset(name), folder, index))
-    commands = _commands(out)
-    files.write_text(out, _text(content, folder, proposal, picture, commands))
+    with files.writing(out.absolute().parent):
+        with _written_table(own_table, proposal) as given:
+            study = Study(_content(name, folder, proposal, given))
+            index = _samples(study, name)
+        files.write_bytes(picture, _sheet(study.dataset(name), folder, index))
+        commands = _commands(out)
+        content = _content(name, folder, proposal, own_table if given else None)
+        files.write_text(out, _text(content, proposal, picture, commands))
     Study(out)
     written = [own_table] if given else []
     say(f"\nwritten: {', '.join(str(path) for path in (out, *written, picture))}")
@@ -136,14 +139,21 @@ def _tell(folder: Path, proposal: Proposal) -> None:
 
 
 def _commands(out: Path) -> list[str]:
-    """Return what is to be typed next."""
-    given = shlex.quote(str(out))
+    """Return what is to be typed next, from this folder."""
     snakefile = [] if Path("Snakefile").is_file() or not SNAKEFILE.is_file() else ["--snakefile", str(SNAKEFILE)]
-    run = shlex.join(["snakemake", "--cores", str(os.cpu_count() or 1), *snakefile, "--configfile", str(out)])
-    return [f"radprobe doctor --params {given}", run]
+    run = [_typed("snakemake"), "--cores", str(os.cpu_count() or 1), *snakefile, "--configfile", str(out)]
+    return [shlex.join([_typed("radprobe"), "doctor", "--params", str(out)]), shlex.join(run)]
 
 
-def _text(content: dict[str, Any], folder: Path, proposal: Proposal, picture: Path, commands: list[str]) -> str:
+def _typed(program: str) -> str:
+    """Return a program of this environment as it can be typed: with its folder where that is not searched."""
+    own = Path(sys.executable).with_name(program)
+    if not own.is_file() or shutil.which(program) == str(own):
+        return program
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+
+
+def _text(content: dict[str, Any], proposal: Proposal, picture: Path, commands: list[str]) -> str:
     """Return the params as YAML, each decision with its reason as a comment."""
     why = {each.what: each.why for each in proposal.decisions}
     ((name, choice),) = content["datasets"].items()
@@ -151,7 +161,7 @@ def _text(content: dict[str, Any], folder: Path, proposal: Proposal, picture: Pa
     lines += [f"# {picture.name} shows how the images reach a backbone. All keys: workflow/schemas/params.schema.json"]
     lines += [f"# Run it: {_line(command)}" for command in commands]
     lines += [f"# Warning: {_line(warning)}" for warning in proposal.warnings]
-    lines += ["", f"study: {_flow(content['study'])}", "", "datasets:", f"  {name}:"]
+    lines += ["", f"study: {_flow(content['study'])}", "", "datasets:", f"  {_flow(name)}:"]
     lines += [f"    {key}: {_flow(value)}" for key, value in choice.items() if key != "folder"]
     lines += ["    folder:"]
     for key, value in choice["folder"].items():
