@@ -82,6 +82,8 @@ def test_kinds_modalities_and_damage_are_seen_and_nobody_is_named(tmp_path):
     assert by_path["us"].text_possible
     assert by_path["IM1_0"].modality == "X-ray"
     assert found.others == {".xlsx": 1}
+    assert found.modality == "X-ray"
+    assert not found.hounsfield
     for secret in SECRETS.values():
         assert secret not in repr(found)
 

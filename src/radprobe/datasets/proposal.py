@@ -506,7 +506,7 @@ def _imaging(found: Survey, question: Question, notes: Notes) -> dict[str, Any]:
     stored = min(enough, default=STORED[-1])
     notes.decide("size", f"{size} pixels", "to segment" if question.task == "segmentation" else "to classify")
     notes.decide("stored", f"{stored} pixels", f"the longest side is {longest} pixels, and {size} are used")
-    modality = "CT" if found.hounsfield else found.modality
+    modality = "CT" if found.hounsfield else found.modality  # air in Hounsfield units says so, too
     if modality is None:
         notes.warn("nothing in the files says the modality: write it in the params, it stands in the report")
     intensity, why = _intensity(found, modality)

@@ -50,7 +50,8 @@ class Survey:
     """A folder of images as it was found.
 
     masks: image -> its masks, by the table or by name. labels: the values of the masks that were read; `bad_masks`
-    those that could not be read, and why. names: what a dataset.json calls the labels. hounsfield: grey values are HU.
+    those that could not be read, and why. names: what a dataset.json calls the labels. modality: that of most images.
+    hounsfield: all grey values are HU.
     """
 
     root: Path
@@ -107,7 +108,8 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     names, modality = _dataset_json(root)
     labels, bad = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
     seen = _headers(root, {path: forms[path] for path in images})
-    modality = modality or next((one.modality for one in seen if one.modality), None)
+    told = Counter(one.modality for one in seen if one.modality)
+    modality = modality or next((name for name, _ in told.most_common(1)), None)
     return Survey(
         root=root,
         forms={path: forms[path] for path in images},
@@ -119,7 +121,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         listing=listing,
         tables=tables,
         modality=modality,
-        hounsfield=modality == "CT" or (modality is None and _is_hounsfield(root, seen)),
+        hounsfield=(modality == "CT" and len(told) < 2) or (modality is None and _is_hounsfield(root, seen)),
         others=others,
     )
 

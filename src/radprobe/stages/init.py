@@ -196,7 +196,7 @@ def _sheet(entry: Dataset, folder: Path, index: Index) -> bytes:
         if isinstance(decoded, Bad):
             bad.append(decoded)
             continue
-        odd += [(kind, case, pixels) for kind, pixels in decoded.oddities.items()]
+        odd += [(kind, case, pixels) for kind, pixels in decoded.oddities.items() if kind != decoding.BURNED_IN]
         shown.append(_shown(decoded, entry, index))
     for line in [*decoding.warnings(odd), *(f"cannot be decoded: {one.file}: {one.why}" for one in bad)]:
         say(f"warning: {line}")
