@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden envs pins clean
+.PHONY: setup demo phantoms study real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
 
 setup: .venv/ready
 
@@ -70,8 +70,13 @@ audit-page: setup      ## docs/audit.md from the catalog
 reliability: setup     ## docs/reliability.md, from a run of the tests of faults, bad input and attacks
 	RADPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survives --reliability=docs/reliability.md tests
 
-golden: setup          ## tests/golden.json anew, after a VERSION was bumped
-	$(BIN)/python tests/test_golden.py
+golden: setup          ## tests/golden.json anew, after a VERSION was bumped; for its real films: RADPROBE_REAL_DATA, _WEIGHTS
+	OMP_NUM_THREADS=1 $(BIN)/python tests/test_golden.py
+
+# --strict: what could not be looked up fails; without it pip-audit passes where it reaches no service
+audit:                 ## known weaknesses of the pinned packages, looked up over the network
+	rm -rf .audit && $(PYTHON) -m venv .audit && .audit/bin/python -m pip install -q pip-audit==2.10.1
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r envs/requirements.lock
 
 lock:                  ## pins of all extras, where uv is installed; torch's local version is taken off
 	(echo "# Every package of the tests and the demo, pinned. Made from pyproject.toml by \`make lock\`."; \
@@ -86,4 +91,4 @@ pins: setup            ## envs/*.linux-64.pin.txt, the exact builds of what come
 	$(BIN)/python envs/generate.py --pins
 
 clean:                 ## the demo and the caches; your data, work and results stay
-	rm -rf demo .pytest_cache .ruff_cache
+	rm -rf demo .audit .pytest_cache .ruff_cache

@@ -30,7 +30,7 @@ CLOSE = """
 - Somebody who can write to the results folder and means harm: checksums lie beside the data. They find accidents.
 - Damage inside the pixels of a raw file before it is first hashed, where its format has no checksums (BMP, TIFF, DICOM,
   plain NIfTI). From then on it is found.
-- Weaknesses of the packages themselves: `pipx run pip-audit -r envs/requirements.lock` looks them up, over the network.
+- Weaknesses of the packages themselves: `make audit` looks them up, over the network.
 - Names burned into the pixels of films: such files are warned of, and pictures stay out of the report by default.
 """
 
