@@ -1,15 +1,20 @@
 """A folder of one's own, by one params entry, from files to scores and the page."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import yaml
 from datasets.own_folders import texture
 from imaging.dicom_files import SECRETS, write, write_series
 from PIL import Image
+from webpage import Page
 
 from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
 from radprobe.stages import embed, prepare, probe, report, retrieve, score, segment, split
@@ -20,15 +25,15 @@ STAGES = {"retrieve": retrieve, "prepare": prepare, "split": split, "embed": emb
 PATIENTS = 24
 
 
-def run(root, embedding=None, **folder):
-    """Run every step of a study of the folder root/mine; return the study."""
-    content = {
+def params(root, embedding=None, choice=None, **folder):
+    """Return a study of the folder root/mine."""
+    return {
         "study": "own",
         "hub": False,
         "device": "cpu",
         "threads": 1,
         "paths": {"root": str(root)},
-        "datasets": {"mine": {"raw": "mine", "folder": {"stored": 64, "size": 160, **folder}}},
+        "datasets": {"mine": {"raw": "mine", **(choice or {}), "folder": {"stored": 64, "size": 160, **folder}}},
         "backbones": ["test_vit"],
         "controls": [],
         "embed": {"precision": "fp32", **(embedding or {})},
@@ -36,7 +41,11 @@ def run(root, embedding=None, **folder):
         "segment": {"linear": {"learning_rates": [0.01, 0.1], "epochs": 30}, "unet": None, "few_shot": None},
         "score": {"resamples": 200},
     }
-    study = Study(content)
+
+
+def run(root, embedding=None, **folder):
+    """Run every step of a study of the folder root/mine; return the study."""
+    study = Study(params(root, embedding, **folder))
     for step in study.steps.values():
         if step.verb == "weights":
             retrieve.weights(study, step)
@@ -158,3 +167,43 @@ def test_neither_the_order_of_files_and_rows_nor_the_size_of_shards_changes_a_sc
         table.drop(columns=["seconds", "peak_gb", "spec"], inplace=True)
     pd.testing.assert_frame_equal(scored.table, again.table)
     assert macro(study, "auroc")["linear"] > 0.8
+
+
+def nasty(where):
+    return f"<img src=x onerror=alert('{where}')>"
+
+
+@pytest.mark.survives(
+    "attack", "HTML in class labels, patients, file names and DICOM text, into every page", "shown as text"
+)
+def test_html_in_labels_names_and_dicom_text_is_shown_as_text(tmp_path):
+    rng, rows = np.random.default_rng(4), []
+    (tmp_path / "mine").mkdir()
+    text = dict.fromkeys(("StudyDescription", "Manufacturer", "PatientComments", "ImageComments"), nasty("dicom"))
+    text |= {"BurnedInAnnotation": nasty("dicom"), "ViewPosition": nasty("dicom"), "PatientSex": nasty("dicom")}
+    for k in range(PATIENTS):
+        name = f"{nasty('file') if k == 3 else ''}{k}.dcm"
+        write(tmp_path / "mine" / name, texture(rng, k % 2, (70, 60)), Modality=nasty("dicom"), **text)
+        rows.append({"path": name, "patient": nasty("patient") + str(k), "view": nasty("view"), nasty("label"): k % 2})
+    broken = nasty("broken") + ".dcm"
+    whole = (tmp_path / "mine/0.dcm").read_bytes()
+    (tmp_path / "mine" / broken).write_bytes(whole[: len(whole) - 500])  # cut off: it is set aside, by name
+    rows.append({**rows[0], "path": broken, "patient": "broken"})
+    pd.DataFrame(rows).to_csv(tmp_path / "mine/labels.csv", index=False)
+    folder = {"title": nasty("title"), "task": "binary", "classes": [nasty("label")], "metadata": ["view"]}
+    asked = {"choice": {"max_quarantine": 1}, **folder}
+    study = run(tmp_path, **asked)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(params(tmp_path, **asked)))
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).parents[1] / "Snakefile")]
+    call = [*snakemake, "--cores", "1", "--configfile", "study.yaml", "--report", "reports/report.html"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = {path: path.read_text(encoding="utf-8") for path in study.path("reports").rglob("*.html")}
+    assert {"explorer.html", "report.html", "linear.html"} <= {path.name for path in pages}
+    for path, page in pages.items():
+        assert "<img src=x" not in page, path
+        assert "alert('dicom')" not in page, path
+        assert not [tag for tag, attributes in Page(page).tags if "onerror" in attributes], path
+    read = " ".join(Page(page).words for page in pages.values())
+    for where in ("label", "patient", "broken", "title"):
+        assert nasty(where) in read, where
