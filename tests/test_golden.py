@@ -1,31 +1,62 @@
-"""What the exact stages make of two small phantoms, kept in golden.json: a change of it wants a new VERSION.
+"""What two small studies come to, kept in golden.json: a change of it wants a new VERSION.
 
-`python tests/test_golden.py` (make golden) writes the file anew.
+Of generated films every byte of the exact stages, and scores of frozen backbones; of real films scores alone, where
+RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS say where data and weights are. `python tests/test_golden.py` (make golden)
+writes the file anew; what cannot be made here stays as it is.
 """
 
 import json
+import math
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from radprobe import files
-from radprobe.artifacts import Index, Manifest, RawManifest, Split
-from radprobe.stages import prepare, retrieve, split
+from radprobe.artifacts import Index, Manifest, RawManifest, Scores, Split
+from radprobe.stages import embed, prepare, probe, retrieve, score, segment, split
 from radprobe.study import VERSIONS, Study
 
 GOLDEN = Path(__file__).with_name("golden.json")
-STAGES = {"retrieve": retrieve, "prepare": prepare, "split": split}
+METRICS = ("auroc", "auprc", "brier", "dsc", "iou")  # others jump where a case passes a threshold
+TOLERANCE = 0.01  # of a score: other processors round otherwise, and a near tie may be ranked the other way
+EXACT = {"retrieve": retrieve, "prepare": prepare, "split": split}
+STAGES = {**EXACT, "embed": embed, "probe": probe, "segment": segment, "score": score}
 DATASETS = {"montgomery": 9, "nih_chestxray14": 20}
+REAL = {name: os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")}
+SMALL = {
+    "study": "golden",
+    "hub": False,
+    "device": "cpu",
+    "threads": 1,
+    "limit": 250,
+    "backbones": ["tf_efficientnet_lite0", "test_vit"],
+    "controls": ["pixels"],
+    "embed": {"precision": "fp32"},
+    "probe": {"few_shot": None, "shuffled": False, "mlknn": None, "paper": False, "linear": {"epochs": 10}},
+    "segment": {"linear": {"learning_rates": [0.01], "epochs": 5}, "unet": None, "few_shot": None, "paper": False},
+    "score": {"resamples": 100},
+}
+CHOSEN = {  # of each study
+    "generated": {
+        "montgomery": {"phantom": {"patients": 24}, "size": 160, "stored": 160},
+        "nih_chestxray14": {"phantom": {"patients": 60}},
+    },
+    "real": {
+        "montgomery": {"size": 160, "stored": 160},
+        "nih_chestxray14": {"split": "nih_real_subset", "allow_missing": True},
+    },
+}
 
 
 def made(root: Path) -> dict[str, dict]:
-    """Run the stages; return for each verb its version and a digest of what it made."""
+    """Run the exact stages; return for each verb its version and a digest of what it made."""
     chosen = {name: {"phantom": {"patients": patients}} for name, patients in DATASETS.items()}
     study = Study({"study": "golden", "datasets": chosen, "backbones": ["test_vit"], "paths": {"root": str(root)}})
-    found: dict[str, list] = {verb: [] for verb in STAGES}
+    found: dict[str, list] = {verb: [] for verb in EXACT}
     for dataset in DATASETS:
-        for verb, stage in STAGES.items():
+        for verb, stage in EXACT.items():
             step = study.step(verb, dataset)
             stage.run(study, step)
             found[verb].append(content(verb, step.folder))
@@ -41,12 +72,30 @@ def content(verb: str, folder: Path) -> list:
     return [Index.load(folder).table.to_csv(), {name: each["sha256"] for name, each in pixels.files.items()}]
 
 
+def scores(root: Path, name: str) -> dict[str, float | None]:
+    """Run a study of frozen backbones; return its macro METRICS on test, None where one is undefined."""
+    places = {"raw": REAL["DATA"], "weights": REAL["WEIGHTS"]} if name == "real" else {}
+    study = Study({**SMALL, "datasets": CHOSEN[name], "paths": {"root": str(root), **places}})
+    assert not study.missing
+    found = {}
+    for step in study.steps.values():
+        if step.verb == "compare":
+            continue
+        (retrieve.weights if step.verb == "weights" else STAGES[step.verb].run)(study, step)
+        if step.verb == "score":
+            table = Scores.load(step.folder).table.query("part == 'test' and `class` == 'macro' and metric in @METRICS")
+            for row in table.itertuples():
+                key = f"{row.dataset} {row.backbone} {row.protocol} {row.metric}"
+                found[key] = None if math.isnan(row.value) else round(row.value, 4)
+    return found
+
+
 @pytest.fixture(scope="module")
 def now(tmp_path_factory):
     return made(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("verb", STAGES)
+@pytest.mark.parametrize("verb", EXACT)
 def test_output_changes_only_with_the_version(now, verb):
     kept = json.loads(GOLDEN.read_text())[verb]
     if now[verb]["version"] == kept["version"]:
@@ -55,6 +104,28 @@ def test_output_changes_only_with_the_version(now, verb):
         pytest.fail(f"VERSIONS['{verb}'] was bumped: run `make golden` and commit golden.json")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generated", pytest.param("real", marks=pytest.mark.real)])
+def test_scores_of_frozen_backbones_are_those_that_were_kept(tmp_path, name):
+    if name == "real" and not all(REAL.values()):
+        pytest.skip("needs the real films and weights: RADPROBE_REAL_DATA, RADPROBE_REAL_WEIGHTS")
+    kept, found = json.loads(GOLDEN.read_text())["scores"][name], scores(tmp_path, name)
+    assert found.keys() == kept.keys()
+    off = {key: (value, kept[key]) for key, value in found.items() if not same(value, kept[key])}
+    assert not off, "bump the VERSIONS in study.py of what has changed on purpose, then `make golden`"
+
+
+def same(one: float | None, other: float | None) -> bool:
+    return one is other or (None not in (one, other) and abs(one - other) <= TOLERANCE)
+
+
 if __name__ == "__main__":
+    told = json.loads(GOLDEN.read_text())
     with tempfile.TemporaryDirectory() as folder:
-        GOLDEN.write_text(json.dumps(made(Path(folder)), indent=1) + "\n")
+        told |= made(Path(folder) / "exact")
+        for name in CHOSEN:
+            if name == "real" and not all(REAL.values()):
+                print("scores of real films stay as they are: set RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS")
+                continue
+            told.setdefault("scores", {})[name] = scores(Path(folder) / name, name)
+    GOLDEN.write_text(json.dumps(told, indent=1) + "\n")
