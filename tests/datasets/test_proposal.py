@@ -149,6 +149,21 @@ def test_masks_make_it_segmentation(tmp_path):
     assert warned(proposal, "10 of 40 images have no mask")
 
 
+def test_masks_in_folders_of_classes_allow_both(tmp_path):
+    paths = [f"{('benign', 'malignant')[k % 2]}/{k}.png" for k in range(40)]
+    masks = [path.replace(".png", "_mask.png") for path in paths]
+    found = surveyed(tmp_path, paths=paths, masks=masks, labels=(0, 255))
+    assert decide(found).choice["folder"]["classes"] == ["foreground"]
+    assert warned(decide(found), "--task multiclass")
+    proposal = decide(found, "multiclass")
+    assert proposal.choice["folder"]["classes"] == ["benign", "malignant"]
+    assert {row["label"] for row in proposal.rows} == {"benign", "malignant"}
+    twice = surveyed(tmp_path, paths=paths, masks=[*masks, "benign/0_seg.png"], labels=(0, 255))
+    with pytest.raises(RadprobeError, match="has 2 masks"):
+        decide(twice)
+    assert decide(twice, "multiclass").rows == proposal.rows
+
+
 @pytest.mark.parametrize(
     ("masks", "labels", "words"),
     [

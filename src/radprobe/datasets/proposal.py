@@ -1,53 +1,37 @@
 """What to ask of somebody's images, and how: decided from a survey of their folder, each decision with its reason."""
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from radprobe.datasets import matching, raw
-from radprobe.datasets.folder import AGE, METAS, PARTS, Line
-from radprobe.datasets.matching import EXACT, Listing, words
+from radprobe.datasets.folder import AGE, METAS, PARTS
+from radprobe.datasets.matching import EXACT, Listing
+from radprobe.datasets.questions import (
+    Case,
+    Decision,
+    Notes,
+    Question,
+    below_parts,
+    cases_of,
+    held,
+    patient_column,
+    plain,
+    question_of,
+    split_column,
+)
 from radprobe.datasets.survey import Seen, Survey
 from radprobe.files import RadprobeError
 
-# names of columns, without case and marks between their words; the first that is there is taken
-PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientkey", "pid", "mrn")
-PATIENT += ("subject", "subjectid", "participant", "participantid", "person", "personid", "caseid", "case")
-SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
 CALLED = {"age": ("age", "patientage"), "sex": ("sex", "gender", "patientsex", "patientgender")}
 CALLED["view"] = ("view", "viewposition")
-LABEL = {"label", "labels", "class", "classes", "target", "diagnosis", "dx", "finding", "findings", "category", "y"}
-LABEL |= {"pathology", "disease", "outcome", "status", "result", "grade"}
-# words in the names of columns that say something else about an image
-NO_LABEL = {"id", "uid", "date", "time", "path", "file", "filename", "name", "note", "notes", "comment", "age", "sex"}
-NO_LABEL |= {"gender", "view", "position", "width", "height", "spacing", "size", "weight", "follow", "manufacturer"}
-NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", "side", "slices", "index", "url"}
-SIGNS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}  # as the loader reads labels
-WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1")}
-WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
-SEVERAL = ("|", ";")  # between the findings of one cell
-NOTHING = {"no finding", "no findings", "normal", "none", "healthy", ""}  # of such a cell: no finding
-MAX_CLASSES = 30
 STORED = (128, 256, 448)  # sides in pixels, as the catalog stores its sets
 CLASSIFY, SEGMENT = 224, 448  # sides that a backbone gets
 FEW, FEW_POSITIVE, TESTED = 10, 10, 0.3  # patients under which no interval is given; share of them in test
 VAL_OF_TRAIN = 5  # one of so many train patients is val where a given split has no val
 SHOWN = 3  # names in a warning
-LABEL_MAPS = "write one label map an image: 0 background, 1 the first class, 2 the second ..."
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was chosen, and why, in plain words."""
-
-    what: str
-    chosen: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -64,51 +48,6 @@ class Proposal:
     warnings: list[str]
 
 
-@dataclass(frozen=True)
-class Case:
-    """An image with what is known of it: its row in the table, its mask, the names of the folders around it."""
-
-    image: str
-    line: Line | None
-    mask: str | None
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The folders around it, from the outermost."""
-        return PurePosixPath(self.image).parts[:-1]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A task that can be asked: its classes, why, and the label cells of a case.
-
-    `fit`: the user's table has these cells as they are. `column`: of the class name (multiclass).
-    """
-
-    task: str
-    classes: list[str]
-    why: str
-    cells: Callable[[Case], dict[str, str]]
-    fit: bool
-    column: str | None = None
-
-
-@dataclass
-class Notes:
-    """The decisions and warnings that come together."""
-
-    decisions: list[Decision] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def decide(self, what: str, chosen: str, why: str) -> None:
-        """Add a decision."""
-        self.decisions.append(Decision(what, chosen, why))
-
-    def warn(self, text: str) -> None:
-        """Add a doubt."""
-        self.warnings.append(text)
-
-
 def decide(found: Survey, task: str | None = None) -> Proposal:
     """Propose a dataset; `task` is the user's, else what the folder suggests.
 
@@ -116,20 +55,20 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     where masks are no label maps, two rows mean one image, a patient is blank, or no image can be read.
     """
     notes = Notes()
-    cases = _cases(found)
-    question = _question(found, cases, task, notes)
+    cases = cases_of(found)
+    question = question_of(found, cases, task, notes)
     if question.task == "segmentation":
         cases = _with_mask(found, cases, notes)
     found = _only(found, cases, notes)
     listing, own = found.listing, _fit(found, cases, question)
-    patient_of, patient_column = _patients(found, cases, notes)
-    part_of, split_column = _parts(listing, cases, patient_of, question, notes)
-    own = own and patient_column is not None and (split_column is not None or not part_of)
+    patient_of, by_patient = _patients(found, cases, notes)
+    part_of, by_part = _parts(listing, cases, patient_of, question, notes)
+    own = own and by_patient is not None and (by_part is not None or not part_of)
     folder: dict[str, Any] = {"task": question.task, "classes": question.classes}
     choice: dict[str, Any] = {"folder": folder}
     if own:
         folder = {"table": _place(found, listing), **folder}
-        folder |= _columns(question, listing, patient_column, split_column)
+        folder |= _columns(question, listing, by_patient, by_part)
         rows, metas = None, _metas(listing, cases, {name: (name,) for name in METAS})
         if absent := len(listing.table.lines) - len(listing.lines):
             choice["allow_missing"] = True
@@ -146,23 +85,6 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
 
 
-def _cases(found: Survey) -> list[Case]:
-    """Return the images that the table lists, or all where there is no table.
-
-    Raises RadprobeError where two rows of it mean the same image.
-    """
-    masks = {image: each[0] for image, each in found.masks.items()}
-    if not found.listing:
-        return [Case(image, None, masks.get(image)) for image in found.forms]
-    rows: dict[str, Line] = {}
-    for line in found.listing.lines:
-        for image in found.listing.images[line.number]:
-            if (other := rows.setdefault(image, line)) is not line:
-                reason = f"'{image}' is also in line {other.number}"
-                raise found.listing.table.error(line, found.listing.column, reason, "write one row an image")
-    return [Case(image, line, masks.get(image)) for image, line in rows.items()]
-
-
 def _only(found: Survey, cases: list[Case], notes: Notes) -> Survey:
     """Return the survey without the images that are no case."""
     asked = {case.image for case in cases}
@@ -170,67 +92,6 @@ def _only(found: Survey, cases: list[Case], notes: Notes) -> Survey:
         notes.warn(f"{unlisted} of {len(found.forms)} images are in no row of the table, and are left out")
     forms = {path: form for path, form in found.forms.items() if path in asked}
     return replace(found, forms=forms, seen=[one for one in found.seen if one.path in asked])
-
-
-# --- the task ---------------------------------------------------------------------------------------------------------
-
-
-def _question(found: Survey, cases: list[Case], task: str | None, notes: Notes) -> Question:
-    questions = [*_of_masks(found), *_of_table(found.listing, notes), *_of_folders(found, cases)]
-    able = [one for one in questions if task in (None, one.task)]
-    if not able:
-        raise _nothing_asked(found, questions, task)
-    chosen, others = able[0], {one.task for one in questions} - {able[0].task}
-    notes.decide("task", chosen.task, "as you say" if task else chosen.why)
-    notes.decide("classes", ", ".join(chosen.classes), chosen.why)
-    if others and not task:
-        notes.warn(f"the folder would allow another task too: --task {' or --task '.join(sorted(others))}")
-    return chosen
-
-
-def _nothing_asked(found: Survey, questions: list[Question], task: str | None) -> RadprobeError:
-    if task and questions:
-        able = ", ".join(dict.fromkeys(one.task for one in questions))
-        return RadprobeError(found.root, f"nothing in it says that the task is {task}", f"it allows: {able}")
-    n = len(found.forms)
-    put = "put a CSV with the columns path, patient and your labels into the folder, or name one: --table FILE"
-    if found.tables and not found.listing:
-        table, image = found.tables[0], next(iter(found.forms))
-        first = ", ".join(list(table.lines[0].cells.values())[:SHOWN]) if table.lines else "no row"
-        reason = f"no column of it names the {n} image(s), as {image}; its first row: {first}"
-        return RadprobeError(table.path, reason, "write the paths of the images into a column `path`")
-    if found.listing:
-        listed = ", ".join(found.listing.table.columns)
-        reason = f"has no column of labels among {listed}"
-        return RadprobeError(found.listing.table.path, reason, "add a column of 0 and 1, or of class names: label")
-    reason = f"holds {n} image(s), but no table, masks or folders of classes say what is asked of them"
-    return RadprobeError(found.root, reason, put)
-
-
-def _of_masks(found: Survey) -> list[Question]:
-    if not found.masks:
-        return []
-    several = {image: each for image, each in found.masks.items() if len(each) > 1}
-    if several:
-        image, masks = next(iter(several.items()))
-        reason = f"has {len(masks)} masks ({', '.join(masks)}); {len(several)} such image(s)"
-        raise RadprobeError(found.root / image, reason, LABEL_MAPS)
-    values = [value for value in found.labels if value]
-    listed = f"column '{found.listing.mask}'" if found.listing and found.listing.mask else "by name"
-    why = f"{len(found.masks)} images have a mask ({listed}), with the labels {', '.join(map(str, values)) or 'none'}"
-    if not values:
-        bad = next(iter(found.bad_masks.items()), None)
-        what, reason = (found.root / bad[0], bad[1]) if bad else (found.root, "all masks that were looked at are empty")
-        raise RadprobeError(what, reason, LABEL_MAPS)
-    n = 1 if len(values) == 1 else values[-1]  # one class may be drawn as 255
-    if n > MAX_CLASSES:
-        reason = f"masks hold the labels {', '.join(map(str, values[:10]))} ...: grey values, or no label maps"
-        raise RadprobeError(found.root, reason, LABEL_MAPS)
-    classes = [found.names.get(label, "foreground" if n == 1 else f"label {label}") for label in range(1, n + 1)]
-    listing = found.listing
-    fit = bool(listing and listing.mask and listing.masks_exact)
-    column = listing.mask if listing else None
-    return [Question("segmentation", classes, why, lambda case: {"mask": case.mask or ""}, fit, column)]
 
 
 def _with_mask(found: Survey, cases: list[Case], notes: Notes) -> list[Case]:
@@ -241,106 +102,6 @@ def _with_mask(found: Survey, cases: list[Case], notes: Notes) -> list[Case]:
         path, why = next(iter(found.bad_masks.items()))
         notes.warn(f"{len(found.bad_masks)} mask(s) cannot be read: {path}: {why}")
     return drawn
-
-
-def _of_table(listing: Listing | None, notes: Notes) -> list[Question]:
-    """Return what the columns of a table allow to ask, the likeliest first."""
-    if not listing:
-        return []
-    columns = {name: listing.values(name) for name in _label_columns(listing)}
-    kinds = {name: kind for name, values in columns.items() if (kind := _kind(name, values))}
-    several = [_several(name, columns[name]) for name, kind in kinds.items() if kind == "several"]
-    signs = [name for name, kind in kinds.items() if kind in ("signs", "worded")]
-    classes = sorted((name for name, kind in kinds.items() if kind == "classes"), key=lambda name: not _called(name))
-    if len(classes) > 1:
-        notes.warn(f"the classes are those of column {classes[0]}; also possible: {', '.join(classes[1:])}")
-    of_signs = [_signs(signs, kinds, columns)] if signs else []
-    of_classes = [_classes(classes[0], columns[classes[0]])] if classes else []
-    first = of_classes if classes and _called(classes[0]) else []
-    return [*several, *first, *of_signs, *(each for each in of_classes if not first)]
-
-
-def _label_columns(listing: Listing) -> list[str]:
-    """Return the columns that may be labels: none that names files, patients, parts or what is no label."""
-    used = {listing.column, listing.mask, _patient_column(listing), _split_column(listing)}
-    names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
-    return [name for name in names if name not in used and (_called(name) or not NO_LABEL & {*words(name)})]
-
-
-def _called(column: str) -> bool:
-    return bool(LABEL & {*words(column)})
-
-
-def _kind(name: str, cells: list[str]) -> str | None:
-    """Return how a column holds labels: several in a cell, signs (1, 0, -1), words for them, or classes; else None."""
-    values = {cell for cell in cells if cell}
-    signs = {SIGNS.get(value) for value in values}
-    if None not in signs:
-        return "signs" if {0, 1} <= signs else None
-    if {value.casefold() for value in values} <= WORDED.keys():
-        return "worded" if len({WORDED[value.casefold()] for value in values}) == 2 else None
-    if any(mark in value for value in values for mark in SEVERAL):
-        apart = {part for cell in values for part in _parts_of(cell)}
-        return "several" if 1 <= len(apart - NOTHING) <= MAX_CLASSES else None
-    enough = 2 <= len(values) <= MAX_CLASSES and "" not in cells
-    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
-    return "classes" if enough and (_called(name) or (not numbers and len(values) * 2 <= len(cells))) else None
-
-
-def _parts_of(cell: str) -> list[str]:
-    return [part.strip() for part in re.split("|".join(map(re.escape, SEVERAL)), cell)]
-
-
-def _several(column: str, cells: list[str]) -> Question:
-    found = Counter(part for cell in cells for part in {*_parts_of(cell)} if part.casefold() not in NOTHING)
-    classes = sorted(found)
-
-    def of(case: Case) -> dict[str, str]:
-        here = _parts_of(case.line.cells[column])
-        return {name: str(int(name in here)) for name in classes}
-
-    why = f"column '{column}' holds several findings in a cell"
-    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False)
-
-
-def _signs(names: list[str], kinds: dict[str, str], columns: dict[str, list[str]]) -> Question:
-    def of(case: Case) -> dict[str, str]:
-        return {name: WORDED.get(case.line.cells[name].casefold(), case.line.cells[name]) for name in names}
-
-    worded = [name for name in names if kinds[name] == "worded"]
-    why = f"column(s) of 0 and 1: {', '.join(names)}" + (f" (words in {', '.join(worded)})" if worded else "")
-    rows = zip(*(columns[name] for name in names), strict=True)
-    if len(names) > 2 and all([SIGNS.get(cell) for cell in row].count(1) == 1 for row in rows):
-        why += "; each image has exactly one: if they exclude each other, one column `label` makes it multiclass"
-    return Question("binary" if len(names) == 1 else "multilabel", names, why, of, not worded)
-
-
-def _classes(column: str, cells: list[str]) -> Question:
-    classes = sorted(set(cells), key=raw.natural)
-    why = f"column '{column}' holds one of {len(classes)} classes"
-    return Question("multiclass", classes, why, lambda case: {"label": case.line.cells[column]}, True, column)
-
-
-def _of_folders(found: Survey, cases: list[Case]) -> list[Question]:
-    """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
-    if found.listing or found.masks:
-        return []
-    inner = _below_parts(cases)
-    classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
-    if not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
-        return []
-    why = f"the images lie in {len(classes)} folders, taken as classes"
-    return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
-
-
-def _below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
-    """Return the folders around each image, without those that all images share, and without parts (train ...)."""
-    folders = {case.image: case.folders for case in cases}
-    while all(folders.values()) and len({each[0] for each in folders.values()}) == 1:
-        folders = {image: each[1:] for image, each in folders.items()}
-    if all(each and each[0].lower() in PARTS for each in folders.values()):
-        folders = {image: each[1:] for image, each in folders.items()}
-    return folders
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -374,7 +135,7 @@ def _row(case: Case, question: Question, patient_of: dict, part_of: dict, metas:
 
 def _metas(listing: Listing | None, cases: list[Case], called: dict[str, tuple[str, ...]]) -> dict[str, str]:
     """Return which columns say age, sex and view, as far as they can be read, and of at least one case."""
-    columns = {_plain(name): name for name in listing.table.columns} if listing else {}
+    columns = {plain(name): name for name in listing.table.columns} if listing else {}
     there = {name: columns[each] for name, names in called.items() for each in names if each in columns}
     found = {}
     for name, column in there.items():
@@ -398,26 +159,10 @@ def _tell_left_out(found: Survey, cases: list[Case], notes: Notes) -> None:
 # --- patients and parts -----------------------------------------------------------------------------------------------
 
 
-def _plain(column: str) -> str:
-    return re.sub(r"[^a-z]", "", column.lower())
-
-
-def _patient_column(listing: Listing) -> str | None:
-    named = {_plain(name): name for name in listing.table.columns if listing.table.columns.count(name) == 1}
-    return next((named[name] for name in PATIENT if name in named), None)
-
-
-def _split_column(listing: Listing) -> str | None:
-    for name in listing.table.columns:
-        if _plain(name) in SPLIT and {cell.lower() for cell in listing.values(name)} <= PARTS.keys():
-            return name
-    return None
-
-
 def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str, str], str | None]:
     """Return the patient of each image, and the column that says so; None where none does."""
     listing = found.listing
-    if listing and (column := _patient_column(listing)):
+    if listing and (column := patient_column(listing)):
         notes.decide("patient", f"column '{column}'", "by its name; no patient is in two parts")
         if nobody := next((case.line for case in cases if not case.line.cells[column]), None):
             remedy = "write an id for each patient: it keeps a patient's images in one part"
@@ -426,7 +171,7 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
         return {case.image: case.line.cells[listing.column] for case in cases}, None
-    inner = _below_parts(cases)
+    inner = below_parts(cases)
     if not listing and not found.masks and all(len(folders) > 1 for folders in inner.values()):
         notes.decide("patient", "the folder below the class", "images in one folder are taken as one patient's")
         return {image: folders[1] for image, folders in inner.items()}, None
@@ -444,7 +189,7 @@ def _parts(
     listing: Listing | None, cases: list[Case], patient_of: dict[str, str], question: Question, notes: Notes
 ) -> tuple[dict[str, str], str | None]:
     """Return the part of each image where a split is given ({}: we split), and the column that has it as it is."""
-    column = _split_column(listing) if listing else None
+    column = split_column(listing) if listing else None
     if column:
         given = {case.image: PARTS[case.line.cells[column].lower()] for case in cases}
         where = f"column '{column}'"
@@ -476,12 +221,12 @@ def _parts(
 
 def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -> set[str]:
     """Return one of five patients, evenly spaced among those of the same labels, at least one of each that has two."""
-    held: dict[str, set[str]] = defaultdict(set)
+    labels: dict[str, set[str]] = defaultdict(set)
     for case in train:
-        held[patient_of[case.image]].update(_held(question, case))
+        labels[patient_of[case.image]].update(held(question, case))
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for patient in sorted(held, key=raw.natural):
-        alike[tuple(sorted(held[patient]))].append(patient)
+    for patient in sorted(labels, key=raw.natural):
+        alike[tuple(sorted(labels[patient]))].append(patient)
     return {patient for group in alike.values() if len(group) > 1 for patient in group[::VAL_OF_TRAIN]}
 
 
@@ -573,15 +318,8 @@ def _tell_counts(
         return
     positive: dict[str, set[str]] = {name: set() for name in question.classes}
     for case in cases:
-        for name in _held(question, case):
+        for name in held(question, case):
             positive[name].add(patient_of[case.image])
     few = [f"{name} ({len(who)})" for name, who in positive.items() if len(who) < FEW_POSITIVE]
     if few:
         notes.warn(f"classes of fewer than {FEW_POSITIVE} patients can hardly be scored: {', '.join(few)}")
-
-
-def _held(question: Question, case: Case) -> list[str]:
-    cells = question.cells(case)
-    if question.task == "segmentation":
-        return []
-    return [cells["label"]] if question.task == "multiclass" else [k for k, v in cells.items() if SIGNS.get(v) == 1]

@@ -1,0 +1,298 @@
+"""What can be asked of somebody's images, by their masks, the columns of their table or the folders around them."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from radprobe.datasets import raw
+from radprobe.datasets.folder import PARTS, Line
+from radprobe.datasets.matching import IMAGE_WORDS, Listing, words
+from radprobe.datasets.survey import Survey
+from radprobe.files import RadprobeError
+
+# names of columns, without case and marks between their words; the first that is there is taken
+PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientkey", "pid", "mrn")
+PATIENT += ("subject", "subjectid", "participant", "participantid", "person", "personid", "caseid", "case")
+SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
+LABEL = {"label", "labels", "class", "classes", "target", "diagnosis", "dx", "finding", "findings", "category", "y"}
+LABEL |= {"pathology", "disease", "outcome", "status", "result", "grade"}
+# words in the names of columns that say something else about an image
+NO_LABEL = {"id", "uid", "date", "time", "path", "file", "filename", "name", "note", "notes", "comment", "age", "sex"}
+NO_LABEL |= {"gender", "view", "position", "width", "height", "spacing", "size", "weight", "follow", "manufacturer"}
+NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", "side", "slices", "index", "url"}
+SIGNS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}  # as the loader reads labels
+WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1")}
+WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
+SEVERAL = ("|", ";")  # between the findings of one cell
+NOTHING = {"no finding", "no findings", "normal", "none", "healthy", ""}  # of such a cell: no finding
+MAX_CLASSES = 30
+LABEL_MAPS = "write one label map an image: 0 background, 1 the first class, 2 the second ..."
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, and why, in plain words."""
+
+    what: str
+    chosen: str
+    why: str
+
+
+@dataclass
+class Notes:
+    """The decisions and warnings that come together."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def decide(self, what: str, chosen: str, why: str) -> None:
+        """Add a decision."""
+        self.decisions.append(Decision(what, chosen, why))
+
+    def warn(self, text: str) -> None:
+        """Add a doubt."""
+        self.warnings.append(text)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image with what is known of it: its row in the table, its mask, the names of the folders around it."""
+
+    image: str
+    line: Line | None
+    mask: str | None
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders around it, from the outermost."""
+        return PurePosixPath(self.image).parts[:-1]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A task that can be asked: its classes, why, and the label cells of a case.
+
+    `fit`: the user's table has these cells as they are. `column`: of the class name (multiclass).
+    """
+
+    task: str
+    classes: list[str]
+    why: str
+    cells: Callable[[Case], dict[str, str]]
+    fit: bool
+    column: str | None = None
+
+
+def cases_of(found: Survey) -> list[Case]:
+    """Return the images that the table lists, or all where there is no table.
+
+    Raises RadprobeError where two rows of it mean the same image.
+    """
+    masks = {image: each[0] for image, each in found.masks.items()}
+    if not found.listing:
+        return [Case(image, None, masks.get(image)) for image in found.forms]
+    rows: dict[str, Line] = {}
+    for line in found.listing.lines:
+        for image in found.listing.images[line.number]:
+            if (other := rows.setdefault(image, line)) is not line:
+                reason = f"'{image}' is also in line {other.number}"
+                raise found.listing.table.error(line, found.listing.column, reason, "write one row an image")
+    return [Case(image, line, masks.get(image)) for image, line in rows.items()]
+
+
+def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes) -> Question:
+    """Return the question to ask, the user's task or the likeliest. Raises RadprobeError where there is none."""
+    masks = _of_masks(found) if task in (None, "segmentation") else []
+    questions = [*masks, *_of_table(found.listing, notes), *_of_folders(found, cases)]
+    able = [one for one in questions if task in (None, one.task)]
+    if not able:
+        raise _nothing_asked(found, questions, task)
+    chosen, others = able[0], {one.task for one in questions} - {able[0].task}
+    notes.decide("task", chosen.task, "as you say" if task else chosen.why)
+    notes.decide("classes", ", ".join(chosen.classes), chosen.why)
+    if others and not task:
+        notes.warn(f"the folder would allow another task too: --task {' or --task '.join(sorted(others))}")
+    return chosen
+
+
+def _nothing_asked(found: Survey, questions: list[Question], task: str | None) -> RadprobeError:
+    if task and questions:
+        able = ", ".join(dict.fromkeys(one.task for one in questions))
+        return RadprobeError(found.root, f"nothing in it says that the task is {task}", f"it allows: {able}")
+    n = len(found.forms)
+    put = "put a CSV with the columns path, patient and your labels into the folder, or name one: --table FILE"
+    if found.tables and not found.listing:
+        table, image = found.tables[0], next(iter(found.forms))
+        reason = f"no column of it ({', '.join(table.columns)}) names the {n} image(s), as {image}"
+        return RadprobeError(table.path, reason, "write the paths of the images into a column `path`")
+    if found.listing:
+        listed = ", ".join(found.listing.table.columns)
+        reason = f"has no column of labels among {listed}"
+        return RadprobeError(found.listing.table.path, reason, "add a column of 0 and 1, or of class names: label")
+    reason = f"holds {n} image(s), but no table, masks or folders of classes say what is asked of them"
+    return RadprobeError(found.root, reason, put)
+
+
+# --- by masks ---------------------------------------------------------------------------------------------------------
+
+
+def _of_masks(found: Survey) -> list[Question]:
+    if not found.masks:
+        return []
+    several = {image: each for image, each in found.masks.items() if len(each) > 1}
+    if several:
+        image, masks = next(iter(several.items()))
+        reason = f"has {len(masks)} masks ({', '.join(masks)}); {len(several)} such image(s)"
+        raise RadprobeError(found.root / image, reason, LABEL_MAPS)
+    values = [value for value in found.labels if value]
+    listed = f"column '{found.listing.mask}'" if found.listing and found.listing.mask else "by name"
+    why = f"{len(found.masks)} images have a mask ({listed}), with the labels {', '.join(map(str, values)) or 'none'}"
+    if not values:
+        bad = next(iter(found.bad_masks.items()), None)
+        what, reason = (found.root / bad[0], bad[1]) if bad else (found.root, "all masks that were looked at are empty")
+        raise RadprobeError(what, reason, LABEL_MAPS)
+    n = 1 if len(values) == 1 else values[-1]  # one class may be drawn as 255
+    if n > MAX_CLASSES:
+        reason = f"masks hold the labels {', '.join(map(str, values[:10]))} ...: grey values, or no label maps"
+        raise RadprobeError(found.root, reason, LABEL_MAPS)
+    classes = [found.names.get(label, "foreground" if n == 1 else f"label {label}") for label in range(1, n + 1)]
+    listing = found.listing
+    fit = bool(listing and listing.mask and listing.masks_exact)
+    column = listing.mask if listing else None
+    return [Question("segmentation", classes, why, lambda case: {"mask": case.mask or ""}, fit, column)]
+
+
+# --- by the columns of a table ----------------------------------------------------------------------------------------
+
+
+def _of_table(listing: Listing | None, notes: Notes) -> list[Question]:
+    """Return what the columns of a table allow to ask, the likeliest first."""
+    if not listing:
+        return []
+    columns = {name: listing.values(name) for name in _label_columns(listing)}
+    kinds = {name: kind for name, values in columns.items() if (kind := _kind(name, values))}
+    several = [_several(name, columns[name]) for name, kind in kinds.items() if kind == "several"]
+    signs = [name for name, kind in kinds.items() if kind in ("signs", "worded")]
+    classes = sorted((name for name, kind in kinds.items() if kind == "classes"), key=lambda name: not _called(name))
+    if len(classes) > 1:
+        notes.warn(f"the classes are those of column {classes[0]}; also possible: {', '.join(classes[1:])}")
+    of_signs = [_signs(signs, kinds, columns)] if signs else []
+    of_classes = [_classes(classes[0], columns[classes[0]])] if classes else []
+    first = of_classes if classes and _called(classes[0]) else []
+    return [*several, *first, *of_signs, *(each for each in of_classes if not first)]
+
+
+def _label_columns(listing: Listing) -> list[str]:
+    """Return the columns that may be labels: none that names files, patients, parts or what is no label."""
+    used = {listing.column, listing.mask, patient_column(listing), split_column(listing)}
+    names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
+    return [name for name in names if name not in used and (_called(name) or not NO_LABEL & {*words(name)})]
+
+
+def _called(column: str) -> bool:
+    return bool(LABEL & {*words(column)})
+
+
+def _kind(name: str, cells: list[str]) -> str | None:
+    """Return how a column holds labels: several in a cell, signs (1, 0, -1), words for them, or classes; else None."""
+    values = {cell for cell in cells if cell}
+    signs = {SIGNS.get(value) for value in values}
+    if None not in signs:
+        return "signs" if {0, 1} <= signs else None
+    if {value.casefold() for value in values} <= WORDED.keys():
+        return "worded" if len({WORDED[value.casefold()] for value in values}) == 2 else None
+    if any(mark in value for value in values for mark in SEVERAL):
+        apart = {part for cell in values for part in _parts_of(cell)}
+        return "several" if 1 <= len(apart - NOTHING) <= MAX_CLASSES else None
+    enough = 2 <= len(values) <= MAX_CLASSES and "" not in cells
+    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
+    return "classes" if enough and (_called(name) or (not numbers and len(values) * 2 <= len(cells))) else None
+
+
+def _parts_of(cell: str) -> list[str]:
+    return [part.strip() for part in re.split("|".join(map(re.escape, SEVERAL)), cell)]
+
+
+def _several(column: str, cells: list[str]) -> Question:
+    found = Counter(part for cell in cells for part in {*_parts_of(cell)} if part.casefold() not in NOTHING)
+    classes = sorted(found)
+
+    def of(case: Case) -> dict[str, str]:
+        here = _parts_of(case.line.cells[column])
+        return {name: str(int(name in here)) for name in classes}
+
+    why = f"column '{column}' holds several findings in a cell"
+    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False)
+
+
+def _signs(names: list[str], kinds: dict[str, str], columns: dict[str, list[str]]) -> Question:
+    def of(case: Case) -> dict[str, str]:
+        return {name: WORDED.get(case.line.cells[name].casefold(), case.line.cells[name]) for name in names}
+
+    worded = [name for name in names if kinds[name] == "worded"]
+    why = f"column(s) of 0 and 1: {', '.join(names)}" + (f" (words in {', '.join(worded)})" if worded else "")
+    rows = zip(*(columns[name] for name in names), strict=True)
+    if len(names) > 2 and all([SIGNS.get(cell) for cell in row].count(1) == 1 for row in rows):
+        why += "; each image has exactly one: if they exclude each other, one column `label` makes it multiclass"
+    return Question("binary" if len(names) == 1 else "multilabel", names, why, of, not worded)
+
+
+def _classes(column: str, cells: list[str]) -> Question:
+    classes = sorted(set(cells), key=raw.natural)
+    why = f"column '{column}' holds one of {len(classes)} classes"
+    return Question("multiclass", classes, why, lambda case: {"label": case.line.cells[column]}, True, column)
+
+
+def plain(column: str) -> str:
+    """Return the letters of a column's name."""
+    return re.sub(r"[^a-z]", "", column.lower())
+
+
+def patient_column(listing: Listing) -> str | None:
+    """Return the column of the patients, by its name."""
+    named = {plain(name): name for name in listing.table.columns if listing.table.columns.count(name) == 1}
+    return next((named[name] for name in PATIENT if name in named), None)
+
+
+def split_column(listing: Listing) -> str | None:
+    """Return the column of the parts, by its name and what it holds."""
+    for name in listing.table.columns:
+        if plain(name) in SPLIT and {cell.lower() for cell in listing.values(name)} <= PARTS.keys():
+            return name
+    return None
+
+
+# --- by folders -------------------------------------------------------------------------------------------------------
+
+
+def _of_folders(found: Survey, cases: list[Case]) -> list[Question]:
+    """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
+    if found.listing:
+        return []
+    inner = below_parts(cases)
+    classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
+    of_images = any(IMAGE_WORDS & {*words(name)} for name in classes)  # imagesTr, imagesTs
+    if of_images or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
+        return []
+    why = f"the images lie in {len(classes)} folders, taken as classes"
+    return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
+
+
+def below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
+    """Return the folders around each image, without those that all images share, and without parts (train ...)."""
+    folders = {case.image: case.folders for case in cases}
+    while all(folders.values()) and len({each[0] for each in folders.values()}) == 1:
+        folders = {image: each[1:] for image, each in folders.items()}
+    if all(each and each[0].lower() in PARTS for each in folders.values()):
+        folders = {image: each[1:] for image, each in folders.items()}
+    return folders
+
+
+def held(question: Question, case: Case) -> list[str]:
+    """Return the classes that a case has; none of a segmentation."""
+    cells = question.cells(case)
+    if question.task == "segmentation":
+        return []
+    return [cells["label"]] if question.task == "multiclass" else [k for k, v in cells.items() if SIGNS.get(v) == 1]
