@@ -26,7 +26,12 @@ class Cases:
         return [order[start:stop] for start, stop in starts.T]
 
     def mean(self, features: np.ndarray) -> torch.Tensor:
-        """Return the mean of features [n, ...] over the rows of each case (arXiv 2312.02366, 3D classification)."""
+        """Return the mean of features [n, ...] over the rows of each case (arXiv 2312.02366, 3D classification).
+
+        Raises ValueError where they are of other rows than the Index has.
+        """
+        if len(features) != len(self.of_row):
+            raise ValueError(f"{len(features)} rows of features for {len(self.of_row)} rows of the index")
         if len(self.ids) == len(self.of_row):
             return torch.from_numpy(features)
         shape = (len(self.ids), *features.shape[1:])
@@ -50,7 +55,10 @@ class Cases:
         targets: torch.Tensor,
         softmax: bool,
     ) -> pd.DataFrame:
-        """Return scores and targets [len(cases), classes] as rows of Predictions."""
+        """Return scores and targets [len(cases), classes] as rows of Predictions. Raises ValueError on other shapes."""
+        if not scores.shape == targets.shape == (len(cases), len(classes)):
+            found = f"{tuple(scores.shape)} scores and {tuple(targets.shape)} targets"
+            raise ValueError(f"{found} for {len(cases)} cases of {len(classes)} classes")
         ranked = ranking(scores, softmax)
         table = pd.DataFrame({"protocol": protocol, "part": part, "sample_id": self.ids[cases]})
         table["patient_id"] = self.patients[cases]

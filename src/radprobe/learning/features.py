@@ -53,6 +53,10 @@ class Source:
     most: int  # images at once, at most
     where: torch.device
 
+    def __post_init__(self):
+        if len(self.images) != len(self.names):
+            raise ValueError(f"{len(self.images)} images for {len(self.names)} rows of the index")
+
     def __len__(self) -> int:
         return len(self.images) * (1 + self.views.count)
 
