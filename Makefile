@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
+.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
 
 setup: .venv/ready
 
@@ -26,9 +26,15 @@ phantoms: setup        ## all eleven benchmarks, generated, from raw files to sc
 	$(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/phantoms
 	@echo "Open phantoms/reports/explorer.html."
 
-study: setup           ## the study of params.yaml; RADPROBE_PROFILE=slurm runs it on a cluster
-	mkdir -p results
-	$(BIN)/snakemake --cores $(CORES) $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE))
+study: setup           ## the study of params.yaml
+	$(BIN)/snakemake --cores $(CORES)
+
+stage:                 # what dvc.yaml calls: one target of the graph, here or by the profile of RADPROBE_PROFILE
+	$(BIN)/snakemake --cores all $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE)) $(TARGET)
+
+rescore: setup         ## after `dvc pull` in a new clone: all scores again from what was pulled, with no image and no GPU
+	$(BIN)/snakemake --cores $(CORES) --touch
+	$(BIN)/snakemake --cores $(CORES) --forcerun probe score compare
 
 real: setup            ## real films on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
 	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real

@@ -23,6 +23,7 @@ include: "workflow/rules/segment.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/versioned.smk"
 
 
 localrules:

@@ -94,6 +94,11 @@ def unseal(folder: Path, kind: str) -> Manifest:
     return manifest
 
 
+def all_here(folder: Path, kind: str) -> bool:
+    """Are the files of a manifest there: of what came through DVC, pixels and dense maps are not."""
+    return all((folder / name).is_file() for name in Manifest.read(folder / f"{kind}.json").files)
+
+
 def _fault(path: Path, manifest: Manifest):
     def fault(name: str) -> bool:
         file, expected = path.parent / name, manifest.files[name]
@@ -578,6 +583,7 @@ class Predictions:
     `facts["protocols"][name]` holds the hyperparameters chosen, from which part, the seconds and memory taken;
     `facts["embedding"]` the seconds and memory of the embedding. Where a protocol was fitted with several seeds, its
     facts have them as `seeds`, and what the others say of test stands under the names that `again` gives.
+    `decoders` are the protocols whose decoder lies beside, as <protocol>.safetensors.
     """
 
     KIND: ClassVar[str] = "predictions"
@@ -587,10 +593,12 @@ class Predictions:
     facts: dict[str, Any] = field(default_factory=dict)
     few_shot: FewShot | None = None
     training: pd.DataFrame | None = None  # curves: protocol, phase, head, epoch, loss, value, learning_rate, seconds
+    decoders: list[str] = field(default_factory=list)
 
     def save(self, folder: Path, spec: str) -> None:
         """Write predictions.parquet (or seal maps already written by `LabelMaps.write`) and predictions.json."""
         names = [file for name in self.maps for file in (f"{name}.bin", f"{name}.parquet")]
+        names += [f"{name}.safetensors" for name in self.decoders]
         if self.table is not None:
             write_table(folder / "predictions.parquet", self.table)
             names.append("predictions.parquet")
@@ -612,7 +620,8 @@ class Predictions:
             for name in ("predictions.parquet", "training.parquet")
         )
         few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
-        return cls(facts.pop("classes"), table, maps, facts, few_shot, training)
+        decoders = [Path(name).stem for name in manifest.files if name.endswith(".safetensors")]
+        return cls(facts.pop("classes"), table, maps, facts, few_shot, training, decoders)
 
     def rows(self, protocol: str, part: str) -> pd.DataFrame:
         """Return the rows of `table` that are of a protocol and part, by sample_id."""

@@ -109,6 +109,12 @@ def retrieve(
 
 
 @app.command()
+def retrieved(params: ParamsFile = Path("params.yaml")) -> None:
+    """Print as JSON what `retrieve` found: the hash of each dataset's list of files, and of each backbone's weights."""
+    print(_stage("retrieve").found(Study(params)))
+
+
+@app.command()
 def prepare(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> None:
     """Verify and decode the images once; pack them."""
     _make(params, "prepare", dataset)

@@ -339,6 +339,15 @@ class Report(Strict):
     examples: int = Field(3, ge=1, description="Pictures per dataset.")
 
 
+class Versioned(Strict):
+    """Which datasets `dvc repro` keeps in DVC's cache: what is made of them, never their pictures or raw files."""
+
+    push: list[str] = Field([], description="`dvc push` sends them to a remote.")
+    keep: list[str] = Field(
+        [], description="They stay in the cache of this machine: sets whose terms forbid to pass them on, own data."
+    )
+
+
 DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # it stands in paths
 OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it stands in paths
 
@@ -387,6 +396,16 @@ class Params(Strict):
     adapt: Adapt | None = Field(None, description="Backbones trained with their head; null: all stay frozen.")
     score: Score = Score()
     report: Report = Report()
+    dvc: Versioned | None = Field(None, description="What DVC versions; each dataset stands in one of both lists.")
+
+    @model_validator(mode="after")
+    def _every_dataset_is_versioned(self) -> Self:
+        if self.dvc:
+            listed, known = sorted(self.dvc.push + self.dvc.keep), sorted(self.datasets)
+            wrong = [name for name in {*listed, *known} if listed.count(name) != known.count(name)]
+            if wrong:
+                raise ValueError(f"dvc: list {', '.join(sorted(wrong))} once, under push or keep, if it is a dataset")
+        return self
 
 
 def load(source: Path | str | dict[str, Any]) -> Params:

@@ -37,7 +37,7 @@ from radprobe.files import RadprobeError
 from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 5, "adapt": 1}
+VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 6, "adapt": 1}
 VERSIONS |= {"score": 7, "compare": 3}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
@@ -317,12 +317,19 @@ class Study:
 
     def _missing_datasets(self) -> Iterator[Missing]:
         for name, choice in self.params.datasets.items():
-            if not choice.phantom and self.layout(name) is None and not self.will_download(name):
+            if choice.phantom or self.will_download(name) or self._pulled(name):
+                continue
+            if self.layout(name) is None:
                 folder = self.raw_folder(name)
                 why = f"no raw folder {folder}" if not folder.is_dir() else f"no known layout in {folder}"
                 if (folder / DOWNLOADING).is_file():
                     why = f"the download in {folder} is not finished"
                 yield Missing("dataset", name, why, catalog.how_to_get(self.dataset(name), folder))
+
+    def _pulled(self, dataset: str) -> bool:
+        """Was a dataset prepared elsewhere, and came through DVC: what was made of its images needs none of them."""
+        prepare = self._prepare(dataset)
+        return prepare.done and not any(files.twin(manifest).is_file() for manifest in prepare.outputs)
 
     def _missing_backbones(self) -> Iterator[Missing]:
         for name in set(self.params.backbones) & set(self.absent_adapters):
@@ -435,15 +442,8 @@ class Study:
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
         entry, choice, p = self.dataset(dataset), self.params.datasets[dataset], self.params
-        source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _own_files(choice)}
-        retrieve = self._step("retrieve", dataset, None, source)
-        yield retrieve
-        knobs = {"stored": entry.stored, "classes": entry.classes, "limit": p.limit}
-        knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
-        knobs |= {"slices": entry.slices, "uncertain": choice.uncertain, "blank": entry.blank, "mask": entry.mask}
-        knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
-        prepare = self._step("prepare", dataset, None, knobs, retrieve)
-        yield prepare
+        prepare = self._prepare(dataset)
+        yield from _in_order(prepare)
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
         embeds = {
             name: self._embed(dataset, name, entry, prepare, steps)
@@ -469,6 +469,16 @@ class Study:
         compared = [step for name, step in predictions.items() if name != CEILING]
         knobs = {**_dump(p.score), "variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
         yield self._step("compare", dataset, None, knobs, prepare, *compared)
+
+    def _prepare(self, dataset: str) -> Step:
+        entry, choice = self.dataset(dataset), self.params.datasets[dataset]
+        source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _own_files(choice)}
+        retrieve = self._step("retrieve", dataset, None, source)
+        knobs = {"stored": entry.stored, "classes": entry.classes, "limit": self.params.limit}
+        knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
+        knobs |= {"slices": entry.slices, "uncertain": choice.uncertain, "blank": entry.blank, "mask": entry.mask}
+        knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
+        return self._step("prepare", dataset, None, knobs, retrieve)
 
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
         verb, p = self.predicting(dataset, backbone), self.params

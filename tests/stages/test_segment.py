@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from frozen import PARTS, prepare, study
 
 from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
+from radprobe.imaging.resize import to_original
+from radprobe.models import decoders
 from radprobe.stages import score, segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
@@ -123,6 +126,22 @@ def test_each_decoder_of_the_embeddings_is_fitted_and_says_what_it_chose(tmp_pat
     assert set(found.training["protocol"]) == set(found.maps)
     assert set(found.training["phase"]) == {"search", "refit"}
     assert not (step.folder / "training").exists()
+
+
+def test_a_saved_decoder_says_of_the_same_maps_what_its_job_said(tmp_path):
+    unet = {"learning_rates": [0.01], "epochs": 2, "batch_size": 4, "widths": [8, 4]}
+    s, step, _ = made(tmp_path, facts=FACTS | {"decoders": {"linear": [-1], "unet": [-1]}}, unet=unet)
+    segment.run(s, step)
+    found, dense = Predictions.load(step.folder), Embeddings.load(s.step("embed", MONTGOMERY, "test_vit").folder).dense
+    assert found.decoders == ["linear-decoder", "unet-decoder"]
+    for protocol, maps in found.maps.items():
+        decoder, facts = decoders.load(step.folder / f"{protocol}.safetensors")
+        assert (facts["protocol"], facts["backbone"], facts["layers"]) == (protocol, "test_vit", [-1])
+        for case in maps.table["case_id"][maps.table["part"] == "test"]:
+            row = np.array([int(case.removeprefix("film"))])
+            with torch.inference_mode():
+                said = decoder([torch.from_numpy(dense[-1][row]).float()], (SIDE, SIDE)).softmax(1)
+            assert (to_original(said[0], (40, 24)) == maps[case]).all()
 
 
 def test_few_shot_draws_are_fitted_on_what_they_drew_and_counted_on_every_test_case(tmp_path):

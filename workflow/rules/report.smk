@@ -12,6 +12,8 @@ rule report:
             labels={"page": "Explorer: the answer, and every number", "format": "HTML"},
         ),
         f"{REPORTS}/scores.parquet",
+        f"{REPORTS}/metrics.json",
+        f"{REPORTS}/headline.csv",
         [shown(each, ending) for each in FIGURES for ending in figures.FORMATS],
     log:
         f"{WORK}/logs/report.log",

@@ -5,12 +5,21 @@ learning rates suits them all. Logits pass no activation, but for those of the s
 """
 
 import itertools
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import interpolate
 from typing_extensions import override
+
+from radprobe import files
+from radprobe.catalog import PAPER
+from radprobe.files import RadprobeError
 
 INIT_STD = 0.01  # of the linear decoder's weights
 Statistics = Sequence[tuple[torch.Tensor, torch.Tensor]]  # mean and standard deviation [C] of each map
@@ -116,6 +125,56 @@ class FromImages(Decoder):
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         (images,) = maps
         return self.network(images)
+
+
+def build(plan: dict[str, Any], statistics: Statistics) -> Decoder:
+    """Return a decoder with new weights, on maps of these statistics: none where it reads the images themselves.
+
+    plan: its `kind` (linear, unet, unet@paper, or the networks from scratch: scratch-unet, scratch-transunet), its
+    `labels` (classes and background) and the options of the kind: `widths`, or `width` and `side`.
+    """
+    kind, labels = plan["kind"], plan["labels"]
+    if kind == "linear":
+        return Linear(statistics, labels)
+    if kind == "unet":
+        return UNet(statistics, labels, plan["widths"])
+    if kind == "unet" + PAPER:
+        return StudyUNet(statistics, labels)
+    from radprobe.models import scratch  # MONAI takes seconds to import
+
+    network = (
+        scratch.unet(labels, plan["width"])
+        if kind == "scratch-unet"
+        else scratch.transunet(labels, plan["side"], plan["width"])
+    )
+    return FromImages(network)
+
+
+def save(path: Path, decoder: Decoder, plan: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write a trained decoder as safetensors, atomically; its plan and `facts` go into the header."""
+    tensors = {name: each.detach().cpu().clone().contiguous() for name, each in decoder.state_dict().items()}
+    with files.atomic(path) as temporary:
+        # one key of metadata: safetensors writes several in any order
+        save_file(tensors, temporary, metadata={"radprobe": json.dumps({**facts, "plan": plan}, sort_keys=True)})
+        temporary.chmod(0o644)  # safetensors lets nobody else read
+
+
+def load(path: Path) -> tuple[Decoder, dict[str, Any]]:
+    """Return a decoder that `save` wrote, in evaluation mode, and its facts: the `layers` that it reads among them.
+
+    Raises RadprobeError where the file is none.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["radprobe"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        maps = sum(name.startswith("mean") for name in state)
+        decoder = build(facts["plan"], [(state[f"mean{n}"].flatten(), state[f"std{n}"].flatten()) for n in range(maps)])
+        decoder.load_state_dict(state)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        remedy = "name a <protocol>.safetensors that `radprobe segment` wrote"
+        raise RadprobeError(path, f"is no decoder of ours ({error})", remedy) from None
+    return decoder.eval(), facts
 
 
 def upsampled(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

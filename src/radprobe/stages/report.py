@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from radprobe import console, files
 from radprobe.artifacts import write_table
 from radprobe.report import drawing, few_shot, figures, look, page, ranking
 from radprobe.report.cells import pages
 from radprobe.report.collect import Findings
+from radprobe.report.ranking import Column
 from radprobe.study import Study
 
 
@@ -35,8 +38,26 @@ def write(findings: Findings, folder: Path) -> None:
         for ending, content in forms.items():
             files.write_bytes(folder / "figures" / f"{figure.name}.{ending}", content)
     write_table(folder / "scores.parquet", findings.scores)
+    _version(columns, folder)
     inline = {figure: forms["svg"] for figure, forms in drawn.items()}
     files.write_text(folder / "explorer.html", page.render(findings, columns, list(curves.values()), features, inline))
+
+
+def _version(columns: list[Column], folder: Path) -> None:
+    """Write the test scores of the grid as DVC compares and plots them: metrics.json, headline.csv.
+
+    An undefined score is in neither of them.
+    """
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    rows = []
+    for column in columns:
+        for backbone in column.order:
+            score, protocol = column.scores[backbone], column.protocol_of(backbone)
+            metrics.setdefault(column.dataset, {}).setdefault(backbone, {})[protocol] = score.value
+            rows.append((f"{column.dataset} {backbone} {protocol}", column.metric, score.value, score.low, score.high))
+    files.write_json(folder / "metrics.json", metrics)
+    table = pd.DataFrame(rows, columns=["cell", "metric", "score", "low", "high"]).drop_duplicates()
+    files.write_text(folder / "headline.csv", table.to_csv(index=False))
 
 
 def _forget(folder: Path, drawn: set[str]) -> None:

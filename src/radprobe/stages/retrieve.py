@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe import catalog, files
-from radprobe.artifacts import Index, RawManifest, Weights
+from radprobe.artifacts import Index, Manifest, RawManifest, Weights
 from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
@@ -87,6 +87,18 @@ def weights(study: Study, step: Step) -> None:
     if found.file and not found.facts["sha256_known"]:
         _as_at_first_use(found, step.folder / "first-use.json")
     found.save(step.folder, step.spec)
+
+
+def found(study: Study) -> str:
+    """Return as JSON the SHA-256 of each dataset's list of raw files and of each backbone's weights; null: not here."""
+    raw: dict[str, str | None] = dict.fromkeys(study.params.datasets)
+    weights: dict[str, str | None] = {}
+    for step in study.steps.values():
+        if step.verb == "retrieve" and step.done:
+            raw[step.dataset] = Manifest.read(step.outputs[0]).files["raw.parquet"]["sha256"]
+        elif step.verb == "weights" and step.done:
+            weights[step.backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
+    return json.dumps({"datasets": raw, "backbones": weights}, indent=1)
 
 
 def _as_at_first_use(found: Weights, record: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from radprobe.artifacts import (
     Weights,
     again,
 )
-from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.imaging.resize import to_original
@@ -33,7 +33,7 @@ from radprobe.learning import decoders, draws, features, label_maps, loop, selec
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device, device_name, measured
 from radprobe.learning.maps import Maps
-from radprobe.models.decoders import FromImages, Linear, StudyUNet, UNet
+from radprobe.models import decoders as networks
 from radprobe.study import CEILING, FROM_SCRATCH, SCRATCH, Step, Study
 
 USE = {"train": "trained", "val": "chosen"}
@@ -52,6 +52,7 @@ class Job:
     where: torch.device
     seed: int
     folder: Path
+    facts: dict[str, Any]  # what its decoders say of themselves
 
     @property
     def labels(self) -> int:
@@ -67,17 +68,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A kind of decoder: the layers that it reads, how one is built from the statistics of its maps, its options."""
+    """A decoder to be fitted: the layers that it reads, its plan, and how it is trained."""
 
     name: str
     layers: tuple[int, ...]
-    build: Callable[[Any], torch.nn.Module]
+    plan: dict[str, Any]
     knobs: dict[str, Any]
 
     def maker(self, maps: Maps) -> Callable[[], torch.nn.Module]:
         """Return a function that builds a decoder with new weights, standardised as `maps` are."""
         statistics = [] if self.name == FROM_SCRATCH else maps.statistics()
-        return lambda: self.build(statistics)
+        return lambda: networks.build(self.plan, statistics)
 
 
 def run(study: Study, step: Step) -> None:
@@ -90,7 +91,8 @@ def run(study: Study, step: Step) -> None:
         return _ceiling(step, index, pixels, split)
     where = device(study.params.device)
     dense, costs, layers = _dense(study, step, index, pixels, where)
-    job = Job(index, pixels, split, dense, where, step.knobs["seed"], step.folder)
+    told = {"dataset": step.dataset, "backbone": step.backbone, "classes": split.classes}
+    job = Job(index, pixels, split, dense, where, step.knobs["seed"], step.folder, told)
     maps, facts, training = {}, {}, []
     for protocol in _protocols(step, job, layers):
         found, facts[protocol.name], history = _fit(job, protocol, step.knobs.get("repeats", 1))
@@ -104,9 +106,9 @@ def run(study: Study, step: Step) -> None:
         with measured(took, where):
             few_shot = _few_shot(job, step.knobs, layers["linear"])
         facts["few_shot"] = {**step.knobs["few_shot"], **took}
-    Predictions(split.classes, maps=maps, facts=facts, few_shot=few_shot, training=pd.concat(training)).save(
-        step.folder, step.spec
-    )
+    found = Predictions(split.classes, maps=maps, facts=facts, few_shot=few_shot, training=pd.concat(training))
+    found.decoders = list(facts["protocols"])
+    found.save(step.folder, step.spec)
     shutil.rmtree(step.folder / "training", ignore_errors=True)
 
 
@@ -143,27 +145,17 @@ def source_of(study: Study, step: Step) -> features.Source:
 
 
 def _protocols(step: Step, job: Job, layers: dict[str, tuple[int, ...]]) -> list[Protocol]:
-    knobs, labels = step.knobs, job.labels
+    knobs = step.knobs
     if step.backbone in SCRATCH:
-        return [_from_scratch(step.backbone, knobs["scratch"], job)]
-    unet = knobs["unet"]
-    kinds = {
-        "linear": (lambda statistics: Linear(statistics, labels), knobs["linear"]),
-        "unet": (lambda statistics: UNet(statistics, labels, unet["widths"]), unet),
-        "unet" + PAPER: (lambda statistics: StudyUNet(statistics, labels), unet),
-    }
-    return [Protocol(decoder_name(kind), layers[kind], *kinds[kind]) for kind in layers]
-
-
-def _from_scratch(name: str, knobs: dict[str, Any], job: Job) -> Protocol:
-    from radprobe.models import scratch  # MONAI takes seconds to import
-
-    side = job.dense.shapes[-1][-1]
-    networks = {
-        "unet": lambda: scratch.unet(job.labels, knobs["width"]),
-        "transunet": lambda: scratch.transunet(job.labels, side, knobs["width"]),
-    }
-    return Protocol(FROM_SCRATCH, (-1,), lambda _: FromImages(networks[name]()), knobs)
+        options = {"width": knobs["scratch"]["width"], "side": job.dense.shapes[-1][-1]}
+        plan = {"kind": f"scratch-{step.backbone}", "labels": job.labels, **options}
+        return [Protocol(FROM_SCRATCH, (-1,), plan, knobs["scratch"])]
+    found = []
+    for kind, read in layers.items():
+        options = {"widths": knobs["unet"]["widths"]} if kind == "unet" else {}
+        how = knobs["linear" if kind == "linear" else "unet"]
+        found.append(Protocol(decoder_name(kind), read, {"kind": kind, "labels": job.labels, **options}, how))
+    return found
 
 
 def decoder_name(kind: str) -> str:
@@ -213,6 +205,8 @@ def _fit(job: Job, protocol: Protocol, repeats: int) -> tuple[dict[str, LabelMap
         label_maps.predicted(refitted.decoders[0], parts["test"], job.index, job.pixels, "test"),
     )
     LabelMaps.write(job.folder, protocol.name, cases)
+    told = {**job.facts, "protocol": protocol.name, "layers": list(protocol.layers)}
+    networks.save(job.folder / f"{protocol.name}.safetensors", refitted.decoders[0], protocol.plan, told)
     facts = {
         "chosen": chosen,
         "value": fitted.values[best],
@@ -261,8 +255,7 @@ def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewSh
         maps = job.maps(layers, "train", split=draw.split)
         epochs = max(1, round(wanted["steps"] * batch_size / len(maps)))
         how = _recipe({**knobs["linear"], "batch_size": min(batch_size, len(maps))}, job.seed, epochs)
-        statistics = maps.statistics()
-        build = lambda statistics=statistics: Linear(statistics, job.labels)  # noqa: E731
+        build = partial(networks.build, {"kind": "linear", "labels": job.labels}, maps.statistics())
         fitted += decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how).decoders
         rows.append(draw.row(protocol))
     tests = job.maps(layers, "test")
