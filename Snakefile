@@ -44,9 +44,9 @@ onstart:
     ask_who_answers(workflow.executor_settings)
 
 
-# Both pages after each run. A failed cell hides nothing: they show what there is, and say what failed.
+# Both pages after each run that made one. A failed cell hides nothing: they show what there is, and say what failed.
 onsuccess:
-    if Path(rules.report.output[0]).is_file():  # not there after --until
+    if is_stale(SNAKEMAKE_PAGE, Path(rules.report.output[0])):
         shell(SNAKEMAKE_REPORT)
 
 

@@ -52,10 +52,11 @@ PLACES = [f"{name}={value}" for name, value in os.environ.items() if name in ("R
 os.environ.setdefault("RADPROBE_STARTED", str(time.time()))
 os.environ.setdefault("RADPROBE_COMMAND", shlex.join([*PLACES, Path(sys.argv[0]).name, *sys.argv[1:]]))
 
+SNAKEMAKE_PAGE = STUDY.path("reports") / "report.html"
 SNAKEMAKE_REPORT = shlex.join(
     ["python", "-m", "snakemake", "--snakefile", str(Path(workflow.basedir) / "Snakefile")]
     + ["--workflow-profile", "none", "--configfile", str(FROZEN)]
-    + ["--report", str(STUDY.path("reports") / "report.html")]
+    + ["--report", str(SNAKEMAKE_PAGE)]
 )
 WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", "reports"))
 GPUS = STUDY.gpus
@@ -70,6 +71,11 @@ wildcard_constraints:
     dataset="[A-Za-z0-9_]+",
     backbone="[A-Za-z0-9_.-]+",
     spec="[0-9a-f]{12}",
+
+
+def is_stale(page, source):
+    """Is a page older than what it shows, or not there? Not where there is nothing to show, as after --until."""
+    return source.is_file() and not (page.is_file() and page.stat().st_mtime_ns > source.stat().st_mtime_ns)
 
 
 def step(verb, wildcards):
