@@ -97,21 +97,19 @@ def plan(params: ParamsFile = Path("params.yaml")) -> None:
 def retrieve(
     dataset: Annotated[str | None, typer.Argument(help="A dataset of the study.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Or a backbone, to find and verify its weights.")] = None,
+    found: Annotated[bool, typer.Option("--found", help="Print the hashes of all that was found, as JSON.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Find (or generate) the raw download of a dataset, or the weights of a backbone, and verify it."""
+    if found:
+        print(_stage("retrieve").found(Study(params)))
+        return
     if (dataset is None) == (backbone is None):
         raise RadprobeError("radprobe retrieve", "wants a dataset or a backbone", "name one, and not both")
     if backbone:
         _make(params, "weights", None, backbone)
     else:
         _make(params, "retrieve", dataset)
-
-
-@app.command()
-def retrieved(params: ParamsFile = Path("params.yaml")) -> None:
-    """Print as JSON what `retrieve` found: the hash of each dataset's list of files, and of each backbone's weights."""
-    print(_stage("retrieve").found(Study(params)))
 
 
 @app.command()

@@ -83,6 +83,12 @@ def step(verb, wildcards):
     return STEPS[verb, getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", "")]
 
 
+def made(verb, dataset=None):
+    """The manifests of a verb, of one dataset or of all."""
+    steps = (one for one in STEPS.values() if one.verb == verb and dataset in (None, one.dataset))
+    return [manifest for one in steps for manifest in one.outputs]
+
+
 def needs(verb):
     """Input function: the manifests that the verb's step needs."""
     return lambda wildcards: [manifest for need in step(verb, wildcards).needs for manifest in need.outputs]

@@ -4,6 +4,7 @@
 localrules:
     retrieve,
     weights,
+    retrieved,
 
 
 rule retrieve:
@@ -55,3 +56,21 @@ rule weights:
         "Finding and verifying the weights of {wildcards.backbone}"
     shell:
         "python -m radprobe retrieve --backbone {params.named} > {log} 2>&1"
+
+
+rule retrieved:
+    input:
+        [manifest for verb in ("retrieve", "weights") for manifest in made(verb)],
+    output:
+        f"{WORK}/retrieved.json",
+    log:
+        f"{WORK}/logs/retrieved.log",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    params:
+        datasets=list(STUDY.params.datasets),  # those of which nothing is here, too
+    message:
+        "Writing down which raw files and weights are here"
+    shell:
+        "python -m radprobe retrieve --found > {output} 2> {log}"

@@ -1,37 +1,4 @@
-"""What dvc.yaml calls: coarse targets over the graph, one dataset at a time; a dataset that is not here has none."""
-
-
-def made(dataset, *verbs):
-    """The manifests of some verbs of a dataset (None: of weights)."""
-    return [
-        manifest
-        for one in STEPS.values()
-        if (one.dataset, one.verb) in {(dataset, verb) for verb in verbs}
-        for manifest in one.outputs
-    ]
-
-
-RETRIEVED = [manifest for one in STEPS.values() if one.verb in ("retrieve", "weights") for manifest in one.outputs]
-
-
-localrules:
-    retrieved,
-
-
-rule retrieved:
-    input:
-        RETRIEVED,
-    output:
-        f"{WORK}/retrieved.json",
-    conda:
-        "../../envs/data.yaml"
-    params:
-        datasets=list(STUDY.params.datasets),  # those of which nothing is here, too
-    message:
-        "Writing down which raw files and weights are here"
-    shell:
-        "python -m radprobe retrieved > {output}"
-
+"""What dvc.yaml calls besides `retrieved` and `all`: of each dataset what it needs, and what comes of it."""
 
 for each in STUDY.params.datasets:
 
@@ -39,12 +6,12 @@ for each in STUDY.params.datasets:
         name:
             f"embeddings_{each}"
         input:
-            made(each, "retrieve", "prepare", "split", "embed"),
+            [made(verb, each) for verb in ("retrieve", "prepare", "split", "embed")],
         localrule: True
 
     rule:
         name:
             f"results_{each}"
         input:
-            made(each, "retrieve", "prepare", "split", "embed", "probe", "segment", "adapt", "score", "compare"),
+            [manifest for one in STEPS.values() if one.dataset == each for manifest in one.outputs],
         localrule: True
