@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
 def test_values_that_make_no_sense_are_refused(change):
     with pytest.raises(RadprobeError):
         params.load({**SMALL, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"dvc": {"push": []}}, "list montgomery once, under push or keep"),
+        ({"dvc": {"push": ["montgomery"], "keep": ["montgomery"]}}, "list montgomery once, under push or keep"),
+        ({"dvc": {"push": ["montgomery", "; rm -rf"]}}, "list ; rm -rf once, under push or keep, if it is a dataset"),
+        ({"dvc": {"keep": ["montgomery"]}, "paths": {"work": "/scratch/$(id)"}}, "leave paths.work out"),
+    ],
+)
+def test_what_dvc_versions_is_each_dataset_once_in_the_folders_that_it_knows(change, why):
+    with pytest.raises(RadprobeError, match=re.escape(why)):
+        params.load({**SMALL, **change})
+    assert params.load({**SMALL, "dvc": {"keep": ["montgomery"]}, "paths": {"work": "work"}}).dvc.keep
 
 
 def test_a_wrong_value_names_its_key(tmp_path):

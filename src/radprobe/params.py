@@ -405,6 +405,10 @@ class Params(Strict):
             wrong = [name for name in {*listed, *known} if listed.count(name) != known.count(name)]
             if wrong:
                 raise ValueError(f"dvc: list {', '.join(sorted(wrong))} once, under push or keep, if it is a dataset")
+            moved = [name for name in ("root", "work", "results", "reports") if name in self.paths.model_fields_set]
+            moved = [name for name in moved if getattr(self.paths, name) != Paths.model_fields[name].default]
+            if moved:
+                raise ValueError(f"dvc: dvc.yaml names the folders as they are by default; leave paths.{moved[0]} out")
         return self
 
 
