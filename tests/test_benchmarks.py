@@ -12,7 +12,7 @@ from radprobe.datasets import loader
 from radprobe.stages import prepare, retrieve, split
 from radprobe.study import Study
 
-PATIENTS = {"nih_chestxray14": 60, "chexpert": 60, "amos": 15, "btcv": 10, "sars_cov_2_ct": 30, "brain_tumor": 30}
+PATIENTS = {"nih_chestxray14": 60, "chexpert": 60, "amos": 15, "btcv": 10}
 BENCHMARKS = [name for name, entry in catalog.datasets().items() if entry.task != "look"]
 
 
@@ -20,7 +20,8 @@ BENCHMARKS = [name for name, entry in catalog.datasets().items() if entry.task !
 def made(request, tmp_path_factory):
     """A study of one benchmark up to its split, and the name of the benchmark."""
     name, root = request.param, tmp_path_factory.mktemp(request.param)
-    choice = {"phantom": {"patients": PATIENTS.get(name, 12)}, "stored": 128}
+    usual = 12 if catalog.datasets()[name].task == "segmentation" else 30
+    choice = {"phantom": {"patients": PATIENTS.get(name, usual)}, "stored": 128}
     content = {"study": "s", "datasets": {name: choice}, "backbones": ["test_vit"], "paths": {"root": str(root)}}
     study = Study(content)
     for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
