@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
+export NO_MKDOCS_2_WARNING = 1   # mkdocs-material says so in every build
 
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
+.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
 
 setup: .venv/ready
 
@@ -59,6 +60,13 @@ lint: setup
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint --configfile workflow/profiles/demo/params.yaml
 
+docs: setup            ## the site, into site/; a warning or a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "Open site/index.html, or type $(BIN)/mkdocs serve, which has the search too."
+
+reference: setup       ## docs/reference: params, command line and artifacts, from the code
+	$(BIN)/python docs/generate.py
+
 schema: setup          ## workflow/schemas from the typed params
 	$(BIN)/radprobe schema > workflow/schemas/params.schema.json
 
@@ -86,7 +94,7 @@ audit:                 ## known weaknesses of the pinned packages, looked up ove
 
 lock:                  ## pins of all extras, where uv is installed; torch's local version is taken off
 	(echo "# Every package of the tests and the demo, pinned. Made from pyproject.toml by \`make lock\`."; \
-	uv pip compile -q pyproject.toml --extra workflow --extra demo --extra test --python-version 3.11 --no-annotate --no-header \
+	uv pip compile -q pyproject.toml --extra workflow --extra demo --extra docs --extra test --python-version 3.11 --no-annotate --no-header \
 	  | sed 's/+cpu//') > envs/requirements.lock.new
 	mv envs/requirements.lock.new envs/requirements.lock
 
@@ -97,4 +105,4 @@ pins: setup            ## envs/*.linux-64.pin.txt, the exact builds of what come
 	$(BIN)/python envs/generate.py --pins
 
 clean:                 ## the demo and the caches; your data, work and results stay
-	rm -rf demo .audit .pytest_cache .ruff_cache
+	rm -rf demo site .audit .pytest_cache .ruff_cache

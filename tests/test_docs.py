@@ -1,0 +1,174 @@
+"""The docs: made pages are up to date, links lead somewhere, and what they say can be typed."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import browser
+import guide
+import numpy as np
+import pandas as pd
+import pytest
+import webpage
+import yaml
+from datasets import own_folders
+
+from radprobe.artifacts import Index
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SPEC = importlib.util.spec_from_file_location("generate_docs", DOCS / "generate.py")
+generate = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(generate)
+
+FOLLOWED = {"tutorial.md", "how-to/dataset.md", "how-to/backbone.md", "how-to/protocol.md", "how-to/metric.md"}
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_a_page_of_the_reference_is_that_of_the_code(name):
+    assert (DOCS / "reference" / name).read_text(encoding="utf-8") == generate.PAGES[name](), "run `make reference`"
+
+
+def test_every_key_verb_and_artifact_is_in_the_reference():
+    said = {name: (DOCS / "reference" / name).read_text(encoding="utf-8") for name in generate.PAGES}
+    assert {"`limit`", "`leaks_allowed`", "`unet_widths`", "**needed**"} <= set(
+        re.findall(r"`\w+`|\*\*\w+\*\*", said["params.md"])
+    )
+    for verb in ("init", "doctor", "weights pack", "gc"):
+        assert f"## `radprobe {verb}`" in said["cli.md"]
+    assert "| `sample_id` | `str` | one per image or slice, sorted |" in said["artifacts.md"]
+
+
+# --- the site ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site: mkdocs is strict, so that every link and anchor between its pages leads somewhere."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+    assert not built.stderr
+    return folder
+
+
+def test_every_page_is_on_the_site_and_loads_nothing_from_elsewhere(site):
+    pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    built = {path.relative_to(site) for path in site.rglob("*.html")}
+    assert pages <= built
+    for name in built:
+        for tag, attributes in webpage.Page((site / name).read_text(encoding="utf-8")).tags:
+            for where in {attributes.get("href") if tag == "link" else None, attributes.get("src")} - {None}:
+                assert not re.match("(https?:)?//", where), f"{name}: {tag} {where}"
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium or Chrome is installed")
+def test_the_site_opens_as_a_file_without_a_request_or_complaint(site, tmp_path):
+    with browser.Browser(tmp_path) as tab:
+        for name in ("index.html", "reference/params.html"):
+            tab.open((site / name).as_uri())
+            assert tab.run("document.querySelector('article h1').innerText")
+            assert tab.requests == tab.complaints == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "workflow/profiles/README.md", "envs/README.md"])
+def test_a_link_into_the_docs_leads_to_a_page_and_its_heading(site, name):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file
+        assert path.resolve().exists(), f"{name}: {target}"
+        if anchor:
+            page = site / path.resolve().relative_to(DOCS).with_suffix(".html")
+            assert f'id="{anchor}"' in page.read_text(encoding="utf-8"), f"{name}: {target}"
+
+
+def test_pictures_are_small():
+    for path in DOCS.glob("pictures/*"):
+        assert path.stat().st_size < 200_000, path
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_is_run_or_says_why_not():
+    for path in DOCS.rglob("*.md"):
+        for block in guide.blocks(path):
+            assert block.kind != "sh" or block.why or str(path.relative_to(DOCS)) in FOLLOWED, f"{path}:\n{block.text}"
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A checkout to type in."""
+    return guide.checkout(tmp_path / "radprobe")
+
+
+# a pilot of seconds: what takes long is left out of what `init` writes
+QUICK = {"threads": 1, "controls": ["random"], "score": {"resamples": 100}}
+QUICK["probe"] = {"linear": {"epochs": 20}, "knn": None, "logistic": {"values": 3}, "few_shot": None, "paper": False}
+
+
+@pytest.mark.slow
+def test_the_tutorial_leads_from_a_folder_of_dicoms_to_a_verdict(here, monkeypatch):
+    monkeypatch.setattr(own_folders, "PATIENTS", 60)
+    own_folders.dicom_films(here.parent / "films")
+
+    def shorten(block):
+        if "radprobe init" in block.text:
+            with (here / "films.yaml").open("a") as file:
+                file.write(yaml.safe_dump(QUICK))
+
+    said = guide.follow(DOCS / "tutorial.md", here, after=shorten)
+    for line in re.findall(r"^  (?:task|patient|split): .+$", (DOCS / "tutorial.md").read_text(), re.MULTILINE):
+        assert line in said
+    assert (here / "films_sheet.png").is_file()
+    assert "limit: 20" in (here / "films.yaml").read_text()
+    page = webpage.Page((here / "reports/films/explorer.html").read_text(encoding="utf-8")).words
+    assert "pilot" in page
+    (value,) = re.findall(r"tf_efficientnet_lite0 +linear +([\d.]+)", said)
+    assert float(value) > 0.8
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_dataset_can_be_followed(here):
+    rng, rows = np.random.default_rng(0), []
+    own, public = here.parent / "my_films", here / "data/raw/hand_films"
+    for k in range(40):
+        own_folders.film(own / f"{k:03d}.png", rng, k % 2)
+        own_folders.film(public / f"images/{k:03d}.png", rng, k % 2)
+        rows.append({"path": f"{k:03d}.png", "patient": f"p{k}", "Effusion": k % 2, "Nodule": k // 2 % 2})
+    pd.DataFrame(rows).to_csv(own / "labels.csv", index=False)
+    table = pd.DataFrame(rows).rename(columns={"path": "image", "Effusion": "fracture"}).drop(columns="Nodule")
+    table.assign(age=50).to_csv(public / "labels.csv", index=False)
+    guide.follow(DOCS / "how-to/dataset.md", here)
+    (index,) = (Index.load(path.parent) for path in here.glob("work/hand_films/prepare/*/index.json"))
+    assert (len(index.table), index.classes, set(index.table["meta:age"])) == (40, ["fracture"], {"50"})
+    assert len(list(here.glob("work/*/split/*/leaks.json"))) == 2
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_backbone_can_be_followed(here):
+    said = guide.follow(DOCS / "how-to/backbone.md", here)
+    for title in ("My DINOv2, tuned on our films", "ConvNeXt-T of our group", "ViT-Ti/16, ImageNet-21k"):
+        assert title in said
+    assert list(here.glob("tiny/work/montgomery/embed/random-vit_tiny_patch16_in21k/*/embeddings.json"))
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_protocol_can_be_followed(here):
+    said = guide.follow(DOCS / "how-to/protocol.md", here)
+    (value,) = re.findall(r"^centroid: test auroc ([\d.]+)", said, re.MULTILINE)
+    assert 0.4 < float(value) < 1
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_metric_can_be_followed(here):
+    guide.follow(DOCS / "how-to/metric.md", here)
+    (path,) = here.glob("precision/results/montgomery/score/test_vit/*/scores.parquet")
+    table = pd.read_parquet(path).query("metric == 'precision' and part == 'test' and `class` == 'macro'")
+    assert 0 <= table["value"].iloc[0] <= 1
