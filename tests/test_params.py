@@ -84,6 +84,15 @@ def test_values_that_make_no_sense_are_refused(change):
         params.load({**SMALL, **change})
 
 
+@pytest.mark.parametrize("name", ["weights", "logs", "training", "Lock", "__pycache__"])
+def test_a_dataset_does_not_take_the_name_of_a_folder_of_ours(name):
+    own = {"folder": {"task": "binary", "classes": ["ill"]}}
+    with pytest.raises(RadprobeError, match="call the dataset otherwise") as caught:
+        params.load({**SMALL, "datasets": {name: own}})
+    assert caught.value.what == f"params: datasets.{name}"
+    assert params.load({**SMALL, "datasets": {f"own_{name}": own}}).datasets
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -348,7 +348,17 @@ class Versioned(Strict):
     )
 
 
-DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # it stands in paths
+# of our own in work/ and results/: folders beside those of datasets, and what DVC is not to see (.dvcignore)
+TAKEN = ("weights", "studies", "logs", "benchmarks", "phantom", "lock", "training", "__pycache__")
+
+
+def _not_taken(name: str) -> str:
+    if name.lower() in TAKEN:  # some disks do not tell Logs from logs
+        raise ValueError("is a name of our own in work/ and results/: call the dataset otherwise")
+    return name
+
+
+DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$"), AfterValidator(_not_taken)]  # it stands in paths
 OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it stands in paths
 
 
@@ -376,7 +386,8 @@ class Params(Strict):
     paths: Paths = Paths()
     datasets: dict[DatasetId, DatasetChoice] = Field(
         min_length=1,
-        description="Benchmarks, by catalog id; own folders, by an id of your choice: letters, digits, underscores.",
+        description="Benchmarks, by catalog id; own folders, by an id of your choice: letters, digits, underscores; "
+        f"none of {', '.join(TAKEN)}, which are names of our own.",
     )
     backbones: list[str] = Field(
         min_length=1,
@@ -499,7 +510,7 @@ def _with_environment(paths: Paths) -> Paths:
 
 def _explain(name: str, error: ValidationError) -> RadprobeError:
     first = error.errors()[0]
-    key = short(".".join(str(step) for step in first["loc"]))
+    key = short(".".join(str(step) for step in first["loc"] if step != "[key]"))  # pydantic's mark of a key itself
     if first["type"] == "extra_forbidden":
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
