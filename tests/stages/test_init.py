@@ -121,6 +121,22 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(here, mo
         run(folder, out=folder / "x.yaml")
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_table_of_ones_own_is_never_overwritten(here, force):
+    folder = made(here, "named_loosely")
+    mine = Path("named_loosely.csv")
+    mine.write_bytes((folder / "export.csv").read_bytes())
+    before = mine.read_bytes()
+    out = run(folder, table=mine, force=force)
+    assert mine.read_bytes() == before
+    assert Study(out).dataset("named_loosely").folder.table == str(here / "named_loosely_table.csv")
+    other = mine.rename("x.yaml")  # where its name is that of the params
+    with pytest.raises(RadprobeError, match="your own table") as error:
+        run(folder, table=other, out=Path("x.yaml"), force=True)
+    assert "--out" in error.value.remedy
+    assert other.read_bytes() == before
+
+
 def test_what_retrieve_would_refuse_is_refused_and_nothing_is_left(here):
     folder = made(here, "named_loosely")
     table = pd.read_csv(folder / "export.csv").assign(patient=["one"] * own_folders.PATIENTS)
@@ -131,7 +147,14 @@ def test_what_retrieve_would_refuse_is_refused_and_nothing_is_left(here):
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset"), [("montgomery", "own_montgomery"), ("2024", "2024"), ('my films: "new" #2', "my_films_new_2")]
+    ("name", "dataset"),
+    [
+        ("montgomery", "own_montgomery"),
+        ("training", "own_training"),
+        ("Weights", "own_Weights"),
+        ("2024", "2024"),
+        ('my films: "new" #2', "my_films_new_2"),
+    ],
 )
 def test_the_name_of_the_folder_becomes_that_of_the_dataset(here, name, dataset):
     folder = made(here).rename(here.parent / name)

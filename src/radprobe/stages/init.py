@@ -31,6 +31,7 @@ from radprobe.datasets.survey import survey
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.models.backbones import grey
+from radprobe.params import TAKEN
 from radprobe.report import sheet
 from radprobe.report.sheet import Shown
 from radprobe.study import Study
@@ -48,15 +49,16 @@ def run(folder: Path, table: Path | None, task: str | None, out: Path | None, fo
     """Write the params file of a study of `folder`, its contact sheet, and a table where the user's own is not fit.
 
     Returns the params file. Raises RadprobeError where the folder holds nothing that can be asked, where retrieve would
-    refuse what is proposed, where a file is there already (without `force`), and rather than write into the folder.
+    refuse what is proposed, where a file is there already (without `force`), and rather than write into the folder or
+    over `table`.
     """
     folder = Path(os.path.normpath(folder.absolute()))
     name = _id(folder)
     out = out or Path(f"{name}.yaml")
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise RadprobeError(out, "is no name of a params file", f"call it {out.stem}.yaml")
-    own_table, picture = out.with_suffix(".csv"), out.with_name(f"{out.stem}_sheet.png")
-    _refuse_places(folder, (out, own_table, picture), force)
+    own_table, picture = _own_table(out, table), out.with_name(f"{out.stem}_sheet.png")
+    _refuse_places(folder, table, (out, own_table, picture), force)
     proposal = decide(survey(folder, table), task)
     _tell(folder, proposal)
     with files.writing(out.absolute().parent):
@@ -78,11 +80,23 @@ def run(folder: Path, table: Path | None, task: str | None, out: Path | None, fo
 
 def _id(folder: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9_]+", "_", folder.name).strip("_") or "images"
-    return f"own_{name}" if name in catalog.datasets() else name
+    return f"own_{name}" if name in catalog.datasets() or name.lower() in TAKEN else name
 
 
-def _refuse_places(folder: Path, paths: tuple[Path, ...], force: bool) -> None:
+def _own_table(out: Path, table: Path | None) -> Path:
+    """Return where a table is written: beside the params, by their name, but not over the user's own."""
+    own = out.with_suffix(".csv")
+    return out.with_name(f"{out.stem}_table.csv") if _same(own, table) else own
+
+
+def _same(path: Path, table: Path | None) -> bool:
+    return bool(table and path.exists() and table.exists() and path.samefile(table))
+
+
+def _refuse_places(folder: Path, table: Path | None, paths: tuple[Path, ...], force: bool) -> None:
     for path in paths:
+        if _same(path, table):
+            raise RadprobeError(path, "is your own table, which is not overwritten", "name another file: --out FILE")
         if path.absolute().parent.resolve().is_relative_to(folder.resolve()):
             reason = "lies in the folder of your images, into which nothing is written"
             raise RadprobeError(path.absolute(), reason, "go to another folder, or name a file elsewhere: --out FILE")
