@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from datasets import own_folders
 from imaging.dicom_files import SECRETS, write
+from PIL import Image
 
 from radprobe.datasets import matching
+from radprobe.datasets.proposal import decide
 from radprobe.datasets.survey import survey
 from radprobe.files import RadprobeError
 
@@ -40,6 +42,34 @@ def test_masks_are_those_of_the_same_name(tmp_path):
     assert [path for path in found.forms if path not in found.masks] == ["imagesTs/case_99_0000.nii.gz"]
     assert found.volumes
     assert not found.hounsfield
+
+
+def many_masks(root, n=120):
+    """Films with masks; each third mask holds the label 2 as well."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for k in range(n):
+        Image.fromarray(np.full((6, 5), k, np.uint8)).save(root / f"images/{k:03d}.png")
+        mask = np.zeros((6, 5), np.uint8)
+        mask[1], mask[2] = 1, 2 * (k % 3 == 1)
+        Image.fromarray(mask).save(root / f"masks/{k:03d}.png")
+
+
+def test_all_masks_are_looked_at_where_they_are_small(tmp_path):
+    many_masks(tmp_path)
+    found = survey(tmp_path)
+    assert (found.labels, found.unread_masks) == ((0, 1, 2), 0)
+
+
+def test_of_many_large_masks_some_are_looked_at_and_that_is_said(tmp_path, monkeypatch):
+    many_masks(tmp_path)
+    monkeypatch.setattr("radprobe.datasets.survey.MASK_PIXELS", 100)
+    found = survey(tmp_path)
+    assert found.labels == (0, 1, 2)  # those of every third mask, too
+    assert found.unread_masks == 80
+    proposal = decide(found)
+    assert any("40 of 120 were looked at" in each.why for each in proposal.decisions)
+    assert any("40 of 120 masks were looked at" in warning for warning in proposal.warnings)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,11 @@ def _with_mask(found: Survey, cases: list[Case], notes: Notes) -> list[Case]:
     if found.bad_masks:
         path, why = next(iter(found.bad_masks.items()))
         notes.warn(f"{len(found.bad_masks)} mask(s) cannot be read: {path}: {why}")
+    if found.unread_masks:
+        n = len(found.masks)
+        notes.warn(
+            f"{n - found.unread_masks} of {n} masks were looked at: if others hold more labels, add their classes"
+        )
     return drawn
 
 

@@ -148,7 +148,9 @@ def _of_masks(found: Survey) -> list[Question]:
         raise RadprobeError(found.root / image, reason, LABEL_MAPS)
     values = [value for value in found.labels if value]
     listed = f"column '{found.listing.mask}'" if found.listing and found.listing.mask else "by name"
-    why = f"{len(found.masks)} images have a mask ({listed}), with the labels {', '.join(map(str, values)) or 'none'}"
+    n = len(found.masks)
+    read = f"; {n - found.unread_masks} of {n} were looked at" if found.unread_masks else ""
+    why = f"{n} images have a mask ({listed}), with the labels {', '.join(map(str, values)) or 'none'}{read}"
     if not values:
         bad = next(iter(found.bad_masks.items()), None)
         what, reason = (found.root / bad[0], bad[1]) if bad else (found.root, "all masks that were looked at are empty")

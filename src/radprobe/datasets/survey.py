@@ -29,7 +29,7 @@ SERIES = "DICOM series"
 MODALITIES = {**dict.fromkeys(("CR", "DX", "DR", "RG", "PX"), "X-ray"), "CT": "CT", "MR": "MRI", "MRI": "MRI"}
 MODALITIES |= {"MG": "mammography", "US": "ultrasound", "PT": "PET", "NM": "scintigraphy"}
 MAX_HEADERS = 5000  # that are read; of more images evenly spaced ones
-MAX_MASKS = 40  # whose labels are looked at
+ENOUGH_MASKS, MASK_PIXELS = 40, 10**9  # masks are looked at until there were so many, and so many pixels
 AIR_HU = -900  # grey values below it are Hounsfield units
 
 
@@ -50,8 +50,8 @@ class Survey:
     """A folder of images as it was found.
 
     masks: image -> its masks, by the table or by name. labels: the values of the masks that were read; `bad_masks`
-    those that could not be read, and why. names: what a dataset.json calls the labels. modality: that of most images.
-    hounsfield: all grey values are HU.
+    those that could not be read, and why; `unread_masks`: how many were not looked at. names: what a dataset.json calls
+    the labels. modality: that of most images. hounsfield: all grey values are HU.
     """
 
     root: Path
@@ -60,6 +60,7 @@ class Survey:
     masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: tuple[int, ...] = ()
     bad_masks: dict[str, str] = field(default_factory=dict)
+    unread_masks: int = 0
     names: dict[int, str] = field(default_factory=dict)
     listing: Listing | None = None
     tables: list[Table] = field(default_factory=list)
@@ -106,7 +107,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     else:
         of_image = matching.pairs(images, masks)
     names, modality = _dataset_json(root)
-    labels, bad = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
+    labels, bad, unread = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
     seen = _headers(root, {path: forms[path] for path in images})
     told = Counter(one.modality for one in seen if one.modality)
     modality = modality or next((name for name, _ in told.most_common(1)), None)
@@ -117,6 +118,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         masks=of_image,
         labels=labels,
         bad_masks=bad,
+        unread_masks=unread,
         names=names,
         listing=listing,
         tables=tables,
@@ -224,17 +226,30 @@ def _headers(root: Path, forms: dict[str, str]) -> list[Seen]:
     return list(track(stream_in_threads(look, chosen), "look at headers", len(chosen)))
 
 
-def _labels(root: Path, masks: list[str]) -> tuple[tuple[int, ...], dict[str, str]]:
-    """Return the values of evenly spaced masks, and why some could not be read."""
-    found, bad = np.zeros(256, bool), {}
-    if len(masks) > MAX_MASKS:
-        masks = [masks[k * len(masks) // MAX_MASKS] for k in range(MAX_MASKS)]
-    for path in track(masks, "look at masks", len(masks)) if masks else ():
+def _labels(root: Path, masks: list[str]) -> tuple[tuple[int, ...], dict[str, str], int]:
+    """Return the values of the masks, why some could not be read, and how many were not, as they are many and large."""
+
+    def look(path: str) -> tuple[np.ndarray, int, str]:
+        values = np.zeros(256, bool)
         try:
-            found[reading.read_labels(root / path)] = True
+            labels = reading.read_labels(root / path)
         except RadprobeError as error:
-            bad[path] = error.reason
-    return tuple(int(value) for value in np.flatnonzero(found)), bad
+            return values, 0, error.reason
+        values[labels] = True
+        return values, labels.size, ""
+
+    if not masks:
+        return (), {}, 0
+    found, bad, n, pixels = np.zeros(256, bool), {}, 0, 0
+    chosen = [masks[k] for k in np.random.default_rng(0).permutation(len(masks))]  # no period can hide a label
+    looks = track(stream_in_threads(look, chosen, threads=2), "look at masks", len(chosen))
+    for path, (values, size, why) in zip(chosen, looks, strict=False):
+        found |= values
+        bad |= {path: why} if why else {}
+        n, pixels = n + 1, pixels + size
+        if n >= ENOUGH_MASKS and pixels > MASK_PIXELS:
+            break
+    return tuple(int(value) for value in np.flatnonzero(found)), bad, len(masks) - n
 
 
 def _dataset_json(root: Path) -> tuple[dict[int, str], str | None]:
