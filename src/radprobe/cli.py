@@ -20,7 +20,7 @@ from radprobe.files import RadprobeError
 from radprobe.study import ON_GPU, Step, Study, mode_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The study.")]
+ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The params file of the study.")]
 DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
 BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 
@@ -53,7 +53,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Make it again, also where it is made already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Make it again, even where it is made already.")] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -64,7 +64,7 @@ def _options(
 @app.command()
 def doctor(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Look for what would stop a run: packages, GPU, disk, data, weights, Slurm; each with a remedy."""
@@ -105,7 +105,7 @@ def retrieve(
         print(_stage("retrieve").found(Study(params)))
         return
     if (dataset is None) == (backbone is None):
-        raise RadprobeError("radprobe retrieve", "wants a dataset or a backbone", "name one, and not both")
+        raise RadprobeError("radprobe retrieve", "wants a dataset or a backbone", "name one of them, not both")
     if backbone:
         _make(params, "weights", None, backbone)
     else:
@@ -151,7 +151,7 @@ def segment(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path(
 @app.command()
 def adapt(
     dataset: DatasetId,
-    backbone: Annotated[str, typer.Argument(help="How, too: <id>+bitfit, <id>+lora or <id>+end_to_end.")],
+    backbone: Annotated[str, typer.Argument(help="A backbone, and how: <id>+bitfit, <id>+lora or <id>+end_to_end.")],
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Train a backbone with its head: every bias, LoRA, or end to end."""
@@ -181,8 +181,10 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
 def export(
     dataset: DatasetId,
     backbone: BackboneId,
-    folder: Annotated[Path, typer.Argument(help="Where to put them.")],
-    protocol: Annotated[str | None, typer.Option(help="Only these: linear-decoder, unet-decoder ...")] = None,
+    folder: Annotated[Path, typer.Argument(help="Where to put the label maps.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="Only those of this protocol: linear-decoder, unet-decoder ...")
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the predicted label maps of a cell as NIfTI (volumes) or PNG (films), for a viewer."""
@@ -232,7 +234,7 @@ app.add_typer(weights, name="weights")
 
 @weights.command()
 def pack(
-    folder: Annotated[Path, typer.Argument(help="Where to put them.")], params: ParamsFile = Path("params.yaml")
+    folder: Annotated[Path, typer.Argument(help="Where to put the weights.")], params: ParamsFile = Path("params.yaml")
 ) -> None:
     """Put the verified weights of a study in one folder, for RADPROBE_WEIGHTS on a cluster."""
     study = Study(params)

@@ -515,7 +515,7 @@ def _explain(name: str, error: ValidationError) -> RadprobeError:
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
     reason = f"{first['msg'].removeprefix('Value error, ')} (got {short(repr(first.get('input')))})"
-    return RadprobeError(f"{name}: {key}", reason, "see params.schema.json")
+    return RadprobeError(f"{name}: {key}", reason, "see workflow/schemas/params.schema.json")
 
 
 def nearest_name(word: str, names: list[str]) -> str:

@@ -273,7 +273,9 @@ class Study:
             return Backbone.model_validate({**source, **(own.recipe.model_dump() if own.recipe else {})})
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise RadprobeError(f"params: own_backbones.{name}", reason, "see params.schema.json") from None
+            raise RadprobeError(
+                f"params: own_backbones.{name}", reason, "see workflow/schemas/params.schema.json"
+            ) from None
 
     def _from_adapter(self, name: str, own: OwnBackbone) -> Backbone:
         """Return the entry of a backbone with an adapter: that of its backbone, under its own name."""

@@ -192,7 +192,7 @@ def test_masks_that_are_all_empty_in_train_or_val_stop_it_before_anything_is_fit
     masks = np.ones((N, SIDE, SIDE), np.uint8)
     masks[[i for i in range(N) if PARTS[i % 4] == "val"]] = 0
     s, step, _ = made(tmp_path, masks)
-    with pytest.raises(RadprobeError, match="every mask of its part val is empty"):
+    with pytest.raises(RadprobeError, match="every mask of part val is empty"):
         segment.run(s, step)
 
 

@@ -40,9 +40,9 @@ def _image(path: Path) -> Iterator[h5py.Dataset]:
         _refuse_links(path, content)
         image = content.get(IMAGE)
         if not isinstance(image, h5py.Dataset) or image.ndim != 2 or image.dtype.kind not in "iuf":
-            raise RadprobeError(path, f"holds no image {IMAGE}", "it must be of figshare 1512427")
+            raise RadprobeError(path, f"holds no image {IMAGE}", "use the files of figshare 1512427")
         if image.external or image.is_virtual:
-            raise RadprobeError(path, "takes its image from another file", "it must be of figshare 1512427")
+            raise RadprobeError(path, "takes its image from another file", "use the files of figshare 1512427")
         yield image
 
 
@@ -53,5 +53,5 @@ def _refuse_links(path: Path, content: h5py.File) -> None:
         if not isinstance(place, h5py.Group):
             return
         if not isinstance(place.get(inner, getlink=True), h5py.HardLink | None):
-            raise RadprobeError(path, "takes its image from elsewhere", "it must be of figshare 1512427")
+            raise RadprobeError(path, "takes its image from elsewhere", "use the files of figshare 1512427")
         place = place.get(inner)  # only now: opening a link opens what it names, a pipe for ever

@@ -98,7 +98,7 @@ class Classification:
         for part in ("train", "val"):
             if not selection.both_present(self.labels[self._of(job.split, part)].numpy()).any():
                 reason = f"no class has both a positive and a negative in {part}"
-                raise RadprobeError("the split", reason, "choose another split of this dataset")
+                raise RadprobeError(f"{job.step.dataset}, its split", reason, "choose another split of this dataset")
 
     def _of(self, split: Split, *parts: str) -> np.ndarray:
         return self.cases.of(split.rows(self.job.index, *parts))
@@ -165,7 +165,8 @@ class Segmentation:
         self.layers = backbones.layers(entry, [kind])[kind]
         for part in PARTS:
             if not self.size(job.split, part):
-                raise RadprobeError("the split", f"its part {part} has no sample here", "choose another split")
+                reason = f"part {part} has no sample here"
+                raise RadprobeError(f"{job.step.dataset}, its split", reason, "choose another split")
 
     def _maps(self, split: Split, *parts: str) -> Maps:
         rows = split.rows(self.job.index, *parts)

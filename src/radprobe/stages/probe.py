@@ -36,7 +36,6 @@ class Samples:
         self.rows = {part: self.cases.of(split.rows(index, part)) for part in ("train", "val", "test")}
         self.rows["train+val"] = self.cases.of(split.rows(index, "train", "val"))
         self.neighbours = neighbours
-        self._check()
 
     def _table(self, tokens: np.ndarray, patch_mean: np.ndarray | None) -> grid.Table:
         mean = None if patch_mean is None else self.cases.mean(patch_mean)
@@ -51,17 +50,17 @@ class Samples:
         parts = {part: self.rows[part] for part in ("train", "val", "test")}
         return knn.nearest(self.cls, parts, pairs, self.neighbours)
 
-    def _check(self) -> None:
+    def check(self, dataset: str) -> None:
+        """Raise RadprobeError where a part has no sample, or where train or val has no class with both labels."""
         for part in ("train", "val", "test"):
             if not len(self.rows[part]):
-                reason = f"its part {part} has no sample here, so no head can be {_USE[part]}"
-                raise RadprobeError(
-                    "the split", reason, "choose another split of this dataset, or get the whole download"
-                )
+                reason = f"part {part} has no sample here, so no head can be {_USE[part]}"
+                remedy = "choose another split of this dataset, or get the whole download"
+                raise RadprobeError(f"{dataset}, its split", reason, remedy)
         for part in ("train", "val"):
             if not selection.both_present(self.y(part).numpy()).any():
                 reason = f"no class has both a positive and a negative in {part}, so no head can be {_USE[part]}"
-                raise RadprobeError("the split", reason, "choose another split of this dataset")
+                raise RadprobeError(f"{dataset}, its split", reason, "choose another split of this dataset")
 
     def y(self, part: str) -> torch.Tensor:
         """Return the labels [n, classes] of a part."""
@@ -97,6 +96,7 @@ def run(study: Study, step: Step) -> None:
     task, knobs, tables, facts = step.knobs["task"], step.knobs, [], {}
     asked = {name: wanted for name in PROTOCOLS if (wanted := _wanted(name, task, knobs)) is not None}
     samples = Samples(index, split, embeddings, task, _neighbours(knobs), within=any("mlknn" in name for name in asked))
+    samples.check(step.dataset)
     search: dict[str, Any] = {}
     with measured(search, CPU):
         if any("knn" in name for name in asked):

@@ -344,7 +344,7 @@ class Segmented:
 
 def _some(table: pd.DataFrame, protocol: str, part: str) -> pd.DataFrame:
     if table.empty:
-        raise RadprobeError(f"{protocol}, {part}", "has no prediction, so there is nothing to score", "check the split")
+        raise RadprobeError(f"{protocol}, {part}", "has no prediction: nothing can be scored", "choose another split")
     return table
 
 

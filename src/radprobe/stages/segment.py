@@ -86,7 +86,7 @@ def run(study: Study, step: Step) -> None:
     source = step.need("prepare").folder
     LeakCertificate.load(step.need("split").folder)
     index, pixels, split = Index.load(source), Pixels.load(source), Split.load(step.need("split").folder)
-    _check(index, pixels, split)
+    _check(step.dataset, index, pixels, split)
     if step.backbone == CEILING:
         return _ceiling(step, index, pixels, split)
     where = device(study.params.device)
@@ -287,18 +287,17 @@ def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
     Predictions(split.classes, maps=maps, facts=facts).save(step.folder, step.spec)
 
 
-def _check(index: Index, pixels: Pixels, split: Split) -> None:
+def _check(dataset: str, index: Index, pixels: Pixels, split: Split) -> None:
     for part in ("train", "val", "test"):
         if not len(split.rows(index, part)):
-            reason = f"its part {part} has no sample here"
-            raise RadprobeError("the split", reason, "choose another split, or get the whole download")
+            reason = f"part {part} has no sample here"
+            raise RadprobeError(f"{dataset}, its split", reason, "choose another split, or get the whole download")
     if pixels.masks is None:
-        raise RadprobeError("pixels", "have no masks, so no decoder can be trained", "run prepare again")
+        raise RadprobeError(f"{dataset}, its pixels", "have no masks: no decoder can be trained", "run prepare again")
     if (most := int(pixels.masks.max())) > len(split.classes):
-        raise RadprobeError(
-            "masks", f"have label {most}, but the split has {len(split.classes)} classes", "mend the loader"
-        )
+        reason = f"have label {most}, but its split has {len(split.classes)} classes"
+        raise RadprobeError(f"{dataset}, its masks", reason, "mend the module that reads this dataset")
     for part in ("train", "val"):
         if not pixels.masks[split.rows(index, part)].any():
-            reason = f"every mask of its part {part} is empty, so no decoder can be {USE[part]}"
-            raise RadprobeError("the split", reason, "choose another split, or look at the masks")
+            reason = f"every mask of part {part} is empty, so no decoder can be {USE[part]}"
+            raise RadprobeError(f"{dataset}, its split", reason, "choose another split, or look at the masks")
