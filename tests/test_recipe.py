@@ -1,6 +1,7 @@
 """A backbone and a benchmark are added to a copy of this repository as the guides say, and no other file changes.
 
-What is added lies in tests/recipe: one catalog entry each, and the short module of the benchmark.
+The entry of the backbone is that of its guide, docs/how-to/backbone.md. tests/recipe has the entry of a benchmark and
+its short module, with a phantom.
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import guide
 import pandas as pd
 import pytest
 import yaml
@@ -22,7 +24,7 @@ BY_HAND = {f"{CATALOG}/backbones.yaml", f"{CATALOG}/datasets.yaml", f"src/radpro
 GENERATED = {f"{CATALOG}/backbone_costs.csv", "docs/backbones.md", "docs/datasets.md"}  # by two targets of make
 STUDY = {
     "study": "recipe",
-    "datasets": {DATASET: {"phantom": {"patients": 40}, "stored": 128}},
+    "datasets": {DATASET: {"phantom": {"patients": 40}, "stored": 128, "size": 112}},
     "backbones": [BACKBONE],
     "controls": [],
     "hub": False,
@@ -83,13 +85,20 @@ def changed(folder: Path) -> set[str]:
     return {line[3:] for line in call(folder, "git", "status", "--porcelain", "--untracked-files=all").splitlines()}
 
 
-def append(entry: Path, catalog: Path) -> None:
-    catalog.write_text(catalog.read_text(encoding="utf-8") + entry.read_text(encoding="utf-8"), encoding="utf-8")
+def of_the_guide() -> str:
+    """Return the catalog entry of the guide to backbones."""
+    page = ROOT / "docs/how-to/backbone.md"
+    (entry,) = [each.text for each in guide.blocks(page) if (each.title or "").startswith(f"{CATALOG}/backbones.yaml")]
+    return entry
+
+
+def append(entry: str, catalog: Path) -> None:
+    catalog.write_text(catalog.read_text(encoding="utf-8") + entry, encoding="utf-8")
 
 
 def write_weights(folder: Path) -> None:
     """Write weights of the new backbone as its hub file has them, classifier too; the numbers are random."""
-    entry = yaml.safe_load((RECIPE / "backbone.yaml").read_text().replace("<<: *half", ""))[BACKBONE]
+    entry = yaml.safe_load(of_the_guide())[BACKBONE]
     file = folder / "data/weights" / entry["local"][0]
     file.parent.mkdir(parents=True)
     call(folder, sys.executable, "-c", RANDOM_WEIGHTS, entry["name"], str(file))
@@ -115,8 +124,8 @@ def before(tmp_path_factory) -> Path:
 def added(before) -> tuple[Path, dict[str, str]]:
     """Return the checkout with both added and their tables made, and the specs that others had before."""
     specs = json.loads(call(before, sys.executable, "-c", SPECS))
-    append(RECIPE / "backbone.yaml", before / CATALOG / "backbones.yaml")
-    append(RECIPE / "dataset.yaml", before / CATALOG / "datasets.yaml")
+    append(of_the_guide(), before / CATALOG / "backbones.yaml")
+    append((RECIPE / "dataset.yaml").read_text(encoding="utf-8"), before / CATALOG / "datasets.yaml")
     shutil.copy(RECIPE / f"{DATASET}.py", before / "src/radprobe/datasets")
     assert changed(before) == BY_HAND
     make(before, "backbones-table")
@@ -138,7 +147,7 @@ def test_the_new_rows_come_to_scores_and_no_other_file_changes(added):
     assert (auroc.set_index("protocol")["value"][["knn", "linear"]] > 0.6).all()
     page = (folder / "results/pages/explorer.html").read_text()
     assert "Ward films" in page
-    assert "ViT-Ti/16, supervised" in page
+    assert "ViT-Ti/16, ImageNet-21k" in page
     assert changed(folder) == BY_HAND | GENERATED
 
 
