@@ -70,7 +70,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (ROOT / ".git").exists(),
 
 def call(folder: Path, *command: str) -> str:
     """Run a command in a checkout, on the code of that checkout; return what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "HF_HUB_OFFLINE": "1"}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RADPROBE_")}
+    environment = {**ours, "PYTHONPATH": str(folder / "src"), "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, f"{command}\n{ran.stdout[-4000:]}\n{ran.stderr[-4000:]}"
     return ran.stdout
