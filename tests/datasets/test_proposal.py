@@ -46,6 +46,9 @@ def warned(proposal, words):
         ({"sex": lambda k: "FM"[k % 2], "age": 50, "ill": lambda k: k % 2}, "binary", ["ill"]),
         ({"smoker": lambda k: k % 2, "diagnosis": lambda k: "abc"[k % 3]}, "multiclass", ["a", "b", "c"]),
         ({"ill": lambda k: k % 2, "always": 1}, "binary", ["ill"]),
+        ({"fold": lambda k: k // 2 % 2, "is_test": lambda k: k % 2, "Edema": lambda k: k % 2}, "binary", ["Edema"]),
+        ({"set": lambda k: ("site", "else")[k % 2], "Edema": lambda k: k % 2}, "binary", ["Edema"]),
+        ({"No Finding": lambda k: k % 2, "Edema": lambda k: 1 - k % 2}, "multilabel", ["No Finding", "Edema"]),
     ],
 )
 def test_the_task_follows_from_the_columns_and_the_table_is_used_as_it_is(tmp_path, columns, task, classes):
@@ -74,6 +77,50 @@ def test_labels_in_other_words_are_written_anew(tmp_path, columns, classes, cell
     for row, expected in zip(proposal.rows, cells, strict=False):
         assert expected.items() <= row.items()
     assert {row["patient"] for row in proposal.rows} == {f"p{k}" for k in range(40)}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"comorbidities": lambda k: ("HTN;DM", "DM", "HTN")[k % 3]}, "comorbidities"),
+        ({"fold": lambda k: k // 2 % 2, "is_test": lambda k: k // 3 % 2}, None),
+        ({"smoker": lambda k: k // 2 % 2, "ward": lambda k: "AB"[k // 3 % 2]}, "smoker, ward"),
+    ],
+)
+@pytest.mark.parametrize("label_first", [True, False])
+def test_a_column_that_is_called_label_goes_first_and_others_are_told(tmp_path, more, told, label_first):
+    label = {"label": lambda k: k % 2}
+    columns = {**label, **more} if label_first else {**more, **label}
+    proposal = decide(surveyed(tmp_path, rows_of(**columns)))
+    folder = proposal.choice["folder"]
+    assert (folder["task"], folder["classes"]) == ("binary", ["label"])
+    assert warned(proposal, f"the labels are those of label; also possible: {told} (") if told else True
+    assert warned(proposal, "also possible") == bool(told)
+
+
+def test_a_blank_cell_of_findings_is_not_known_and_never_0(tmp_path):
+    cells = ("No Finding", "Mass|Effusion", "", "Mass", " | ")
+    proposal = decide(surveyed(tmp_path, rows_of(Findings=lambda k: cells[k % 5])))
+    assert proposal.choice["folder"]["classes"] == ["Effusion", "Mass"]
+    labels = [(row["Mass"], row["Effusion"]) for row in proposal.rows[:5]]
+    assert labels == [("0", "0"), ("1", "1"), ("", ""), ("1", "0"), ("", "")]
+    assert warned(proposal, "16 of 40 images have a blank label (Findings): taken as not known, never as 0")
+
+
+@pytest.mark.parametrize("words", [(0, 1, ""), ("no", "yes", "")])
+def test_blank_labels_are_counted(tmp_path, words):
+    proposal = decide(surveyed(tmp_path, rows_of(30, ill=lambda k: words[k % 3])))
+    assert warned(proposal, "10 of 30 images have a blank label (ill)")
+    assert not proposal.rows or [row["ill"] for row in proposal.rows[:3]] == ["0", "1", ""]
+    assert not warned(decide(surveyed(tmp_path, rows_of(ill=lambda k: k % 2))), "blank")
+
+
+def test_images_of_no_known_class_are_left_out(tmp_path):
+    rows = rows_of(40, label=lambda k: ("well", "ill", "")[k % 3 if k < 9 else k % 2], smoker=lambda k: k % 2)
+    proposal = decide(surveyed(tmp_path, rows))
+    assert proposal.choice["folder"]["classes"] == ["ill", "well"]
+    assert warned(proposal, "3 of 40 images have a blank label (label), and are left out")
+    assert [row["path"] for row in proposal.rows] == [row["path"] for row in rows if row["label"]]
 
 
 def test_the_user_may_say_the_task(tmp_path):

@@ -137,6 +137,29 @@ def test_a_table_of_ones_own_is_never_overwritten(here, force):
     assert other.read_bytes() == before
 
 
+def test_blank_labels_reach_the_samples_and_the_sheet_as_not_known(here, monkeypatch):
+    folder = made(here, "several_findings")
+    table = pd.read_csv(folder / "labels.csv", dtype=str)
+    table.loc[[0, 5], "Finding Labels"] = ""
+    table.to_csv(folder / "labels.csv", index=False)
+    shown = []
+    png = init.sheet.png
+    monkeypatch.setattr(
+        init.sheet, "png", lambda head, pictures, classes: shown.extend(pictures) or png(head, pictures, classes)
+    )
+    study = Study(run(folder))
+    step = study.step("retrieve", "several_findings")
+    retrieve.run(study, step)
+    written = pd.read_csv(here / "several_findings.csv")
+    assert written.loc[written[["Mass", "Effusion"]].isna().all(axis=1), "path"].tolist() == [
+        "images/000.png",
+        "images/005.png",
+    ]
+    labels = {each.name: each.label for each in shown}
+    assert labels["images/000.png"] == "not known"
+    assert "none of the classes" in labels.values()
+
+
 def test_what_retrieve_would_refuse_is_refused_and_nothing_is_left(here):
     folder = made(here, "named_loosely")
     table = pd.read_csv(folder / "export.csv").assign(patient=["one"] * own_folders.PATIENTS)

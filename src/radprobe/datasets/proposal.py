@@ -57,8 +57,8 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     notes = Notes()
     cases = cases_of(found)
     question = question_of(found, cases, task, notes)
-    if question.task == "segmentation":
-        cases = _with_mask(found, cases, notes)
+    with_answer = _with_mask if question.task == "segmentation" else _with_label
+    cases = with_answer(found, cases, question, notes)
     found = _only(found, cases, notes)
     listing, own = found.listing, _fit(found, cases, question)
     patient_of, by_patient = _patients(found, cases, notes)
@@ -94,7 +94,7 @@ def _only(found: Survey, cases: list[Case], notes: Notes) -> Survey:
     return replace(found, forms=forms, seen=[one for one in found.seen if one.path in asked])
 
 
-def _with_mask(found: Survey, cases: list[Case], notes: Notes) -> list[Case]:
+def _with_mask(found: Survey, cases: list[Case], _: Question, notes: Notes) -> list[Case]:
     drawn = [case for case in cases if case.mask]
     if without := len(cases) - len(drawn):
         notes.warn(f"{without} of {len(cases)} images have no mask, and are left out")
@@ -107,6 +107,19 @@ def _with_mask(found: Survey, cases: list[Case], notes: Notes) -> list[Case]:
             f"{n - found.unread_masks} of {n} masks were looked at: if others hold more labels, add their classes"
         )
     return drawn
+
+
+def _with_label(_: Survey, cases: list[Case], question: Question, notes: Notes) -> list[Case]:
+    """Return the cases of a known class; all where there are several labels, as some of them may be known."""
+    blank = {case.image for case in cases if "" in question.cells(case).values()}
+    if not blank:
+        return cases
+    counted = f"{len(blank)} of {len(cases)} images have a blank label ({', '.join(question.columns)})"
+    if question.task == "multiclass":
+        notes.warn(f"{counted}, and are left out")
+        return [case for case in cases if case.image not in blank]
+    notes.warn(f"{counted}: taken as not known, never as 0. Where nothing was found, write that: 0, or No Finding")
+    return cases
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -127,8 +140,9 @@ def _place(found: Survey, listing: Listing) -> str:
 
 
 def _columns(question: Question, listing: Listing, patient: str, split: str | None) -> dict[str, Any]:
-    own = {"multiclass": {"label": question.column}, "segmentation": {"mask": question.column}}
-    return {"path": listing.column, "patient": patient, **own.get(question.task, {}), "split": split}
+    key = {"multiclass": "label", "segmentation": "mask"}.get(question.task)
+    own = {key: question.columns[0]} if key else {}
+    return {"path": listing.column, "patient": patient, **own, "split": split}
 
 
 def _row(case: Case, question: Question, patient_of: dict, part_of: dict, metas: dict[str, str]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What can be asked of somebody's images, by their masks, the columns of their table or the folders around them."""
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -16,17 +15,32 @@ from radprobe.files import RadprobeError
 PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientkey", "pid", "mrn")
 PATIENT += ("subject", "subjectid", "participant", "participantid", "person", "personid", "caseid", "case")
 SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
-LABEL = {"label", "labels", "class", "classes", "target", "diagnosis", "dx", "finding", "findings", "category", "y"}
-LABEL |= {"pathology", "disease", "outcome", "status", "result", "grade"}
+SURELY = {"label", "labels", "class", "classes", "target", "targets"}
+LABEL = SURELY | {"diagnosis", "diagnoses", "dx", "finding", "findings", "category", "y", "pathology", "pathologies"}
+LABEL |= {"disease", "diseases", "outcome", "status", "result", "grade"}
 # words in the names of columns that say something else about an image
 NO_LABEL = {"id", "uid", "date", "time", "path", "file", "filename", "name", "note", "notes", "comment", "age", "sex"}
 NO_LABEL |= {"gender", "view", "position", "width", "height", "spacing", "size", "weight", "follow", "manufacturer"}
 NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", "side", "slices", "index", "url"}
+NO_LABEL |= {"fold", "folds", "kfold", "split", "splits", "subset", "partition", "datasplit", "train", "training"}
+PART = {
+    "is",
+    "in",
+    "set",
+    "test",
+    "testing",
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "part",
+    "data",
+}  # no label if all are
 SIGNS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}  # as the loader reads labels
 WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1")}
 WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
 SEVERAL = ("|", ";")  # between the findings of one cell
-NOTHING = {"no finding", "no findings", "normal", "none", "healthy", ""}  # of such a cell: no finding
+NOTHING = {"no finding", "no findings", "normal", "none", "healthy"}  # of such a cell: no finding
 MAX_CLASSES = 30
 LABEL_MAPS = "write one label map an image: 0 background, 1 the first class, 2 the second ..."
 
@@ -74,7 +88,7 @@ class Case:
 class Question:
     """A task that can be asked: its classes, why, and the label cells of a case.
 
-    `fit`: the user's table has these cells as they are. `column`: of the class name (multiclass).
+    `fit`: the user's table has these cells as they are. `columns`: those of its labels, or of its masks.
     """
 
     task: str
@@ -82,7 +96,7 @@ class Question:
     why: str
     cells: Callable[[Case], dict[str, str]]
     fit: bool
-    column: str | None = None
+    columns: tuple[str, ...] = ()
 
 
 def cases_of(found: Survey) -> list[Case]:
@@ -105,7 +119,7 @@ def cases_of(found: Survey) -> list[Case]:
 def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes) -> Question:
     """Return the question to ask, the user's task or the likeliest. Raises RadprobeError where there is none."""
     masks = _of_masks(found) if task in (None, "segmentation") else []
-    questions = [*masks, *_of_table(found.listing, notes), *_of_folders(found, cases)]
+    questions = [*masks, *_of_table(found.listing), *_of_folders(found, cases)]
     able = [one for one in questions if task in (None, one.task)]
     if not able:
         raise _nothing_asked(found, questions, task)
@@ -114,6 +128,10 @@ def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes
     notes.decide("classes", ", ".join(chosen.classes), chosen.why)
     if others and not task:
         notes.warn(f"the folder would allow another task too: --task {' or --task '.join(sorted(others))}")
+    more = [name for one in able for name in one.columns if name not in chosen.columns]
+    if more and chosen.task != "segmentation":
+        here = ", ".join(chosen.columns)
+        notes.warn(f"the labels are those of {here}; also possible: {', '.join(more)} (call the right column `label`)")
     return chosen
 
 
@@ -162,39 +180,56 @@ def _of_masks(found: Survey) -> list[Question]:
     classes = [found.names.get(label, "foreground" if n == 1 else f"label {label}") for label in range(1, n + 1)]
     listing = found.listing
     fit = bool(listing and listing.mask and listing.masks_exact)
-    column = listing.mask if listing else None
-    return [Question("segmentation", classes, why, lambda case: {"mask": case.mask or ""}, fit, column)]
+    columns = (listing.mask,) if listing and listing.mask else ()
+    return [Question("segmentation", classes, why, lambda case: {"mask": case.mask or ""}, fit, columns)]
 
 
 # --- by the columns of a table ----------------------------------------------------------------------------------------
 
 
-def _of_table(listing: Listing | None, notes: Notes) -> list[Question]:
+def _of_table(listing: Listing | None) -> list[Question]:
     """Return what the columns of a table allow to ask, the likeliest first."""
     if not listing:
         return []
     columns = {name: listing.values(name) for name in _label_columns(listing)}
     kinds = {name: kind for name, values in columns.items() if (kind := _kind(name, values))}
-    several = [_several(name, columns[name]) for name, kind in kinds.items() if kind == "several"]
+    alone = [_several(name, columns[name]) for name, kind in kinds.items() if kind == "several"]
+    alone += [_classes(name, columns[name]) for name, kind in kinds.items() if kind == "classes"]
     signs = [name for name, kind in kinds.items() if kind in ("signs", "worded")]
-    classes = sorted((name for name, kind in kinds.items() if kind == "classes"), key=lambda name: not _called(name))
-    if len(classes) > 1:
-        notes.warn(f"the classes are those of column {classes[0]}; also possible: {', '.join(classes[1:])}")
-    of_signs = [_signs(signs, kinds, columns)] if signs else []
-    of_classes = [_classes(classes[0], columns[classes[0]])] if classes else []
-    first = of_classes if classes and _called(classes[0]) else []
-    return [*several, *first, *of_signs, *(each for each in of_classes if not first)]
+    sure, more = [name for name in signs if _surely(name)], [name for name in signs if not _surely(name)]
+    together = {names[0]: _signs(names, kinds, columns) for names in (sure, more) if names}
+    by_name = {one.columns[0]: one for one in alone} | together
+    # 0 and 1 without a name of a label come before other columns without one, as those rather describe the image
+    return sorted(by_name.values(), key=lambda one: _rank(one.columns[0], one.columns[0] in together))
+
+
+def _rank(column: str, of_signs: bool) -> int:
+    if _surely(column):
+        return 0
+    if of_signs:
+        return 2
+    return 1 if _called(column) else 3
 
 
 def _label_columns(listing: Listing) -> list[str]:
     """Return the columns that may be labels: none that names files, patients, parts or what is no label."""
     used = {listing.column, listing.mask, patient_column(listing), split_column(listing)}
     names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
-    return [name for name in names if name not in used and (_called(name) or not NO_LABEL & {*words(name)})]
+    return [name for name in names if name not in used and (_called(name) or not _says_else(name))]
 
 
 def _called(column: str) -> bool:
     return bool(LABEL & {*words(column)})
+
+
+def _surely(column: str) -> bool:
+    """Say whether a column is called `label` or the like; `No Finding` and `Other disease` are one label of many."""
+    return plain(column) in LABEL or bool(SURELY & {*words(column)} and not _says_else(column))
+
+
+def _says_else(column: str) -> bool:
+    found = {word for word in words(column) if not word.isdigit()}
+    return bool(NO_LABEL & found) or (bool(found) and found <= PART)
 
 
 def _kind(name: str, cells: list[str]) -> str | None:
@@ -206,27 +241,31 @@ def _kind(name: str, cells: list[str]) -> str | None:
     if {value.casefold() for value in values} <= WORDED.keys():
         return "worded" if len({WORDED[value.casefold()] for value in values}) == 2 else None
     if any(mark in value for value in values for mark in SEVERAL):
-        apart = {part for cell in values for part in _parts_of(cell)}
-        return "several" if 1 <= len(apart - NOTHING) <= MAX_CLASSES else None
-    enough = 2 <= len(values) <= MAX_CLASSES and "" not in cells
+        apart = {part for cell in values for part in _found(cell)}
+        return "several" if 1 <= len(apart) <= MAX_CLASSES else None
+    enough = 2 <= len(values) <= MAX_CLASSES and (_called(name) or "" not in cells)
     numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
     return "classes" if enough and (_called(name) or (not numbers and len(values) * 2 <= len(cells))) else None
 
 
 def _parts_of(cell: str) -> list[str]:
-    return [part.strip() for part in re.split("|".join(map(re.escape, SEVERAL)), cell)]
+    parts = [part.strip() for part in re.split("|".join(map(re.escape, SEVERAL)), cell)]
+    return [part for part in parts if part]
+
+
+def _found(cell: str) -> set[str]:
+    return {part for part in _parts_of(cell) if part.casefold() not in NOTHING}
 
 
 def _several(column: str, cells: list[str]) -> Question:
-    found = Counter(part for cell in cells for part in {*_parts_of(cell)} if part.casefold() not in NOTHING)
-    classes = sorted(found)
+    classes = sorted({part for cell in cells for part in _found(cell)})
 
     def of(case: Case) -> dict[str, str]:
-        here = _parts_of(case.line.cells[column])
-        return {name: str(int(name in here)) for name in classes}
+        cell = case.line.cells[column]
+        return {name: str(int(name in _found(cell))) if _parts_of(cell) else "" for name in classes}
 
     why = f"column '{column}' holds several findings in a cell"
-    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False)
+    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False, (column,))
 
 
 def _signs(names: list[str], kinds: dict[str, str], columns: dict[str, list[str]]) -> Question:
@@ -238,13 +277,13 @@ def _signs(names: list[str], kinds: dict[str, str], columns: dict[str, list[str]
     rows = zip(*(columns[name] for name in names), strict=True)
     if len(names) > 2 and all([SIGNS.get(cell) for cell in row].count(1) == 1 for row in rows):
         why += "; each image has exactly one: if they exclude each other, one column `label` makes it multiclass"
-    return Question("binary" if len(names) == 1 else "multilabel", names, why, of, not worded)
+    return Question("binary" if len(names) == 1 else "multilabel", names, why, of, not worded, tuple(names))
 
 
 def _classes(column: str, cells: list[str]) -> Question:
-    classes = sorted(set(cells), key=raw.natural)
+    classes = sorted({cell for cell in cells if cell}, key=raw.natural)
     why = f"column '{column}' holds one of {len(classes)} classes"
-    return Question("multiclass", classes, why, lambda case: {"label": case.line.cells[column]}, True, column)
+    return Question("multiclass", classes, why, lambda case: {"label": case.line.cells[column]}, True, (column,))
 
 
 def plain(column: str) -> str:

@@ -252,7 +252,9 @@ def _shown(decoded: Decoded, entry: Dataset, index: Index) -> Shown:
     held = [name for name in index.classes if sample[LABEL + name] == 1]
     height, width = decoded.shapes[k]
     at = f", slice {row.slice}" if len(sample["affine"]) else ""
+    known = all(sample[LABEL + name] in (0, 1) for name in index.classes)
     nothing = f"not {entry.classes[0]}" if entry.task == "binary" else "none of the classes"
+    nothing = nothing if known else "not known"
     label = (", ".join(held) or nothing) if index.classes else ""
     mask = decoded.masks[k] if decoded.masks else None
     return Shown(fed[0, 0].numpy(), sample["image"], f"{height} x {width}{at}", label, mask)
