@@ -71,14 +71,19 @@ def follow(page: Path, here: Path, after: Callable[[Block], None] = lambda block
         if block.title and block.kind == "diff":
             said += typed(here, "git apply -", block.text)
         elif block.title:
-            name, _, appended = block.title.partition(" ")
-            (here / name).parent.mkdir(parents=True, exist_ok=True)
-            with (here / name).open("a" if appended else "w", encoding="utf-8") as file:
-                file.write(block.text)
+            put(block, here)
         elif block.kind == "sh" and not block.why:
             said += typed(here, block.text)
         after(block)
     return said
+
+
+def put(block: Block, here: Path) -> None:
+    """Write a block with a title to its file in a checkout, or append it."""
+    name, _, appended = block.title.partition(" ")
+    (here / name).parent.mkdir(parents=True, exist_ok=True)
+    with (here / name).open("a" if appended else "w", encoding="utf-8") as file:
+        file.write(block.text)
 
 
 def typed(here: Path, commands: str, given: str = "") -> str:

@@ -126,6 +126,7 @@ def test_the_tutorial_leads_from_a_folder_of_dicoms_to_a_verdict(here, monkeypat
     said = guide.follow(DOCS / "tutorial.md", here, after=shorten)
     for line in re.findall(r"^  (?:task|patient|split): .+$", (DOCS / "tutorial.md").read_text(), re.MULTILINE):
         assert line in said
+    assert re.search(r"snakemake --cores \d+ --configfile films.yaml", said)  # what init says to type next
     assert (here / "films_sheet.png").is_file()
     assert "limit: 20" in (here / "films.yaml").read_text()
     page = webpage.Page((here / "reports/films/explorer.html").read_text(encoding="utf-8")).words
@@ -136,19 +137,17 @@ def test_the_tutorial_leads_from_a_folder_of_dicoms_to_a_verdict(here, monkeypat
 
 @pytest.mark.slow
 def test_the_guide_to_a_dataset_can_be_followed(here):
-    rng, rows = np.random.default_rng(0), []
-    own, public = here.parent / "my_films", here / "data/raw/hand_films"
-    for k in range(40):
+    rng, rows, own = np.random.default_rng(0), [], here.parent / "my_films"
+    for k in range(24):
         own_folders.film(own / f"{k:03d}.png", rng, k % 2)
-        own_folders.film(public / f"images/{k:03d}.png", rng, k % 2)
         rows.append({"path": f"{k:03d}.png", "patient": f"p{k}", "Effusion": k % 2, "Nodule": k // 2 % 2})
-    pd.DataFrame(rows).to_csv(own / "labels.csv", index=False)
-    table = pd.DataFrame(rows).rename(columns={"path": "image", "Effusion": "fracture"}).drop(columns="Nodule")
-    table.assign(age=50).to_csv(public / "labels.csv", index=False)
+    own_folders.table(own, rows)
     guide.follow(DOCS / "how-to/dataset.md", here)
-    (index,) = (Index.load(path.parent) for path in here.glob("work/hand_films/prepare/*/index.json"))
-    assert (len(index.table), index.classes, set(index.table["meta:age"])) == (40, ["fracture"], {"50"})
-    assert len(list(here.glob("work/*/split/*/leaks.json"))) == 2
+    for folder, name, n, classes in (("work", "my_films", 24, 2), ("ward/work", "ward_films", 80, 1)):
+        (path,) = here.glob(f"{folder}/{name}/prepare/*/index.json")
+        index = Index.load(path.parent)
+        assert (len(index.table), len(index.classes)) == (n, classes)
+        assert list(here.glob(f"{folder}/{name}/split/*/leaks.json"))
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A backbone and a benchmark are added to a copy of this repository as the guides say, and no other file changes.
 
-The entry of the backbone is that of its guide, docs/how-to/backbone.md. tests/recipe has the entry of a benchmark and
-its short module, with a phantom.
+What is added stands in docs/how-to: one catalog entry each, and the short module of the benchmark.
 """
 
 import json
@@ -17,7 +16,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "tests/recipe"
+RECIPE = [block for name in ("backbone", "dataset") for block in guide.blocks(ROOT / f"docs/how-to/{name}.md")]
+RECIPE = [block for block in RECIPE if (block.title or "").startswith("src/")]
 CATALOG = "src/radprobe/catalog"
 BACKBONE, DATASET = "vit_tiny_patch16_in21k", "ward_films"
 BY_HAND = {f"{CATALOG}/backbones.yaml", f"{CATALOG}/datasets.yaml", f"src/radprobe/datasets/{DATASET}.py"}
@@ -86,20 +86,9 @@ def changed(folder: Path) -> set[str]:
     return {line[3:] for line in call(folder, "git", "status", "--porcelain", "--untracked-files=all").splitlines()}
 
 
-def of_the_guide() -> str:
-    """Return the catalog entry of the guide to backbones."""
-    page = ROOT / "docs/how-to/backbone.md"
-    (entry,) = [each.text for each in guide.blocks(page) if (each.title or "").startswith(f"{CATALOG}/backbones.yaml")]
-    return entry
-
-
-def append(entry: str, catalog: Path) -> None:
-    catalog.write_text(catalog.read_text(encoding="utf-8") + entry, encoding="utf-8")
-
-
 def write_weights(folder: Path) -> None:
     """Write weights of the new backbone as its hub file has them, classifier too; the numbers are random."""
-    entry = yaml.safe_load(of_the_guide())[BACKBONE]
+    entry = yaml.safe_load(RECIPE[0].text)[BACKBONE]
     file = folder / "data/weights" / entry["local"][0]
     file.parent.mkdir(parents=True)
     call(folder, sys.executable, "-c", RANDOM_WEIGHTS, entry["name"], str(file))
@@ -125,9 +114,8 @@ def before(tmp_path_factory) -> Path:
 def added(before) -> tuple[Path, dict[str, str]]:
     """Return the checkout with both added and their tables made, and the specs that others had before."""
     specs = json.loads(call(before, sys.executable, "-c", SPECS))
-    append(of_the_guide(), before / CATALOG / "backbones.yaml")
-    append((RECIPE / "dataset.yaml").read_text(encoding="utf-8"), before / CATALOG / "datasets.yaml")
-    shutil.copy(RECIPE / f"{DATASET}.py", before / "src/radprobe/datasets")
+    for block in RECIPE:
+        guide.put(block, before)
     assert changed(before) == BY_HAND
     make(before, "backbones-table")
     make(before, "datasets-table")

@@ -1,25 +1,16 @@
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from datasets import own_folders
 from imaging.dicom_files import SECRETS
 from PIL import Image
 
-from radprobe.artifacts import Scores
 from radprobe.files import RadprobeError
 from radprobe.stages import init, retrieve
 from radprobe.study import Study
-
-QUICK = {"backbones": ["test_vit"], "controls": [], "hub": False, "threads": 1, "score": {"resamples": 100}}
-QUICK["probe"] = {"linear": {"epochs": 20}, "knn": None, "logistic": {"values": 3}, "few_shot": None, "paper": False}
-QUICK["probe"]["shuffled"] = False
 
 
 @pytest.fixture
@@ -196,23 +187,3 @@ def test_options_that_make_no_sense_are_refused(here, given, what):
         run(folder, **given)
     assert what in error.value.what
     assert not list(here.iterdir())
-
-
-@pytest.mark.slow
-def test_from_a_folder_of_dicoms_to_the_report_by_the_commands_that_are_said(here):
-    folder = made(here, "dicom_films")
-
-    def typed(*command):
-        return subprocess.run(command, capture_output=True, text=True)
-
-    done = typed(sys.executable, "-m", "radprobe", "init", str(folder))
-    assert done.returncode == 0, done.stderr
-    command = shlex.split(done.stdout.rstrip().splitlines()[-1])
-    params = here / "dicom_films.yaml"
-    params.write_text(yaml.safe_dump({**yaml.safe_load(params.read_text()), **QUICK}))  # what takes long is left out
-    ran = typed(*command)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert (here / "reports/dicom_films/explorer.html").is_file()
-    table = Scores.load(Study(params).step("score", "dicom_films", "test_vit").folder).table
-    chosen = table[(table["metric"] == "auroc") & (table["class"] == "macro") & (table["part"] == "test")]
-    assert chosen.set_index("protocol")["value"]["linear"] > 0.8
