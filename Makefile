@@ -8,7 +8,7 @@ export NO_MKDOCS_2_WARNING = 1   # mkdocs-material says so in every build
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
+.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
 
 setup: .venv/ready
 
@@ -66,6 +66,9 @@ docs: setup            ## the site, into site/; a warning or a broken link fails
 
 reference: setup       ## docs/reference: params, command line and artifacts, from the code
 	$(BIN)/python docs/generate.py
+
+pictures: demo         ## docs/pictures, from the page of the demo; where Chromium is
+	$(BIN)/python tests/pictures.py demo/reports/explorer.html
 
 schema: setup          ## workflow/schemas from the typed params
 	$(BIN)/radprobe schema > workflow/schemas/params.schema.json
