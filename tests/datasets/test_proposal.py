@@ -184,6 +184,53 @@ def test_folders_are_classes_parts_and_patients(tmp_path, path, patient):
         assert (row.get("split") == "test") == ("test" in paths[k])
 
 
+@pytest.mark.parametrize("name", ["P{k:03d}", "{k}", "LIDC-IDRI-{k:04d}", "site {k}"])
+def test_folders_that_differ_only_by_a_number_are_no_classes(tmp_path, name):
+    paths = [f"{name.format(k=k)}/{view}.png" for k in range(6) for view in range(4)]
+    with pytest.raises(RadprobeError, match="no table, masks or folders of classes say what is asked") as error:
+        decide(surveyed(tmp_path, paths=paths))
+    assert f"{name.format(k=0)} and {name.format(k=1)}" in error.value.reason
+    assert "CSV" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["grade {k}", "class_{k}", "Stage{k}"])
+def test_numbered_folders_that_are_called_classes_are_classes(tmp_path, name):
+    paths = [f"{name.format(k=k % 3)}/{k}.png" for k in range(40)]
+    folder = decide(surveyed(tmp_path, paths=paths)).choice["folder"]
+    assert folder["classes"] == [name.format(k=k) for k in range(3)]
+
+
+def label_of_folder(k):
+    return ("ill", "well")[k % 2]
+
+
+@pytest.mark.parametrize("path", ["P{k:03d}/{label}/{v}.png", "test/P{k}/{label}/{v}.png", "{label}/P{k}/{v}.png"])
+def test_numbered_folders_are_patients_where_others_are_classes(tmp_path, path):
+    paths = [path.format(k=k, label=label_of_folder(k), v=v) for k in range(20) for v in range(2)]
+    proposal = decide(surveyed(tmp_path, paths=paths))
+    assert proposal.choice["folder"]["classes"] == ["ill", "well"]
+    assert len({row["patient"] for row in proposal.rows}) == 20
+    assert not warned(proposal, "no patient column")
+
+
+def test_numbered_folders_are_patients_where_masks_or_a_table_say_what_is_asked(tmp_path):
+    paths = [f"P{k}/{view}.png" for k in range(20) for view in range(2)]
+    masks = [path.replace(".png", "_mask.png") for path in paths]
+    rows = [{"path": path, "ill": k // 2 % 2} for k, path in enumerate(paths)]
+    for found in (surveyed(tmp_path, paths=paths, masks=masks, labels=(0, 1)), surveyed(tmp_path, rows)):
+        proposal = decide(found)
+        assert [row["patient"] for row in proposal.rows] == [path.split("/")[0] for path in paths]
+        assert not warned(proposal, "no patient column")
+
+
+@pytest.mark.parametrize("name", ["site{k}", "images_{k:03d}", "fold {k}"])
+def test_numbered_folders_that_are_called_otherwise_are_no_patients(tmp_path, name):
+    rows = [{"path": f"{name.format(k=k % 4)}/{k}.png", "ill": k // 4 % 2} for k in range(40)]
+    proposal = decide(surveyed(tmp_path, rows))
+    assert len({row["patient"] for row in proposal.rows}) == 40
+    assert warned(proposal, "no patient column")
+
+
 # --- segmentation, sizes and doubts -----------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ from radprobe.datasets.questions import (
     Decision,
     Notes,
     Question,
-    below_parts,
     cases_of,
+    class_folders,
     held,
     patient_column,
+    patient_folders,
     plain,
     question_of,
     split_column,
@@ -190,7 +191,11 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
         return {case.image: case.line.cells[listing.column] for case in cases}, None
-    inner = below_parts(cases)
+    if folder_of := patient_folders(cases):
+        shown = " and ".join(sorted(set(folder_of.values()), key=raw.natural)[:2])
+        notes.decide("patient", "the folder", f"folders that differ only by a number ({shown}) are taken as patients")
+        return folder_of, None
+    inner = class_folders(cases)
     if not listing and not found.masks and all(len(folders) > 1 for folders in inner.values()):
         notes.decide("patient", "the folder below the class", "images in one folder are taken as one patient's")
         return {image: folders[1] for image, folders in inner.items()}, None

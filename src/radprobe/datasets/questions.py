@@ -41,6 +41,23 @@ WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1
 WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
 SEVERAL = ("|", ";")  # between the findings of one cell
 NOTHING = {"no finding", "no findings", "normal", "none", "healthy"}  # of such a cell: no finding
+# words in the names of numbered folders that are classes, and of those that are neither classes nor patients
+GRADES = LABEL | {"stage", "type", "level", "score", "birads", "rads"}
+GROUPS = IMAGE_WORDS | {
+    "site",
+    "center",
+    "centre",
+    "hospital",
+    "scanner",
+    "device",
+    "fold",
+    "split",
+    "part",
+    "set",
+    "batch",
+}
+GROUPS |= {"group", "folder", "dir", "study", "visit", "session", "ses", "series", "slice", "slices", "frame", "view"}
+MIN_PATIENTS = 3  # numbered folders of which there are fewer are no patients: a study wants one for each part
 MAX_CLASSES = 30
 LABEL_MAPS = "write one label map an image: 0 background, 1 the first class, 2 the second ..."
 
@@ -122,7 +139,7 @@ def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes
     questions = [*masks, *_of_table(found.listing), *_of_folders(found, cases)]
     able = [one for one in questions if task in (None, one.task)]
     if not able:
-        raise _nothing_asked(found, questions, task)
+        raise _nothing_asked(found, cases, questions, task)
     chosen, others = able[0], {one.task for one in questions} - {able[0].task}
     notes.decide("task", chosen.task, "as you say" if task else chosen.why)
     notes.decide("classes", ", ".join(chosen.classes), chosen.why)
@@ -135,7 +152,7 @@ def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes
     return chosen
 
 
-def _nothing_asked(found: Survey, questions: list[Question], task: str | None) -> RadprobeError:
+def _nothing_asked(found: Survey, cases: list[Case], questions: list[Question], task: str | None) -> RadprobeError:
     if task and questions:
         able = ", ".join(dict.fromkeys(one.task for one in questions))
         return RadprobeError(found.root, f"nothing in it says that the task is {task}", f"it allows: {able}")
@@ -150,6 +167,9 @@ def _nothing_asked(found: Survey, questions: list[Question], task: str | None) -
         reason = f"has no column of labels among {listed}"
         return RadprobeError(found.listing.table.path, reason, "add a column of 0 and 1, or of class names: label")
     reason = f"holds {n} image(s), but no table, masks or folders of classes say what is asked of them"
+    if numbered := sorted(_numbered_level(cases), key=raw.natural):
+        reason += f"; folders that differ only by a number, as {' and '.join(numbered[:2])}, are no classes"
+        put += "; if the folders are classes, name them so: class 0, class 1"
     return RadprobeError(found.root, reason, put)
 
 
@@ -312,7 +332,7 @@ def _of_folders(found: Survey, cases: list[Case]) -> list[Question]:
     """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
     if found.listing:
         return []
-    inner = below_parts(cases)
+    inner = class_folders(cases)
     classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
     of_images = any(IMAGE_WORDS & {*words(name)} for name in classes)  # imagesTr, imagesTs
     if of_images or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
@@ -321,7 +341,13 @@ def _of_folders(found: Survey, cases: list[Case]) -> list[Question]:
     return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
 
 
-def below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
+def class_folders(cases: list[Case]) -> dict[str, tuple[str, ...]]:
+    """Return the folders around each image, from that of its class, if there are classes: below parts and patients."""
+    inner = _below_parts(cases)
+    return {image: folders[1:] for image, folders in inner.items()} if _numbered_level(cases) else inner
+
+
+def _below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
     """Return the folders around each image, without those that all images share, and without parts (train ...)."""
     folders = {case.image: case.folders for case in cases}
     while all(folders.values()) and len({each[0] for each in folders.values()}) == 1:
@@ -329,6 +355,29 @@ def below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
     if all(each and each[0].lower() in PARTS for each in folders.values()):
         folders = {image: each[1:] for image, each in folders.items()}
     return folders
+
+
+def _numbered_level(cases: list[Case]) -> set[str]:
+    """Return the names of the outermost folders below parts where they differ only by a number; else none."""
+    inner = _below_parts(cases).values()
+    names = {folders[0] for folders in inner if folders}
+    return names if all(inner) and _numbered(names) else set()
+
+
+def _numbered(names: set[str]) -> bool:
+    """Say whether names are alike but for a number, as P001 and P002, and not called classes, as grade 1."""
+    alike = len(names) > 1 and len({re.sub(r"\d+", "0", name) for name in names}) == 1
+    return alike and not any(GRADES & {*words(name)} for name in names)
+
+
+def patient_folders(cases: list[Case]) -> dict[str, str]:
+    """Return the folder of each image that is its patient's, the outermost that is numbered; {} if none is."""
+    inner = _below_parts(cases)
+    for level in zip(*inner.values(), strict=False):  # as many as are around all images
+        names = set(level)
+        if len(names) >= MIN_PATIENTS and _numbered(names) and not any(GROUPS & {*words(name)} for name in names):
+            return dict(zip(inner, level, strict=True))
+    return {}
 
 
 def held(question: Question, case: Case) -> list[str]:
