@@ -94,8 +94,7 @@ def typed(here: Path, commands: str, given: str = "") -> str:
         "OMP_NUM_THREADS": "1",
         "GIT_CEILING_DIRECTORIES": str(here.parent),
     }
-    away = ("RADPROBE_RAW", "RADPROBE_WEIGHTS", "RADPROBE_PARAMS")
-    environment = {name: value for name, value in os.environ.items() if name not in away} | own
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RADPROBE_")} | own
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=here,

@@ -88,6 +88,16 @@ def test_a_link_into_the_docs_leads_to_a_page_and_its_heading(site, name):
             assert f'id="{anchor}"' in page.read_text(encoding="utf-8"), f"{name}: {target}"
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_path_and_target_that_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    added = {(block.title or "").partition(" ")[0] for block in guide.blocks(page)}
+    for path in re.findall(r"`((?:src|workflow|splits|envs|tests|docs|benchmarks)/[\w./]*)`", text):
+        assert path in added or (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
 def test_pictures_are_small():
     for path in DOCS.glob("pictures/*"):
         assert path.stat().st_size < 200_000, path
