@@ -185,8 +185,9 @@ def test_folders_are_classes_parts_and_patients(tmp_path, path, patient):
 
 
 @pytest.mark.parametrize("name", ["P{k:03d}", "{k}", "LIDC-IDRI-{k:04d}", "site {k}"])
-def test_folders_that_differ_only_by_a_number_are_no_classes(tmp_path, name):
-    paths = [f"{name.format(k=k)}/{view}.png" for k in range(6) for view in range(4)]
+@pytest.mark.parametrize("inner", ["{view}.png", "study{view}/1.png"])
+def test_folders_that_differ_only_by_a_number_are_no_classes(tmp_path, name, inner):
+    paths = [f"{name.format(k=k)}/{inner.format(view=view)}" for k in range(6) for view in range(4)]
     with pytest.raises(RadprobeError, match="no table, masks or folders of classes say what is asked") as error:
         decide(surveyed(tmp_path, paths=paths))
     assert f"{name.format(k=0)} and {name.format(k=1)}" in error.value.reason

@@ -7,22 +7,12 @@ from typing import Any
 import numpy as np
 
 from radprobe.datasets import matching, raw
+from radprobe.datasets.cases import Case, Decision, Notes, Question, cases_of, held
+from radprobe.datasets.columns import patient_column, plain, split_column
 from radprobe.datasets.folder import AGE, METAS, PARTS
 from radprobe.datasets.matching import EXACT, Listing
-from radprobe.datasets.questions import (
-    Case,
-    Decision,
-    Notes,
-    Question,
-    cases_of,
-    class_folders,
-    held,
-    patient_column,
-    patient_folders,
-    plain,
-    question_of,
-    split_column,
-)
+from radprobe.datasets.nesting import class_folders, patient_folders
+from radprobe.datasets.questions import question_of
 from radprobe.datasets.survey import Seen, Survey
 from radprobe.files import RadprobeError
 

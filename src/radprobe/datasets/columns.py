@@ -1,0 +1,143 @@
+"""What the columns of somebody's table are, by their names and cells: patients, parts, labels and what these ask."""
+
+import re
+
+from radprobe.datasets import raw
+from radprobe.datasets.cases import MAX_CLASSES, SIGNS, Case, Question
+from radprobe.datasets.folder import PARTS
+from radprobe.datasets.matching import Listing, words
+
+# names of columns, without case and marks between their words; the first that is there is taken
+PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientkey", "pid", "mrn")
+PATIENT += ("subject", "subjectid", "participant", "participantid", "person", "personid", "caseid", "case")
+SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
+SURELY = {"label", "labels", "class", "classes", "target", "targets"}
+LABEL = SURELY | {"diagnosis", "diagnoses", "dx", "finding", "findings", "category", "y", "pathology", "pathologies"}
+LABEL |= {"disease", "diseases", "outcome", "status", "result", "grade"}
+# words in the names of columns that say something else about an image
+NO_LABEL = {"id", "uid", "date", "time", "path", "file", "filename", "name", "note", "notes", "comment", "age", "sex"}
+NO_LABEL |= {"gender", "view", "position", "width", "height", "spacing", "size", "weight", "follow", "manufacturer"}
+NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", "side", "slices", "index", "url"}
+NO_LABEL |= {"fold", "folds", "kfold", "split", "splits", "subset", "partition", "datasplit", "train", "training"}
+# a name of such words alone says a part: is_test, but not rapid_test
+PART = {"is", "in", "set", "test", "testing", "val", "valid", "validation", "dev", "part", "data"}
+WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1")}
+WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
+SEVERAL = ("|", ";")  # between the findings of one cell
+NOTHING = {"no finding", "no findings", "normal", "none", "healthy"}  # of such a cell: no finding
+
+
+def of_table(listing: Listing) -> list[Question]:
+    """Return what the columns of a table allow to ask, the likeliest first."""
+    columns = {name: listing.values(name) for name in _label_columns(listing)}
+    kinds = {name: kind for name, values in columns.items() if (kind := _kind(name, values))}
+    alone = [_several(name, columns[name]) for name, kind in kinds.items() if kind == "several"]
+    alone += [_classes(name, columns[name]) for name, kind in kinds.items() if kind == "classes"]
+    signs = [name for name, kind in kinds.items() if kind in ("signs", "worded")]
+    sure, more = [name for name in signs if _surely(name)], [name for name in signs if not _surely(name)]
+    together = {names[0]: _signs(names, kinds, columns) for names in (sure, more) if names}
+    by_name = {one.columns[0]: one for one in alone} | together
+    # 0 and 1 without a name of a label come before other columns without one, as those rather describe the image
+    return sorted(by_name.values(), key=lambda one: _rank(one.columns[0], one.columns[0] in together))
+
+
+def _rank(column: str, of_signs: bool) -> int:
+    if _surely(column):
+        return 0
+    if of_signs:
+        return 2
+    return 1 if _called(column) else 3
+
+
+def _label_columns(listing: Listing) -> list[str]:
+    """Return the columns that may be labels: none that names files, patients, parts or what is no label."""
+    used = {listing.column, listing.mask, patient_column(listing), split_column(listing)}
+    names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
+    return [name for name in names if name not in used and (_called(name) or not _says_else(name))]
+
+
+def _called(column: str) -> bool:
+    return bool(LABEL & {*words(column)})
+
+
+def _surely(column: str) -> bool:
+    """Say whether a column is called `label` or the like; `No Finding` and `Other disease` are one label of many."""
+    return plain(column) in LABEL or bool(SURELY & {*words(column)} and not _says_else(column))
+
+
+def _says_else(column: str) -> bool:
+    found = {word for word in words(column) if not word.isdigit()}
+    return bool(NO_LABEL & found) or (bool(found) and found <= PART)
+
+
+def _kind(name: str, cells: list[str]) -> str | None:
+    """Return how a column holds labels: several in a cell, signs (1, 0, -1), words for them, or classes; else None."""
+    values = {cell for cell in cells if cell}
+    signs = {SIGNS.get(value) for value in values}
+    if None not in signs:
+        return "signs" if {0, 1} <= signs else None
+    if {value.casefold() for value in values} <= WORDED.keys():
+        return "worded" if len({WORDED[value.casefold()] for value in values}) == 2 else None
+    if any(mark in value for value in values for mark in SEVERAL):
+        apart = {part for cell in values for part in _found(cell)}
+        return "several" if 1 <= len(apart) <= MAX_CLASSES else None
+    enough = 2 <= len(values) <= MAX_CLASSES and (_called(name) or "" not in cells)
+    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
+    return "classes" if enough and (_called(name) or (not numbers and len(values) * 2 <= len(cells))) else None
+
+
+def _parts_of(cell: str) -> list[str]:
+    parts = [part.strip() for part in re.split("|".join(map(re.escape, SEVERAL)), cell)]
+    return [part for part in parts if part]
+
+
+def _found(cell: str) -> set[str]:
+    return {part for part in _parts_of(cell) if part.casefold() not in NOTHING}
+
+
+def _several(column: str, cells: list[str]) -> Question:
+    classes = sorted({part for cell in cells for part in _found(cell)})
+
+    def of(case: Case) -> dict[str, str]:
+        cell = case.line.cells[column]
+        return {name: str(int(name in _found(cell))) if _parts_of(cell) else "" for name in classes}
+
+    why = f"column '{column}' holds several findings in a cell"
+    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False, (column,))
+
+
+def _signs(names: list[str], kinds: dict[str, str], columns: dict[str, list[str]]) -> Question:
+    def of(case: Case) -> dict[str, str]:
+        return {name: WORDED.get(case.line.cells[name].casefold(), case.line.cells[name]) for name in names}
+
+    worded = [name for name in names if kinds[name] == "worded"]
+    why = f"column(s) of 0 and 1: {', '.join(names)}" + (f" (words in {', '.join(worded)})" if worded else "")
+    rows = zip(*(columns[name] for name in names), strict=True)
+    if len(names) > 2 and all([SIGNS.get(cell) for cell in row].count(1) == 1 for row in rows):
+        why += "; each image has exactly one: if they exclude each other, one column `label` makes it multiclass"
+    return Question("binary" if len(names) == 1 else "multilabel", names, why, of, not worded, tuple(names))
+
+
+def _classes(column: str, cells: list[str]) -> Question:
+    classes = sorted({cell for cell in cells if cell}, key=raw.natural)
+    why = f"column '{column}' holds one of {len(classes)} classes"
+    return Question("multiclass", classes, why, lambda case: {"label": case.line.cells[column]}, True, (column,))
+
+
+def plain(column: str) -> str:
+    """Return the letters of a column's name."""
+    return re.sub(r"[^a-z]", "", column.lower())
+
+
+def patient_column(listing: Listing) -> str | None:
+    """Return the column of the patients, by its name."""
+    named = {plain(name): name for name in listing.table.columns if listing.table.columns.count(name) == 1}
+    return next((named[name] for name in PATIENT if name in named), None)
+
+
+def split_column(listing: Listing) -> str | None:
+    """Return the column of the parts, by its name and what it holds."""
+    for name in listing.table.columns:
+        if plain(name) in SPLIT and {cell.lower() for cell in listing.values(name)} <= PARTS.keys():
+            return name
+    return None

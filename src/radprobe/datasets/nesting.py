@@ -1,0 +1,68 @@
+"""What the folders around somebody's images are, by their names: parts, classes, patients."""
+
+import re
+
+from radprobe.datasets import raw
+from radprobe.datasets.cases import MAX_CLASSES, Case, Question
+from radprobe.datasets.columns import LABEL
+from radprobe.datasets.folder import PARTS
+from radprobe.datasets.matching import IMAGE_WORDS, words
+
+# words in the names of numbered folders that are classes, and of those that are neither classes nor patients
+GRADES = LABEL | {"stage", "type", "level", "score", "birads", "rads"}
+GROUPS = IMAGE_WORDS | {"site", "center", "centre", "hospital", "scanner", "device", "fold", "split", "part", "set"}
+GROUPS |= {"batch", "group", "folder", "dir", "study", "visit", "session", "ses", "series", "slice", "slices", "frame"}
+GROUPS |= {"view"}
+MIN_PATIENTS = 3  # numbered folders of which there are fewer are no patients: a study wants one for each part
+
+
+def of_folders(cases: list[Case]) -> list[Question]:
+    """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
+    inner = class_folders(cases)
+    classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
+    of_images = any(IMAGE_WORDS & {*words(name)} for name in classes)  # imagesTr, imagesTs
+    if of_images or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
+        return []
+    why = f"the images lie in {len(classes)} folders, taken as classes"
+    return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
+
+
+def class_folders(cases: list[Case]) -> dict[str, tuple[str, ...]]:
+    """Return the folders around each image, from that of its class, if there are classes: below parts and patients."""
+    folders = _below_parts(cases)
+    while all(folders.values()) and _numbered({each[0] for each in folders.values()}):
+        folders = {image: each[1:] for image, each in folders.items()}
+    return folders
+
+
+def _below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
+    """Return the folders around each image, without those that all images share, and without parts (train ...)."""
+    folders = {case.image: case.folders for case in cases}
+    while all(folders.values()) and len({each[0] for each in folders.values()}) == 1:
+        folders = {image: each[1:] for image, each in folders.items()}
+    if all(each and each[0].lower() in PARTS for each in folders.values()):
+        folders = {image: each[1:] for image, each in folders.items()}
+    return folders
+
+
+def numbered_folders(cases: list[Case]) -> set[str]:
+    """Return the names of the outermost folders below parts where they differ only by a number; else none."""
+    inner = _below_parts(cases).values()
+    names = {folders[0] for folders in inner if folders}
+    return names if all(inner) and _numbered(names) else set()
+
+
+def _numbered(names: set[str]) -> bool:
+    """Say whether names are alike but for a number, as P001 and P002, and not called classes, as grade 1."""
+    alike = len(names) > 1 and len({re.sub(r"\d+", "0", name) for name in names}) == 1
+    return alike and not any(GRADES & {*words(name)} for name in names)
+
+
+def patient_folders(cases: list[Case]) -> dict[str, str]:
+    """Return the folder of each image that is its patient's, the outermost that is numbered; {} if none is."""
+    inner = _below_parts(cases)
+    for level in zip(*inner.values(), strict=False):  # as many as are around all images
+        names = set(level)
+        if len(names) >= MIN_PATIENTS and _numbered(names) and not any(GROUPS & {*words(name)} for name in names):
+            return dict(zip(inner, level, strict=True))
+    return {}
