@@ -118,6 +118,9 @@ def test_a_table_of_ones_own_is_never_overwritten(here, force):
     mine = Path("named_loosely.csv")
     mine.write_bytes((folder / "export.csv").read_bytes())
     before = mine.read_bytes()
+    with pytest.raises(RadprobeError, match="is there already") as error:
+        run(folder)
+    assert "your own table, say so: --table named_loosely.csv" in error.value.remedy
     out = run(folder, table=mine, force=force)
     assert mine.read_bytes() == before
     assert Study(out).dataset("named_loosely").folder.table == str(here / "named_loosely_table.csv")

@@ -101,7 +101,9 @@ def _refuse_places(folder: Path, table: Path | None, paths: tuple[Path, ...], fo
             reason = "lies in the folder of your images, into which nothing is written"
             raise RadprobeError(path.absolute(), reason, "go to another folder, or name a file elsewhere: --out FILE")
         if path.exists() and not force:
-            raise RadprobeError(path, "is there already", "name another file: --out FILE, or overwrite it: --force")
+            own = f"if it is your own table, say so: --table {path}; else " if path.suffix == ".csv" else ""
+            remedy = f"{own}name another file: --out FILE, or overwrite it: --force"
+            raise RadprobeError(path, "is there already", remedy)
 
 
 @contextmanager
