@@ -1,5 +1,6 @@
 """DVC as a user types it: repro, push, a clone elsewhere, pull, and every score again without an image."""
 
+import importlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from radprobe.study import Study
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("make") is None, reason="needs make")]
 MAKE = ["make", "-o", ".venv/ready"]  # the environment of the tests is ready
+STAGES = {"weights": "retrieve", "compare": "score"}  # the others: radprobe.stages.<verb>.run
 PARTS = ["train", "train", "val", "test"]
 
 
@@ -144,6 +146,16 @@ def test_metrics_are_the_macro_scores_of_the_test_part(reproduced):
     values = table["value"].droplevel("backbone")
     assert metrics == values[~values.index.str.startswith("few-shot")].to_dict()
     assert "nih_chestxray14.test_vit.linear" in typed(reproduced, "dvc", "metrics", "show", "--md")
+
+
+def test_scores_are_those_of_the_stages_without_snakemake_and_dvc(reproduced, tmp_path):
+    shutil.copytree(reproduced / "data/mine", tmp_path / "data/mine")
+    datasets = {"mine": PARAMS["datasets"]["mine"]}
+    study = Study({**PARAMS, "datasets": datasets, "dvc": None, "paths": {"root": str(tmp_path)}})
+    for step in study.steps.values():
+        stage = importlib.import_module(f"radprobe.stages.{STAGES.get(step.verb, step.verb)}")
+        getattr(stage, step.verb if step.verb in STAGES else "run")(study, step)
+    pd.testing.assert_frame_equal(scores(tmp_path, "mine"), scores(reproduced, "mine"), check_exact=True)
 
 
 @pytest.fixture(scope="module")
