@@ -8,7 +8,7 @@ export NO_MKDOCS_2_WARNING = 1   # mkdocs-material says so in every build
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean
+.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered
 
 setup: .venv/ready
 
@@ -30,11 +30,20 @@ phantoms: setup        ## all eleven benchmarks, generated, from raw files to sc
 study: setup           ## the study of params.yaml
 	$(BIN)/snakemake --cores $(CORES)
 
-stage:                 # what dvc.yaml calls: one target of the graph, here or by the profile of RADPROBE_PROFILE
+stage: ordered         # what dvc.yaml calls: one target of the graph, here or by the profile of RADPROBE_PROFILE
+	mkdir -p $(OUTS)
 	$(BIN)/snakemake --cores all $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE)) $(TARGET)
 
-rescore: setup         ## after `dvc pull` in a new clone: all scores again from what was pulled, with no image and no GPU
-	$(BIN)/snakemake --cores $(CORES) --touch
+retrieved: ordered     # what dvc.yaml calls first; a failed download or dataset stops its own stages, and no others
+	mkdir -p work/weights
+	-$(BIN)/snakemake --cores all retrieved
+	$(BIN)/radprobe retrieve --found > work/retrieved.json.partial
+	mv work/retrieved.json.partial work/retrieved.json
+
+ordered:               # what DVC brought to a new clone is in order, though its times are in none
+	test -n "$$(ls .snakemake/metadata 2>/dev/null)" || $(BIN)/snakemake --cores 1 --touch
+
+rescore: setup ordered ## after `dvc pull` in a new clone: all scores again from what was pulled, with no image and no GPU
 	$(BIN)/snakemake --cores $(CORES) --forcerun probe score compare
 
 real: setup            ## real films on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>

@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 HERE = Path(__file__).parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))
 PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
+MARKERS = {"python_version": "3.11", "python_full_version": "3.11.0"}  # of the environments
 GROUPS = {name: packages for name, packages in PROJECT["dependency-groups"].items() if name != "every"}
 CHANNEL, CONDA = "conda-forge", [f"python={PYTHON}", "pip"]
 
@@ -71,7 +72,9 @@ def pins(group: str) -> list[str]:
                 f"{name} is {here} here and {versions.get(name, 'missing')} in requirements.lock: run `make setup`"
             )
         for needed in map(Requirement, importlib.metadata.requires(name) or []):
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
+            if needed.marker is None or any(
+                needed.marker.evaluate({**MARKERS, "extra": extra}) for extra in ("", *wanted.extras)
+            ):
                 todo.append(needed)
     return [f"{name}=={versions[name]}" for name in sorted({name for name, *_ in found})]
 

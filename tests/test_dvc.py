@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def reproduced(tmp_path_factory):
 
 def test_a_second_repro_runs_nothing(reproduced):
     said = typed(reproduced, "dvc", "repro")
-    assert said.count("didn't change, skipping") == 7
+    assert said.count("didn't change, skipping") == 6
     assert "Nothing to be done" in said
     assert not typed(reproduced, "git", "status", "--short")
 
@@ -180,20 +181,32 @@ def test_what_is_kept_is_never_pushed_and_no_pixel_is_in_the_cache(reproduced, p
 
 def test_one_command_makes_every_score_again_without_an_image(reproduced, pulled):
     trained = {path: path.stat().st_mtime_ns for path in pulled.glob("results/montgomery/segment/*/*/*.bin")}
-    rules = ("probe", "score")
-    made = {path: path.stat().st_mtime_ns for rule in rules for path in pulled.glob(f"results/*/{rule}/*/*/*.json")}
+    tables = [*pulled.glob("results/*/probe/*/*/predictions.parquet"), *pulled.glob("results/*/*/*/*/scores.parquet")]
+    made = {path: path.stat().st_mtime_ns for path in tables}
     said = typed(pulled, *MAKE, "rescore", CUDA_VISIBLE_DEVICES="")
     assert "Not run: dataset mine" in said
     assert all(path.stat().st_mtime_ns > before for path, before in made.items())
     for dataset in ("nih_chestxray14", "montgomery"):
         pd.testing.assert_frame_equal(scores(pulled, dataset), scores(reproduced, dataset), check_exact=True)
     page = (pulled / "reports/explorer.html").read_text(encoding="utf-8")
-    assert "its pixels are not here" in page
+    assert "the pixels are not here: DVC does not keep them" in page
     assert trained == {path: path.stat().st_mtime_ns for path in trained}
     assert len(made) == 3
     assert trained
     assert not list(pulled.rglob("*.set-aside"))
     assert "Nothing to be done" in typed(pulled, "snakemake", "--cores", "1")
+
+
+def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_path, pulled):
+    folder = clone(reproduced, tmp_path / "clone")
+    typed(folder, "dvc", "pull", "--allow-missing")
+    made = {path: path.read_bytes() for path in folder.glob("*/*/*/**/*.json")}
+    said = typed(folder, "dvc", "repro")
+    assert made
+    assert {path: path.read_bytes() for path in made} == made
+    assert not re.findall(r"^Job \d+: (?!Writing|Done)", said, re.MULTILINE)
+    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "montgomery", "test_vit", fails=True)
+    assert not list(folder.rglob("*.set-aside"))
 
 
 def test_an_s3_remote_does_the_same(reproduced, pulled, tmp_path):
@@ -226,6 +239,9 @@ def test_an_experiment_changes_what_it_should_and_is_shown_beside_the_first(repr
     changed = json.loads(typed(reproduced, "dvc", "metrics", "diff", "--json"))["reports/metrics.json"]
     assert set(changed) <= {"nih_chestxray14.test_vit.knn", "mine.test_vit.knn"}
     assert "nih_chestxray14.test_vit.knn" in changed
+    typed(reproduced, "git", "checkout", "-q", "params.yaml")
+    typed(reproduced, "dvc", "repro")
+    assert json.loads(typed(reproduced, "dvc", "metrics", "diff", "--json")) == {}
 
 
 def test_every_dataset_of_the_shipped_study_has_its_place_and_none_that_is_gated_is_pushed():

@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pytest
@@ -91,21 +90,6 @@ def test_a_dataset_does_not_take_the_name_of_a_folder_of_ours(name):
         params.load({**SMALL, "datasets": {name: own}})
     assert caught.value.what == f"params: datasets.{name}"
     assert params.load({**SMALL, "datasets": {f"own_{name}": own}}).datasets
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"dvc": {"push": []}}, "list montgomery once, under push or keep"),
-        ({"dvc": {"push": ["montgomery"], "keep": ["montgomery"]}}, "list montgomery once, under push or keep"),
-        ({"dvc": {"push": ["montgomery", "; rm -rf"]}}, "list ; rm -rf once, under push or keep, if it is a dataset"),
-        ({"dvc": {"keep": ["montgomery"]}, "paths": {"work": "/scratch/$(id)"}}, "leave paths.work out"),
-    ],
-)
-def test_what_dvc_versions_is_each_dataset_once_in_the_folders_that_it_knows(change, why):
-    with pytest.raises(RadprobeError, match=re.escape(why)):
-        params.load({**SMALL, **change})
-    assert params.load({**SMALL, "dvc": {"keep": ["montgomery"]}, "paths": {"work": "work"}}).dvc.keep
 
 
 def test_a_wrong_value_names_its_key(tmp_path):

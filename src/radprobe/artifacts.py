@@ -79,9 +79,15 @@ def seal(folder: Path, kind: str, spec: str, facts: dict[str, Any], names: list[
 
 
 def unseal(folder: Path, kind: str) -> Manifest:
-    """Read a manifest and check every file that it lists; if one is missing or changed, set the manifest aside."""
+    """Read a manifest and check every file that it lists; if one is missing or changed, set the manifest aside.
+
+    Of what came through DVC, and has no second copy here, pixels and dense maps are not there: nothing is set aside.
+    """
     path = Path(folder) / f"{kind}.json"
     manifest = Manifest.read(path)
+    if kind in PARTLY_VERSIONED and not all_here(folder, kind) and not files.twin(path).is_file():
+        remedy = "score what was pulled (`make rescore`), or get the raw files and remove the folder"
+        raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC does not keep them", remedy)
     names = list(manifest.files)
     broken = [name for name, why in zip(names, files.in_threads(_fault(path, manifest), names), strict=True) if why]
     if broken:
@@ -94,8 +100,11 @@ def unseal(folder: Path, kind: str) -> Manifest:
     return manifest
 
 
+PARTLY_VERSIONED = {"pixels": "pixels", "embeddings": "dense maps"}  # what .dvcignore leaves out of these kinds
+
+
 def all_here(folder: Path, kind: str) -> bool:
-    """Are the files of a manifest there: of what came through DVC, pixels and dense maps are not."""
+    """Are the files of a manifest there?"""
     return all((folder / name).is_file() for name in Manifest.read(folder / f"{kind}.json").files)
 
 

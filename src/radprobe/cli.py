@@ -101,12 +101,11 @@ def retrieve(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Find (or generate) the raw download of a dataset, or the weights of a backbone, and verify it."""
+    if [bool(dataset), bool(backbone), found].count(True) != 1:
+        raise RadprobeError("radprobe retrieve", "wants a dataset, a backbone or --found", "name one of them")
     if found:
         print(_stage("retrieve").found(Study(params)))
-        return
-    if (dataset is None) == (backbone is None):
-        raise RadprobeError("radprobe retrieve", "wants a dataset or a backbone", "name one of them, not both")
-    if backbone:
+    elif backbone:
         _make(params, "weights", None, backbone)
     else:
         _make(params, "retrieve", dataset)

@@ -407,20 +407,7 @@ class Params(Strict):
     adapt: Adapt | None = Field(None, description="Backbones trained with their head; null: all stay frozen.")
     score: Score = Score()
     report: Report = Report()
-    dvc: Versioned | None = Field(None, description="What DVC versions; each dataset stands in one of both lists.")
-
-    @model_validator(mode="after")
-    def _every_dataset_is_versioned(self) -> Self:
-        if self.dvc:
-            listed, known = sorted(self.dvc.push + self.dvc.keep), sorted(self.datasets)
-            wrong = [name for name in {*listed, *known} if listed.count(name) != known.count(name)]
-            if wrong:
-                raise ValueError(f"dvc: list {', '.join(sorted(wrong))} once, under push or keep, if it is a dataset")
-            moved = [name for name in ("root", "work", "results", "reports") if name in self.paths.model_fields_set]
-            moved = [name for name in moved if getattr(self.paths, name) != Paths.model_fields[name].default]
-            if moved:
-                raise ValueError(f"dvc: dvc.yaml names the folders as they are by default; leave paths.{moved[0]} out")
-        return self
+    dvc: Versioned | None = Field(None, description="What DVC versions: wanted by `dvc repro` alone.")
 
 
 def load(source: Path | str | dict[str, Any]) -> Params:

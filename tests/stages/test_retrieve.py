@@ -29,6 +29,23 @@ def retrieved(study, dataset="montgomery"):
     return RawManifest.load(step.folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, "montgomery is not once under push or keep"),
+        ({"dvc": {"push": ["montgomery"], "keep": ["montgomery"]}}, "montgomery is not once under push or keep"),
+        ({"dvc": {"push": ["montgomery", "gone"]}}, "gone is not once under push or keep, or is no dataset"),
+        ({"dvc": {"keep": ["montgomery"]}, "paths": {"work": "/scratch/$(id)"}}, r"paths\.work: dvc\.yaml names this"),
+    ],
+)
+def test_dvc_wants_each_dataset_once_and_the_folders_that_it_knows(change, why):
+    params = {"study": "s", "datasets": {"montgomery": {}}, "backbones": ["test_vit"]}
+    with pytest.raises(RadprobeError, match=why):
+        retrieve.found(Study(params | change))
+    found = json.loads(retrieve.found(Study(params | {"dvc": {"keep": ["montgomery"]}, "paths": {"work": "work"}})))
+    assert set(found) == {"datasets", "backbones"}
+
+
 def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys):
     raw = tmp_path / "raw/montgomery"
     montgomery.phantom(raw, catalog.datasets()["montgomery"], 9, 0)

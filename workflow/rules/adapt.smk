@@ -24,4 +24,4 @@ rule adapt:
     message:
         "Training {wildcards.backbone} on {wildcards.dataset}"
     shell:
-        "python -m radprobe adapt {params.named} > {log} 2>&1"
+        "python -m radprobe adapt {params.named} > {log:q} 2>&1"

@@ -62,6 +62,7 @@ WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", 
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
 FIGURES = figures.of(STUDY)
+NEEDED = {need.folder for one in STEPS.values() for need in one.needs}  # folders of steps that others need
 
 for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
@@ -84,8 +85,9 @@ def step(verb, wildcards):
 
 
 def made(verb, dataset=None):
-    """The manifests of a verb, of one dataset or of all."""
+    """The manifests of a verb, of one dataset or of all. Weights that no dataset needs are not fetched."""
     steps = (one for one in STEPS.values() if one.verb == verb and dataset in (None, one.dataset))
+    steps = (one for one in steps if one.dataset or one.folder in NEEDED)
     return [manifest for one in steps for manifest in one.outputs]
 
 
@@ -140,8 +142,8 @@ def local_weights(wildcards):
 
 def final_manifests(wildcards):
     """Input function of the report: the last step of every chain. Weights that no dataset needs are not fetched."""
-    needed = {need.folder for one in STEPS.values() for need in one.needs}
-    return [manifest for one in STEPS.values() if one.dataset and one.folder not in needed for manifest in one.outputs]
+    last = (one for one in STEPS.values() if one.dataset and one.folder not in NEEDED)
+    return [manifest for one in last for manifest in one.outputs]
 
 
 # The report offers a switch between them, and shows the first by the alphabet.

@@ -23,4 +23,4 @@ rule embed:
     message:
         "Embedding {wildcards.dataset} with {wildcards.backbone}"
     shell:
-        "python -m radprobe embed {params.named} > {log} 2>&1"
+        "python -m radprobe embed {params.named} > {log:q} 2>&1"

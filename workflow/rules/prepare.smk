@@ -23,4 +23,4 @@ rule prepare:
     message:
         "Verifying and decoding {wildcards.dataset}"
     shell:
-        "python -m radprobe prepare {params.named} > {log} 2>&1"
+        "python -m radprobe prepare {params.named} > {log:q} 2>&1"

@@ -22,4 +22,4 @@ rule probe:
     message:
         "Probing {wildcards.backbone} on {wildcards.dataset}"
     shell:
-        "python -m radprobe probe {params.named} > {log} 2>&1"
+        "python -m radprobe probe {params.named} > {log:q} 2>&1"

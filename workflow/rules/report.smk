@@ -30,4 +30,4 @@ rule report:
     message:
         "Writing the report of {STUDY.params.study}"
     shell:
-        "python -m radprobe report > {log} 2>&1"
+        "python -m radprobe report > {log:q} 2>&1"

@@ -4,7 +4,6 @@
 localrules:
     retrieve,
     weights,
-    retrieved,
 
 
 rule retrieve:
@@ -29,7 +28,7 @@ rule retrieve:
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"
     shell:
-        "python -m radprobe retrieve {params.named} > {log} 2>&1"
+        "python -m radprobe retrieve {params.named} > {log:q} 2>&1"
 
 
 rule weights:
@@ -55,22 +54,4 @@ rule weights:
     message:
         "Finding and verifying the weights of {wildcards.backbone}"
     shell:
-        "python -m radprobe retrieve --backbone {params.named} > {log} 2>&1"
-
-
-rule retrieved:
-    input:
-        [manifest for verb in ("retrieve", "weights") for manifest in made(verb)],
-    output:
-        f"{WORK}/retrieved.json",
-    log:
-        f"{WORK}/logs/retrieved.log",
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    params:
-        datasets=list(STUDY.params.datasets),  # those of which nothing is here, too
-    message:
-        "Writing down which raw files and weights are here"
-    shell:
-        "python -m radprobe retrieve --found > {output} 2> {log}"
+        "python -m radprobe retrieve --backbone {params.named} > {log:q} 2>&1"

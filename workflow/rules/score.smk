@@ -22,7 +22,7 @@ rule score:
     message:
         "Scoring {wildcards.backbone} on {wildcards.dataset}"
     shell:
-        "python -m radprobe score {params.named} > {log} 2>&1"
+        "python -m radprobe score {params.named} > {log:q} 2>&1"
 
 
 rule compare:
@@ -46,4 +46,4 @@ rule compare:
     message:
         "Comparing the backbones on {wildcards.dataset}"
     shell:
-        "python -m radprobe score {params.named} > {log} 2>&1"
+        "python -m radprobe score {params.named} > {log:q} 2>&1"

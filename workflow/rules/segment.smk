@@ -23,4 +23,4 @@ rule segment:
     message:
         "Decoding {wildcards.dataset} from {wildcards.backbone}"
     shell:
-        "python -m radprobe segment {params.named} > {log} 2>&1"
+        "python -m radprobe segment {params.named} > {log:q} 2>&1"

@@ -23,4 +23,4 @@ rule split:
     message:
         "Splitting {wildcards.dataset} and looking for leaks"
     shell:
-        "python -m radprobe split {params.named} > {log} 2>&1"
+        "python -m radprobe split {params.named} > {log:q} 2>&1"

@@ -1,4 +1,12 @@
-"""What dvc.yaml calls besides `retrieved` and `all`: of each dataset what it needs, and what comes of it."""
+"""What dvc.yaml calls besides `all`: raw files and weights, and of each dataset what it needs and what comes of it."""
+
+
+rule retrieved:
+    input:
+        made("retrieve"),
+        made("weights"),
+    localrule: True
+
 
 for each in STUDY.params.datasets:
 

@@ -171,7 +171,7 @@ def load(path: Path) -> tuple[Decoder, dict[str, Any]]:
         maps = sum(name.startswith("mean") for name in state)
         decoder = build(facts["plan"], [(state[f"mean{n}"].flatten(), state[f"std{n}"].flatten()) for n in range(maps)])
         decoder.load_state_dict(state)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
         remedy = "name a <protocol>.safetensors that `radprobe segment` wrote"
         raise RadprobeError(path, f"is no decoder of ours ({error})", remedy) from None
     return decoder.eval(), facts

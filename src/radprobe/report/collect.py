@@ -19,7 +19,6 @@ from radprobe.artifacts import (
     Pixels,
     Scores,
     Truth,
-    all_here,
 )
 from radprobe.files import RadprobeError
 from radprobe.study import Step, Study, slug, with_weights
@@ -147,10 +146,6 @@ class Findings:
 
     def _load_images(self, dataset: str) -> tuple[Index, Pixels, Truth | None]:
         folder = self.study.step("prepare", dataset).folder
-        if not all_here(folder, Pixels.KIND):
-            raise RadprobeError(
-                folder, "its pixels are not here", "pictures want the raw files, and `radprobe prepare`"
-            )
         is_map = self.datasets[dataset].task == "segmentation"
         return Index.load(folder), Pixels.load(folder), Truth.load(folder) if is_map else None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from radprobe.artifacts import Embeddings, Index, LabelMaps, Pixels, Predictions, Truth, all_here
+from radprobe.artifacts import Embeddings, Index, LabelMaps, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import pictures, words
@@ -96,7 +96,7 @@ def _add_maps(found: Features, findings: Findings, dataset: str, backbone: str, 
     step = findings.study.steps["embed", dataset, backbone]
     if not step.outputs[0].is_file():
         found.why.append(f"{findings.title(backbone)} has no features yet.")
-    elif not all_here(step.folder, Embeddings.KIND) or not (dense := Embeddings.load(step.folder).dense):
+    elif not (dense := Embeddings.load(step.folder).dense):
         found.why.append(f"{findings.title(backbone)} keeps no feature maps.")
     else:
         found.maps[backbone] = list(pictures.components(dense[max(dense)][rows]))  # of the deepest layer

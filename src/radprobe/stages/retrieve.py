@@ -13,7 +13,7 @@ from radprobe.console import say, track
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
 from radprobe.datasets.archives import folder_name
 from radprobe.files import RadprobeError
-from radprobe.params import Phantom
+from radprobe.params import Params, Paths, Phantom
 from radprobe.study import Step, Study
 
 
@@ -90,7 +90,11 @@ def weights(study: Study, step: Step) -> None:
 
 
 def found(study: Study) -> str:
-    """Return as JSON the SHA-256 of each dataset's list of raw files and of each backbone's weights; null: not here."""
+    """Return as JSON the SHA-256 of each dataset's list of raw files and of each backbone's weights; null: not here.
+
+    Raises RadprobeError where dvc.yaml, which asks for it, does not fit the params.
+    """
+    _check_versioned(study.params)
     raw: dict[str, str | None] = dict.fromkeys(study.params.datasets)
     weights: dict[str, str | None] = {}
     for step in study.steps.values():
@@ -99,6 +103,18 @@ def found(study: Study) -> str:
         elif step.verb == "weights" and step.done:
             weights[step.backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
     return json.dumps({"datasets": raw, "backbones": weights}, indent=1)
+
+
+def _check_versioned(params: Params) -> None:
+    """Raise RadprobeError where params do not say for each dataset whether it is pushed, or name other folders."""
+    listed, known = params.dvc.push + params.dvc.keep if params.dvc else [], list(params.datasets)
+    for name in sorted({*listed, *known}):
+        if listed.count(name) != known.count(name):
+            raise RadprobeError("params: dvc", f"{name} is not once under push or keep, or is no dataset", "mend it")
+    default = Paths()
+    for name in ("root", "work", "results", "reports"):
+        if getattr(params.paths, name) != getattr(default, name):
+            raise RadprobeError(f"params: paths.{name}", "dvc.yaml names this folder itself", "leave it out")
 
 
 def _as_at_first_use(found: Weights, record: Path) -> None:
