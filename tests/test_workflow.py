@@ -99,6 +99,15 @@ def test_the_name_of_the_folder_is_no_command(finished):
     assert not (ROOT / "hacked").exists()
 
 
+@pytest.mark.survives("attack", "paths.work with blanks, quotes and commands", "a folder of that name, and no more")
+def test_a_path_in_params_is_no_command(tmp_path):
+    write(tmp_path, paths={name: f"{name} of 'me'; touch hacked; #" for name in ("work", "results", "reports")})
+    done = run(tmp_path, "--until", "retrieve")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list(tmp_path.glob("work of 'me'; touch hacked; #/*/retrieve/*/raw.json"))
+    assert not list(tmp_path.rglob("hacked"))
+
+
 @pytest.mark.survives("attack", "HTML in the title of a study, into both reports", "shown as text")
 @pytest.mark.parametrize("page", ["explorer.html", "report.html"])
 def test_a_title_cannot_inject_html(finished, page):
