@@ -37,7 +37,7 @@ stage: ordered         # what dvc.yaml calls: one target of the graph, here or b
 retrieved: ordered     # what dvc.yaml calls first; a failed download or dataset stops its own stages, and no others
 	mkdir -p work/weights
 	-$(BIN)/snakemake --cores all retrieved
-	$(BIN)/radprobe retrieve --found > work/retrieved.json.partial
+	PYTHONPATH=src $(BIN)/python -m radprobe retrieve --found > work/retrieved.json.partial
 	mv work/retrieved.json.partial work/retrieved.json
 
 ordered:               # what DVC brought to a new clone is in order, though its times are in none

@@ -30,8 +30,7 @@ PARTS = ["train", "train", "val", "test"]
 def typed(folder: Path, *command: str, fails: bool = False, **environment: str) -> str:
     """Run a command in a clone, as one who works in its .venv types it; return what it said."""
     path = os.pathsep.join([str(folder / ".venv/bin"), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "MAKEFLAGS": "", **environment}
-    environment.pop("PYTHONPATH", None)
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src"), "MAKEFLAGS": "", **environment}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     said = done.stdout + done.stderr
     assert (done.returncode != 0) == fails, said[-4000:]
@@ -202,7 +201,8 @@ def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_
     made = {path: path.read_bytes() for path in folder.glob("*/*/*/**/*.json")}
     typed(folder, "dvc", "repro")
     assert made
-    assert {path: path.read_bytes() for path in made} == made  # also the time at which it was made
+    changed = [str(path.relative_to(folder)) for path in made if path.read_bytes() != made[path]]
+    assert changed == []  # a manifest also has the time at which it was made
     typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "montgomery", "test_vit", fails=True)
     assert not list(folder.rglob("*.set-aside"))
 
