@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,3 +127,43 @@ def test_every_writer_says_that_a_real_disk_is_full_and_leaves_nothing(small_dis
     ):
         write(to)
     assert list(small_disk.iterdir()) == []
+
+
+MAPPED = """
+import sys
+from pathlib import Path
+import numpy as np
+from radprobe import artifacts
+
+path = Path(sys.argv[1])
+for value in (1, 2):
+    artifacts.write_array(path, np.full(1000, value))
+    found = [artifacts.read_array(path) for _ in range(2)]
+    print(found[0].filename, *{int(each.sum()) for each in found})
+"""
+
+
+def mapped(path, scratch):
+    environment = {**os.environ, "OF_THE_JOB": str(scratch), "RADPROBE_SCRATCH": "$OF_THE_JOB"}
+    done = subprocess.run([sys.executable, "-c", MAPPED, path], env=environment, capture_output=True, text=True)
+    return [line.split() for line in done.stdout.splitlines()], done.stderr
+
+
+def test_arrays_are_mapped_from_scratch_as_they_are_and_the_copies_go(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (first, *one), (second, *two) = mapped(tmp_path / "a.npy", tmp_path / "scratch")[0]
+    assert (one, two) == (["1000"], ["2000"])  # what was written anew is copied anew
+    assert first.startswith(str(tmp_path / "scratch/radprobe-"))
+    assert first != second
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_does_not_fit_on_scratch_is_mapped_where_it_is(tmp_path, small_disk):
+    (small_disk / "full").write_bytes(b"0" * (shutil.disk_usage(small_disk).free - 4096))
+    lines, _ = mapped(tmp_path / "a.npy", small_disk)
+    assert lines == [[str(tmp_path / "a.npy"), "1000"], [str(tmp_path / "a.npy"), "2000"]]
+
+
+def test_a_scratch_that_is_not_there_is_said(tmp_path):
+    _, said = mapped(tmp_path / "a.npy", tmp_path / "gone")
+    assert f"RADPROBE_SCRATCH: {tmp_path}/gone" in said

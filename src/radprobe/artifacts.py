@@ -153,9 +153,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_array(path: Path, mapped: bool = True) -> np.ndarray:
-    """Read a .npy array, or map it read-only (no pickle). Raises RadprobeError where it is none."""
+    """Read a .npy array, or map it (or its copy on scratch) read-only; no pickle. RadprobeError where it is none."""
     with _foreign(path):
-        return np.lib.format.open_memmap(path, mode="r") if mapped else np.load(path, allow_pickle=False)
+        return np.lib.format.open_memmap(files.near(path), mode="r") if mapped else np.load(path, allow_pickle=False)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Writing files so that a kill leaves the old one or the new one, hashing them, and one lock per artifact."""
 
+import atexit
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -155,6 +158,40 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def near(path: Path) -> Path:
+    """Return the file that is best mapped in place of `path`: a copy on a disk of this machine, or `path` itself.
+
+    RADPROBE_SCRATCH names a folder there, also by a variable of the job ('$SLURM_TMPDIR'); else nothing is copied.
+    Copies are made once a process, and gone when it ends. What does not fit is read from where it is.
+    """
+    folder = _scratch()
+    if folder is None:
+        return path
+    found = path.stat()
+    copy = folder / digest([str(path.resolve()), found.st_size, found.st_mtime_ns])
+    if shutil.disk_usage(folder).free < found.st_size:
+        return copy if copy.exists() else path
+    if not copy.exists():
+        with atomic(copy) as temporary:
+            shutil.copyfile(path, temporary)
+    return copy
+
+
+@functools.cache
+def _scratch() -> Path | None:
+    named = os.path.expandvars(os.environ.get("RADPROBE_SCRATCH", ""))
+    if not named:
+        return None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="radprobe-", dir=named))
+    except OSError as error:
+        raise RadprobeError(
+            f"RADPROBE_SCRATCH: {named}", str(error), "name a folder to write to, or unset it"
+        ) from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def sha256(path: Path) -> str:
