@@ -7,6 +7,7 @@ export NO_MKDOCS_2_WARNING = 1   # mkdocs-material says so in every build
 
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
+PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=40 ...: on so many patients of each benchmark
 
 .PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered
 
@@ -47,11 +48,11 @@ rescore: setup ordered ## after `dvc pull` in a new clone: all scores again from
 	$(BIN)/snakemake --cores $(CORES) --forcerun probe score compare
 
 real: setup            ## real films on a laptop: make real RAW=<raw downloads> WEIGHTS=<weights>
-	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real
+	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/real $(PILOT)
 	@echo "Open real/reports/explorer.html (the answer) and real/reports/report.html (run times, provenance)."
 
 volumes: setup         ## real volumes on a laptop: make volumes RAW=<raw downloads> WEIGHTS=<weights>
-	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/volumes
+	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/volumes $(PILOT)
 	@echo "Open volumes/reports/explorer.html."
 
 test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
