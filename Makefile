@@ -9,7 +9,7 @@ RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=40 ...: on so many patients of each benchmark
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered
+.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-full test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered
 
 setup: .venv/ready
 
@@ -56,10 +56,13 @@ volumes: setup         ## real volumes on a laptop: make volumes RAW=<raw downlo
 	@echo "Open volumes/reports/explorer.html."
 
 test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile --durations=30
 
 test-fast: setup       ## tests of a few seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow and not full and not slurm"
+
+test-full: setup       ## tests of a minute and more, besides those of `make test`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m full
 
 test-slurm: setup      ## the workflow on a real Slurm on loopback; as root, who installs it with apt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))

@@ -146,6 +146,7 @@ def test_the_tutorial_leads_from_a_folder_of_dicoms_to_a_verdict(here, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_guide_to_a_dataset_can_be_followed(here):
     rng, rows, own = np.random.default_rng(0), [], here.parent / "my_films"
     for k in range(24):
@@ -161,6 +162,7 @@ def test_the_guide_to_a_dataset_can_be_followed(here):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_guide_to_a_backbone_can_be_followed(here):
     said = guide.follow(DOCS / "how-to/backbone.md", here)
     for title in ("My DINOv2, tuned on our films", "ConvNeXt-T of our group", "ViT-Ti/16, ImageNet-21k"):
@@ -169,6 +171,7 @@ def test_the_guide_to_a_backbone_can_be_followed(here):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_guide_to_a_protocol_can_be_followed(here):
     said = guide.follow(DOCS / "how-to/protocol.md", here)
     (value,) = re.findall(r"^centroid: test auroc ([\d.]+)", said, re.MULTILINE)
@@ -176,6 +179,7 @@ def test_the_guide_to_a_protocol_can_be_followed(here):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_guide_to_a_metric_can_be_followed(here):
     guide.follow(DOCS / "how-to/metric.md", here)
     (path,) = here.glob("precision/results/montgomery/score/test_vit/*/scores.parquet")

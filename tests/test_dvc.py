@@ -195,6 +195,7 @@ def test_one_command_makes_every_score_again_without_an_image(reproduced, pulled
     assert "Nothing to be done" in typed(pulled, "snakemake", "--cores", "1")
 
 
+@pytest.mark.full
 def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_path, pulled):
     folder = clone(reproduced, tmp_path / "clone")
     typed(folder, "dvc", "pull", "--allow-missing")
@@ -230,6 +231,7 @@ def test_an_s3_remote_does_the_same(reproduced, pulled, tmp_path):
     assert not [path for path in folder.glob("*/mine/**/*") if path.is_file()]
 
 
+@pytest.mark.full
 def test_an_experiment_changes_what_it_should_and_is_shown_beside_the_first(reproduced):
     typed(reproduced, "dvc", "exp", "run", "-n", "fewer-neighbours", "-S", "probe.knn.k=[3]")
     shown = typed(reproduced, "dvc", "exp", "show", "--md")

@@ -171,6 +171,7 @@ def run(folder: Path, *options: str, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_study_runs_in_conda_environments_that_hold_their_pins_alone(tmp_path):
     """Each rule in its own, also where base is active already: conda puts the next in the place of that on PATH."""
     base = {"CONDA_SHLVL": "1", "CONDA_PREFIX": "/opt/base", "PATH": "{path}:/opt/base/bin"}
