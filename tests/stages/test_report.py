@@ -1,3 +1,6 @@
+import json
+
+import pandas as pd
 import synthetic_study
 
 from radprobe.report import figures
@@ -22,5 +25,23 @@ def test_the_report_stage_writes_the_page_and_a_figure_per_scored_dataset(tmp_pa
     report.run(study, tmp_path / "elsewhere")
     made = sorted(str(path.relative_to(tmp_path / "elsewhere")) for path in (tmp_path / "elsewhere").rglob("*.*"))
     drawn = [f"figures/{each.name}.{ending}" for each in figures.of(study) for ending in ("svg", "pdf")]
-    assert made == sorted(["explorer.html", "scores.parquet", *drawn])
+    assert made == sorted(["explorer.html", "headline.csv", "metrics.json", "scores.parquet", *drawn])
     assert "not run: montgomery derived: weights, not started" in capsys.readouterr().out
+
+
+def test_what_dvc_compares_and_plots_are_the_defined_macro_scores_of_the_test_part(tmp_path):
+    study = synthetic_study.study(tmp_path)
+    report.run(study, tmp_path / "elsewhere")
+    table = pd.read_parquet(tmp_path / "elsewhere/scores.parquet")
+    table = table[(table["part"] == "test") & (table["class"] == "macro") & table["value"].notna()]
+    known = {(r.dataset, r.backbone, r.protocol, r.metric): r.value for r in table.itertuples()}
+    metrics = json.loads((tmp_path / "elsewhere/metrics.json").read_text())
+    found = [(d, b, p, v) for d, rows in metrics.items() for b, row in rows.items() for p, v in row.items()]
+    assert {dataset for dataset, *_ in found} == {"montgomery", "nih_chestxray14"}
+    for dataset, backbone, protocol, value in found:
+        metric = {"montgomery": "dsc", "nih_chestxray14": "auroc"}[dataset]
+        assert known[dataset, backbone, protocol, metric] == value
+    plotted = pd.read_csv(tmp_path / "elsewhere/headline.csv")
+    assert dict(zip(plotted["cell"], plotted["score"], strict=True)) == {
+        f"{dataset} {backbone} {protocol}": value for dataset, backbone, protocol, value in found
+    }
