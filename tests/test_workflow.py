@@ -99,6 +99,7 @@ def test_the_name_of_the_folder_is_no_command(finished):
     assert not (ROOT / "hacked").exists()
 
 
+@pytest.mark.survives("attack", "paths in params with blanks, quotes and commands", "folders of these names, no more")
 def test_a_path_in_params_is_no_command(tmp_path):
     write(tmp_path, paths={name: f"{name} of 'me'; touch hacked; #" for name in ("work", "results", "reports")})
     done = run(tmp_path, "--until", "retrieve")
