@@ -154,11 +154,11 @@ def test_the_guide_to_a_dataset_can_be_followed(here):
         rows.append({"path": f"{k:03d}.png", "patient": f"p{k}", "Effusion": k % 2, "Nodule": k // 2 % 2})
     own_folders.table(own, rows)
     guide.follow(DOCS / "how-to/dataset.md", here)
-    for folder, name, n, classes in (("work", "my_films", 24, 2), ("ward/work", "ward_films", 80, 1)):
-        (path,) = here.glob(f"{folder}/{name}/prepare/*/index.json")
+    for root, name, n, classes in ((here, "my_films", 24, 2), (here / "ward", "ward_films", 80, 1)):
+        (path,) = root.glob(f"work/{name}/prepare/*/index.json")
         index = Index.load(path.parent)
         assert (len(index.table), len(index.classes)) == (n, classes)
-        assert list(here.glob(f"{folder}/{name}/split/*/leaks.json"))
+        assert list(root.glob(f"work/{name}/split/*/leaks.json"))
 
 
 @pytest.mark.slow
@@ -167,7 +167,8 @@ def test_the_guide_to_a_backbone_can_be_followed(here):
     said = guide.follow(DOCS / "how-to/backbone.md", here)
     for title in ("My DINOv2, tuned on our films", "ConvNeXt-T of our group", "ViT-Ti/16, ImageNet-21k"):
         assert title in said
-    assert list(here.glob("tiny/work/montgomery/embed/random-vit_tiny_patch16_in21k/*/embeddings.json"))
+    made = (here / "tiny").glob("work/montgomery/embed/random-vit_tiny_patch16_in21k/*/embeddings.json")
+    assert list(made)
 
 
 @pytest.mark.slow
