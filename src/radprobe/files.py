@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 
 TEMPORARY = ".partial"
 TWIN = ".made"  # a manifest's second name
+_COPYING = threading.Lock()  # threads of a process would copy to one temporary name
 BACK_S = 30  # from the removal of a manifest to the start of the job that puts it back
 
 
@@ -173,9 +175,13 @@ def near(path: Path) -> Path:
     copy = folder / digest([str(path.resolve()), found.st_size, found.st_mtime_ns])
     if shutil.disk_usage(folder).free < found.st_size:
         return copy if copy.exists() else path
-    if not copy.exists():
-        with atomic(copy) as temporary:
-            shutil.copyfile(path, temporary)
+    try:
+        with _COPYING:
+            if not copy.exists():
+                with atomic(copy) as temporary:
+                    shutil.copyfile(path, temporary)
+    except OSError:  # another job has filled the disk meanwhile
+        return path
     return copy
 
 
