@@ -14,6 +14,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/slurm.smk"
 include: "workflow/rules/retrieve.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/split.smk"
@@ -41,7 +42,7 @@ rule all:
 
 
 onstart:
-    ask_who_answers(workflow.executor_settings)
+    suit_slurm(workflow.executor_settings)
 
 
 # Both pages after each run that made one. A failed cell hides nothing: they show what there is, and say what failed.

@@ -23,7 +23,9 @@ CPUS = 2
 FEW = 6  # cells with a Slurm job each
 LIMIT_S = 1
 SNAKEFILE = """
+include: "ROOT/workflow/rules/slurm.smk"
 localrules: all
+onstart: suit_slurm(workflow.executor_settings)
 rule all:
     input: expand("{cell}.scores", cell=range(int(config["cells"])))
 rule probe:
@@ -35,7 +37,7 @@ rule score:
     output: "{cell}.scores"
     resources: mem_mb=100, runtime=10
     shell: "touch {output}"
-"""
+""".replace("ROOT", str(ROOT))
 
 
 def seconds(environment: dict[str, str] | None, cells: int, *options: str) -> float:

@@ -83,13 +83,13 @@ def find(name: str) -> str | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[dict[str, str]]:
+def running(folder: Path, cpus: int = CPUS) -> Iterator[dict[str, str]]:
     """Start a Slurm whose files lie in `folder`; yield the environment in which commands find it, and stop it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("state", "spool", "bin"):
         (folder / name).mkdir(exist_ok=True)
     conf = folder / "slurm.conf"
-    conf.write_text(SLURM_CONF.format(folder=folder, ports=free_ports(2), cpus=CPUS))
+    conf.write_text(SLURM_CONF.format(folder=folder, ports=free_ports(2), cpus=cpus))
     (folder / "gres.conf").write_text(GRES_CONF)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
@@ -107,7 +107,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     try:
         daemons.append(start(folder, "munged", "--foreground", "--force", *munge))
         wait_for((folder / "munge.socket").exists, daemons, folder)
-        daemons.append(start(folder, "slurmctld", "-D", "-c", "-f", str(conf)))
+        daemons.append(controller(folder))
         daemons.append(start(folder, "slurmd", "-D", "-N", "localhost", "-f", str(conf)))
         wait_for(lambda: ask(environment, "sinfo", "-h", "-o", "%t").startswith("idle"), daemons, folder)
         yield environment
@@ -122,6 +122,11 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+
+
+def controller(folder: Path) -> subprocess.Popen:
+    """Start the controller, which knows the jobs of the one before it in this folder."""
+    return start(folder, "slurmctld", "-D", "-f", str(folder / "slurm.conf"))
 
 
 def start(folder: Path, name: str, *options: str) -> subprocess.Popen:

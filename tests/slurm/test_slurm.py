@@ -170,6 +170,22 @@ def test_a_killed_run_goes_on_with_the_same_command(slurm, study, without_slurm)
     until(lambda: not queue(slurm), "an empty queue", 30)
 
 
+def test_jobs_are_not_lost_while_the_controller_is_away(tmp_path, study):
+    if why := loopback.why_not():
+        pytest.skip(f"no Slurm: {why}")
+    with loopback.running(tmp_path / "slurm") as environment:
+        running = start(study, environment, "--until", "prepare")
+        until(lambda: job_of(environment, "prepare"), "a prepare job")
+        loopback.ask(environment, "scontrol", "shutdown", "slurmctld")
+        until(lambda: not queue(environment), "a controller that is gone")
+        time.sleep(30)  # more than one question for the job's state
+        controller = loopback.controller(tmp_path / "slurm")
+        finish(running, study)
+    controller.terminate()
+    controller.wait()
+    assert list(study.glob("work/montgomery/prepare/*/pixels.json"))
+
+
 def test_ctrl_c_takes_the_jobs_out_of_the_queue(slurm, study):
     running = start(study, slurm)
     until(lambda: job_of(slurm, "prepare"), "a prepare job")

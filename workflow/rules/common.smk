@@ -116,13 +116,6 @@ def growing(amount):
     return lambda wildcards, attempt: attempt * amount
 
 
-def ask_who_answers(executor):
-    """Let Slurm's plugin ask squeue where there is no accounting: sacct never answers, and a run would wait for ever."""
-    if getattr(executor, "status_command", None) == "sacct" and machine.answers(["sacct", "--noheader"]) is None:
-        logger.warning("Slurm has no accounting here (sacct): squeue is asked instead.")
-        executor.status_command = "squeue"
-
-
 def raw_files(wildcards):
     """Input function: the tables and folders of a raw download, so that new files in it are noticed.
 
