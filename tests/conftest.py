@@ -25,3 +25,12 @@ def server(monkeypatch):
     served = local_server.start()
     yield served
     local_server.stop(served)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to stand in; the environment says nothing of data and weights."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_HUB_OFFLINE", "RADPROBE_RAW", "RADPROBE_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path

@@ -167,3 +167,18 @@ def test_what_does_not_fit_on_scratch_is_mapped_where_it_is(tmp_path, small_disk
 def test_a_scratch_that_is_not_there_is_said(tmp_path):
     _, said = mapped(tmp_path / "a.npy", tmp_path / "gone")
     assert f"RADPROBE_SCRATCH: {tmp_path}/gone" in said
+
+
+def test_the_header_of_safetensors_says_what_is_in_the_file_and_anything_else_is_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    tensors = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones(5, np.float32)}
+    save_file(tensors, path, {"format": "pt"})
+    header, start = files.safetensors_header(path)
+    assert header.pop("__metadata__") == {"format": "pt"}
+    assert {name: tuple(one["shape"]) for name, one in header.items()} == {"a": (2, 3), "b": (5,)}
+    begin, end = header["a"]["data_offsets"]
+    assert path.read_bytes()[start + begin : start + end] == tensors["a"].tobytes()
+    for content in (b"", b"\x02", b"[]", b"[" * 100_000, b"no json", b"\xff"):
+        path.write_bytes(len(content).to_bytes(8, "little") + content)
+        with pytest.raises(ValueError, match="has no header of safetensors"):
+            files.safetensors_header(path)

@@ -12,6 +12,7 @@ from radprobe import catalog
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/radprobe"
 BASE = {"artifacts", "files", "catalog", "console", "machine", "__version__"}
+ROOMS = {"datasets", "imaging", "models", "learning", "metrics", "report"}
 MAY_IMPORT = {
     "files": set(),
     "console": set(),
@@ -22,13 +23,14 @@ MAY_IMPORT = {
     "params": {"catalog", "files"},
     "study": {"catalog", "files", "params", "datasets"},
     "needs": {"catalog", "files", "study"},
+    "checks": BASE | {"study", "needs", "datasets"},
     "imaging": BASE,
     "metrics": BASE,
     "models": BASE,
     "datasets": BASE | {"imaging"},
     "learning": BASE | {"models", "metrics", "imaging"},
     "report": BASE | {"imaging", "metrics", "study", "params"},
-    "stages": BASE | {"study", "params", "needs", "datasets", "imaging", "models", "learning", "metrics", "report"},
+    "stages": BASE | ROOMS | {"study", "params", "needs", "checks"},
     "cli": BASE | {"study", "params", "gpus"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -1,4 +1,7 @@
-"""Writing files so that a kill leaves the old one or the new one, hashing them, and one lock per artifact."""
+"""Writing files so that a kill leaves the old one or the new one, hashing them, and one lock per artifact.
+
+Besides, the header of a safetensors file, which needs no torch.
+"""
 
 import atexit
 import errno
@@ -23,6 +26,7 @@ from filelock import FileLock, Timeout
 TEMPORARY = ".partial"
 TWIN = ".made"  # a manifest's second name
 _COPYING = threading.Lock()  # threads of a process would copy to one temporary name
+LARGEST_HEADER = 100_000_000  # bytes of a safetensors file's header, as its library allows
 BACK_S = 30  # from the removal of a manifest to the start of the job that puts it back
 
 
@@ -204,6 +208,22 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, and the byte at which its tensors begin.
+
+    Raises OSError or ValueError where there is none.
+    """
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        try:
+            header = json.loads(handle.read(min(length, LARGEST_HEADER)))
+        except (ValueError, RecursionError):
+            header = None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} has no header of safetensors")
+    return header, 8 + length
 
 
 def in_threads(function: Callable[[Any], Any], items: list, threads: int = 8) -> list:

@@ -48,7 +48,6 @@ SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to se
 FROM_SCRATCH = "from-scratch"  # their protocol
 # what an adapter says of itself
 ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
-LARGEST_HEADER = 100_000_000  # bytes of a safetensors file's header, as its library allows
 WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
 ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
 TITLES = {"bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
@@ -581,9 +580,7 @@ def _in_order(step: Step) -> list[Step]:
 def read_adapter(path: Path) -> dict[str, Any]:
     """Return what an adapter.safetensors says of itself: backbone, mode, size ...; reads its header only."""
     try:
-        with path.open("rb") as handle:
-            length = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(min(length, LARGEST_HEADER)))
+        header, _ = files.safetensors_header(path)
         facts = json.loads(header["__metadata__"]["radprobe"])
         return {name: facts[name] for name in ADAPTER_FACTS}
     except FileNotFoundError:

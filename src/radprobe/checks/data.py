@@ -1,0 +1,42 @@
+"""The datasets of a study: which are here, and how to get the others."""
+
+import os
+from collections.abc import Iterator
+
+from radprobe.checks import Check
+from radprobe.datasets import Layout
+from radprobe.study import Missing, Study
+
+
+def datasets(study: Study, fail: bool) -> Iterator[Check]:
+    """Look for every dataset of a study; `fail`: one that is missing stops a run."""
+    missing = {one.name: one for one in study.missing if one.kind == "dataset"}
+    for name, choice in study.params.datasets.items():
+        what = f"data: {name}"
+        if choice.phantom:
+            yield Check(what, "ok", f"generated, {choice.phantom.patients} patients: a phantom, not real images")
+        elif one := missing.get(name):
+            yield Check(what, "problem" if fail else "note", f"{one.why}: left out", _how_to_get(study, name, one))
+        elif study.will_download(name):
+            yield Check(what, "note", f"downloaded to {study.raw_folder(name)} by the next run")
+        else:
+            yield _readable(what, study.layout(name))
+    if len(missing) == len(study.params.datasets):
+        yield Check("data", "problem", "none of the study's datasets is here", "put one where the lines above say")
+
+
+def _how_to_get(study: Study, name: str, missing: Missing) -> str:
+    entry = study.dataset(name)
+    if entry.folder or entry.package:
+        return missing.remedy
+    fetch = "set download: true; or " if entry.downloads else ""
+    where = f"put in {study.raw_folder(name)}: {entry.layout}; or say where it is: datasets.{name}.raw"
+    return f"{fetch}get it (`radprobe datasets {name}` says how), and {where}"
+
+
+def _readable(what: str, layout: Layout) -> Check:
+    places = [layout.root, *layout.folders, *layout.tables, *layout.files[:1]]
+    shut = [path for path in places if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))]
+    if shut:
+        return Check(what, "problem", f"{shut[0]} may not be read", f"chmod -R a+rX {shut[0]}, or ask its owner")
+    return Check(what, "ok", f"{layout.variant} layout in {layout.root}")
