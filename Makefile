@@ -9,7 +9,7 @@ RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=40 ...: on so many patients of each benchmark
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-full test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered
+.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-full test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered pixels
 
 setup: .venv/ready
 
@@ -35,13 +35,17 @@ stage: ordered         # what dvc.yaml calls: one target of the graph, here or b
 	mkdir -p $(OUTS)
 	$(BIN)/snakemake --cores all $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE)) $(TARGET)
 
+pixels:                # what dvc.yaml calls for datasets under dvc.pixels
+	$(BIN)/python workflow/pixels.py lay $(DATASET)
+
 retrieved: ordered     # what dvc.yaml calls first; a failed download or dataset stops its own stages, and no others
 	mkdir -p work/weights
 	-$(BIN)/snakemake --cores all retrieved
 	PYTHONPATH=src $(BIN)/python -m radprobe retrieve --found > work/retrieved.json.partial
 	mv work/retrieved.json.partial work/retrieved.json
 
-ordered:               # what DVC brought to a new clone is in order, though its times are in none
+ordered:               # what DVC brought to a new clone is in its place and in order, though its times are in none
+	$(BIN)/python workflow/pixels.py bring
 	test -n "$$(ls .snakemake/metadata 2>/dev/null)" || $(BIN)/snakemake --cores 1 --touch
 
 rescore: setup ordered ## after `dvc pull` in a new clone: all scores again from what was pulled, with no image and no GPU

@@ -81,7 +81,8 @@ def main(times: str = "10", demo: str = str(ROOT / "demo")) -> None:
     of_the_demo = sum(measured) / len(measured) / CORES
     cells, jobs, seconds = run(int(times))
     share = seconds / jobs / of_the_demo
-    print(f"{cells} scored jobs, {jobs} in all: {seconds:.1f} s; a job of the demo takes {of_the_demo:.2f} s of {CORES} cores")
+    print(f"{cells} scored jobs, {jobs} in all: {seconds:.1f} s on {CORES} cores")
+    print(f"as many of the demo: {jobs * of_the_demo:.0f} s")
     print(f"Snakemake's own share: {share:.1%}")
     print(f"ratio snakemake_share {LIMIT / share:.3f}")
 

@@ -99,7 +99,7 @@ PARAMS = SMALL | {
     "probe": {"linear": {"epochs": 5}, "knn": {"k": [5, 10], "temperature": 0.07}},
     "adapt": None,
     "score": {"resamples": 200, "seed": 0, "min_patients": 10},
-    "dvc": {"push": ["nih_chestxray14", "montgomery"], "keep": ["mine"]},
+    "dvc": {"push": ["nih_chestxray14", "montgomery"], "keep": ["mine"], "pixels": ["montgomery"]},
 }
 
 
@@ -123,7 +123,7 @@ def reproduced(tmp_path_factory):
 
 def test_a_second_repro_runs_nothing(reproduced):
     said = typed(reproduced, "dvc", "repro")
-    assert said.count("didn't change, skipping") == 6
+    assert said.count("didn't change, skipping") == 7
     assert "Nothing to be done" in said
     assert not typed(reproduced, "git", "status", "--short")
 
@@ -169,12 +169,24 @@ def pulled(reproduced, tmp_path_factory):
     return folder
 
 
-def test_what_is_kept_is_never_pushed_and_no_pixel_is_in_the_cache(reproduced, pulled):
+def test_what_is_kept_is_never_pushed_and_of_pixels_what_was_asked_for(reproduced, pulled):
     assert (pulled / "results/nih_chestxray14").is_dir()
     assert not [path for path in pulled.glob("*/mine/**/*") if path.is_file()]
     assert list((reproduced / "work/nih_chestxray14/prepare").rglob("images.npy"))
-    assert not list(pulled.rglob("images.npy"))
+    assert {path.parts[-3] for path in pulled.rglob("images.npy")} == {"montgomery"}
     assert not (pulled / "data").exists()
+
+
+def test_pixels_that_were_pulled_are_used_where_there_are_no_raw_files(pulled, tmp_path):
+    shutil.copytree(pulled, folder := tmp_path / "clone", symlinks=True)
+    typed(folder, *MAKE, "ordered")
+    (manifest,) = folder.glob("work/montgomery/embed/test_vit/*/embeddings.json")
+    features = {path: path.read_bytes() for path in manifest.parent.glob("*.npy")}
+    manifest.unlink()
+    typed(folder, sys.executable, "-m", "radprobe", "embed", "montgomery", "test_vit")
+    assert features == {path: path.read_bytes() for path in features}
+    assert manifest.is_file()
+    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "nih_chestxray14", "test_vit", fails=True)
 
 
 def test_one_command_makes_every_score_again_without_an_image(reproduced, pulled):
@@ -204,7 +216,7 @@ def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_
     assert made
     changed = [str(path.relative_to(folder)) for path in made if path.read_bytes() != made[path]]
     assert changed == []  # a manifest also has the time at which it was made
-    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "montgomery", "test_vit", fails=True)
+    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "nih_chestxray14", "test_vit", fails=True)
     assert not list(folder.rglob("*.set-aside"))
 
 

@@ -346,10 +346,17 @@ class Versioned(Strict):
     keep: list[str] = Field(
         [], description="They stay in the cache of this machine: sets whose terms forbid to pass them on, own data."
     )
+    pixels: list[str] = Field([], description="Of those under push: their prepared pixels too, which take much room.")
+
+    @model_validator(mode="after")
+    def _pixels_are_pushed(self):
+        if kept := set(self.pixels) - set(self.push):
+            raise ValueError(f"pixels: {', '.join(sorted(kept))} is not under push")
+        return self
 
 
 # of our own in work/ and results/: folders beside those of datasets, and what DVC is not to see (.dvcignore)
-TAKEN = ("weights", "studies", "logs", "benchmarks", "phantom", "lock", "training", "__pycache__")
+TAKEN = ("weights", "studies", "logs", "benchmarks", "phantom", "pixels", "lock", "training", "__pycache__")
 
 
 def _not_taken(name: str) -> str:
