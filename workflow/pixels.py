@@ -1,4 +1,4 @@
-"""Prepared pixels beside what DVC keeps of a dataset, for those under `dvc.pixels`.
+"""Prepared pixels beside what DVC keeps of a dataset, for those under `dvc.pixels`; .dvcignore leaves out all others.
 
 python workflow/pixels.py lay DATASET    work/DATASET/prepare -> work/pixels/DATASET, an out of dvc.yaml
 python workflow/pixels.py bring          back to where stages look for them, after `dvc pull`
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 WORK = Path("work")
+PIXELS = ("images.npy", "masks.npy")
 
 
 def link(source: Path, target: Path) -> None:
@@ -21,8 +22,9 @@ def lay(dataset: str) -> None:
     """Let the pixels of a dataset stand where DVC keeps them."""
     prepared, kept = WORK / dataset / "prepare", WORK / "pixels" / dataset
     kept.mkdir(parents=True, exist_ok=True)  # DVC has emptied it
-    for file in prepared.glob("*/*.npy"):
-        link(file, kept / file.relative_to(prepared))
+    for name in PIXELS:
+        for file in prepared.glob(f"*/{name}"):
+            link(file, kept / file.relative_to(prepared))
 
 
 def bring() -> None:
