@@ -51,7 +51,19 @@ NOT_CALLED = {
 }
 
 
-STUDY = SMALL | {"study": "small", "segment": {"linear": {"epochs": 1}, "unet": None, "few_shot": None}}
+LORA = {"backbone_rates": [0.003], "head_rates": [0.01], "rank": 2}
+STUDY = SMALL | {
+    "study": "small",
+    "segment": {"linear": {"epochs": 1}, "unet": None, "few_shot": None},
+    "adapt": {
+        "backbones": ["test_vit"],
+        "bitfit": None,
+        "end_to_end": None,
+        "lora": LORA,
+        "classify": {"epochs": 1},
+        "segment": {"epochs": 1},
+    },
+}
 
 
 def environment_of(rule: str) -> str:
@@ -184,7 +196,7 @@ def test_a_study_runs_in_conda_environments_that_hold_their_pins_alone(tmp_path)
     }
     lines = [line.split() for line in (tmp_path / "ran").read_text().splitlines()]
     ran = {(names[line[0]], line[4]) for line in lines if line[2:4] == ["-m", "radprobe"]}
-    assert ran == {(environment_of(rule), verb_of(rule)) for rule in RULES if rule != "adapt"}
+    assert ran == {(environment_of(rule), verb_of(rule)) for rule in RULES}
     assert {names[line[0]] for line in lines if line[2:4] == ["-m", "pip"]} == set(generate.GROUPS)  # post-deploy
 
 
