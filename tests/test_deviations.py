@@ -17,6 +17,7 @@ from radprobe.datasets import nih_chestxray14 as nih
 from radprobe.files import RadprobeError
 from radprobe.learning import cases, selection
 from radprobe.metrics.classification import sigmoid32
+from radprobe.models import backbones
 from radprobe.stages import adapt
 from radprobe.study import Study, mode_of
 
@@ -59,8 +60,8 @@ def test_d04_a_candidate_is_trained_alone_whatever_else_is_tried(tmp_path):
 
 
 def test_d04_the_refit_starts_from_the_pretrained_weights(tmp_path, monkeypatch):
-    built, build = [], adapt.backbones.build
-    monkeypatch.setattr(adapt.backbones, "build", lambda *given, **how: built.append(1) or build(*given, **how))
+    built, build = [], backbones.build
+    monkeypatch.setattr(backbones, "build", lambda *given, **how: built.append(1) or build(*given, **how))
     adapted(tmp_path, [0.003, 0.01])
     assert len(built) == 3  # one for each candidate, and one for the refit
 

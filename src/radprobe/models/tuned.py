@@ -79,3 +79,12 @@ class Segmenter(Decoder):
     @override
     def groups(self, rate: float) -> list[dict]:
         return groups(self.encoder, self.head, self.backbone_rate, rate)
+
+
+def parameters(network: Classifier | Segmenter) -> dict[str, int]:
+    """Return how many parameters were trained, the head's among them, and how many backbone and head have."""
+    head = sum(each.numel() for each in network.head.parameters())
+    moved = sum(each.numel() for each in trained(network.encoder).values())
+    named = network.encoder.tower.model.named_parameters()
+    plain = sum(each.numel() for name, each in named if ".lora_" not in name)
+    return {"parameters": moved + head, "parameters_of_all": plain + head}
