@@ -47,6 +47,13 @@ def prepare(study: Study, dataset: str, images, labels=None, masks=None, classes
     assert not root.exists()
 
 
+def leave_out(study: Study, dataset: str, part: str) -> None:
+    """Take a part out of the split."""
+    step = study.step("split", dataset)
+    split = Split.load(step.folder)
+    Split(split.table[split.table["part"] != part], split.classes).save(step.folder, step.spec)
+
+
 def films(n: int, side: int, seed: int = 0) -> np.ndarray:
     """Noise films, uint8 [n, side, side]."""
     return np.random.default_rng(seed).integers(0, 255, (n, side, side)).astype(np.uint8)

@@ -60,6 +60,12 @@ def names_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("deviation", deviations(), ids=lambda deviation: deviation.id)
+def test_a_bug_or_a_metric_has_a_test_that_is_named_after_it(deviation):
+    named = [test for test in deviation.tests if test.partition("::")[2].startswith(f"test_{deviation.id.lower()}_")]
+    assert named or deviation.kind == "protocol"
+
+
+@pytest.mark.parametrize("deviation", deviations(), ids=lambda deviation: deviation.id)
 def test_every_test_that_a_deviation_names_is_there(deviation):
     for test in deviation.tests:
         path, name = test.split("::")

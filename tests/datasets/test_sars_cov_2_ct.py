@@ -39,7 +39,7 @@ def test_every_place_to_unpack_it_is_found(download, inside):
     pd.testing.assert_frame_equal(samples(download / inside).table, expected)
 
 
-def test_slices_follow_the_numbers_in_their_names(download):
+def test_d21_slices_follow_the_numbers_in_their_names(download):
     table = samples(download).table
     seen = set()
     for _, patient in table.groupby("patient_id"):

@@ -143,7 +143,7 @@ def test_stratified_shares_are_near_for_patients_and_for_each_class(seed):
 
 @quick
 @given(st.integers(0, 1000))
-def test_the_order_of_the_rows_does_not_matter(seed):
+def test_d12_the_order_of_the_rows_does_not_matter(seed):
     whole = random_index(seed)
     order = np.random.default_rng(seed).permutation(len(whole.table))
     shuffled = Index(whole.table, whole.facts)

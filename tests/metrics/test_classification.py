@@ -65,7 +65,7 @@ def three_classes(n=60):
     return scores, np.stack([a, np.zeros(n), c], axis=1)
 
 
-def test_an_undefined_class_is_missing_counted_and_never_zero():
+def test_d08_an_undefined_class_is_missing_counted_and_never_zero():
     scores, targets = three_classes()
     found = table(scores, targets, ["a", "b", "c"])
     b = found["auroc", "b"]
@@ -86,7 +86,7 @@ def test_the_studys_macro_counts_an_undefined_class_as_zero():
     assert "counted as 0: b" in found["auroc_study", MACRO]["note"]
 
 
-def test_the_studys_macro_ranks_saturated_sigmoids():
+def test_d23_the_studys_macro_ranks_saturated_sigmoids():
     scores = np.array([[200.0], [100.0], [120.0], [-5.0]])  # all but the last saturate to 1 in float32
     targets = np.array([[1.0], [0.0], [1.0], [0.0]])
     assert sigmoid32(scores)[:3].tolist() == [[1.0]] * 3
@@ -95,7 +95,7 @@ def test_the_studys_macro_ranks_saturated_sigmoids():
     assert found["auroc_study", MACRO]["value"] == pytest.approx(0.75)
 
 
-def test_the_studys_macro_ranks_logits_where_ours_ranks_their_softmax():
+def test_d09_the_studys_macro_ranks_logits_where_ours_ranks_their_softmax():
     """D09: of three classes one is true. A logit alone may rank otherwise than the probability does."""
     from scipy.special import log_softmax
 

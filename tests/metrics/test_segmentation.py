@@ -57,6 +57,15 @@ def test_the_mean_over_cases_is_monais_dice_metric(seed):
     assert got[3] == pytest.approx(got[:3].mean())
 
 
+def test_d07_a_small_case_counts_as_much_as_a_large_one_but_not_where_they_are_pooled():
+    truth = np.zeros((2, 20, 20), np.uint8)
+    truth[0], truth[1, 0, :4] = 1, 1
+    found = segmenter(truth, np.stack([truth[0], np.zeros_like(truth[1])]), 1)  # all of the one, none of the other
+    once = np.ones((2, 1))
+    assert found.estimate("dsc", once)[0, -1] == 0.5
+    assert found.estimate("dsc_pooled", once)[0, -1] == pytest.approx(800 / 804)
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_pooled_metrics_are_plain_transcriptions_over_all_pixels(seed):
@@ -77,7 +86,7 @@ def test_pooled_metrics_are_plain_transcriptions_over_all_pixels(seed):
         assert got.estimate("jaccard_study", once)[0, -1] == pytest.approx(np.mean(jaccard), abs=1e-12)
 
 
-def test_the_studys_jaccard_scores_foreground_everywhere_as_perfect():
+def test_d06_foreground_everywhere_is_perfect_to_the_studys_jaccard_and_not_to_ours():
     truth = np.zeros((12, 10, 10), np.uint8)
     truth[:, 0] = 1  # a tenth of the pixels
     found = segmenter(truth, np.ones_like(truth), 1)

@@ -112,7 +112,7 @@ def check(network, before, mode):
 
 
 @pytest.mark.parametrize(("mode", "name"), CASES)
-def test_after_steps_exactly_what_should_have_moved_has_moved_to_classify(mode, name):
+def test_d02_after_steps_exactly_what_should_have_moved_has_moved_to_classify(mode, name):
     entry = NETWORKS[name]
     network, x = classifier(entry, mode), images(entry)
 
@@ -128,7 +128,7 @@ def test_after_steps_exactly_what_should_have_moved_has_moved_to_classify(mode, 
 
 @pytest.mark.parametrize("kind", ["linear", "unet"])
 @pytest.mark.parametrize(("mode", "name"), CASES)
-def test_after_steps_exactly_what_should_have_moved_has_moved_to_segment(mode, name, kind):
+def test_d02_after_steps_exactly_what_should_have_moved_has_moved_to_segment(mode, name, kind):
     entry = NETWORKS[name]
     made = encoder(entry, mode, dense=backbones.layers(entry, [kind])[kind])
     x = images(entry)

@@ -71,7 +71,7 @@ def test_random_twins_depend_on_their_seed_only(tmp_path):
 
 @given(level=st.integers(-1024, 3000), side=st.sampled_from([64, 160, 200]))
 @settings(max_examples=15, deadline=None)
-def test_a_constant_image_is_black_and_never_nan(level, side):
+def test_d11_a_constant_image_is_black_and_never_nan(level, side):
     enc = ENCODER
     constant = torch.full((1, side, side), level, dtype=torch.int16)
     assert_close(enc.normalise(constant), enc.normalise(torch.zeros((1, 160, 160))))

@@ -56,7 +56,7 @@ def rename(state):
         (lambda state: state["norm.bias"].fill_(torch.nan), "norm.bias has NaN"),
     ],
 )
-def test_a_wrong_tensor_is_named(tmp_path, change, named):
+def test_d18_a_wrong_tensor_is_named(tmp_path, change, named):
     with pytest.raises(RadprobeError) as error:
         obtain(tmp_path, TINY, write(tmp_path, change))
     assert named in str(error.value)

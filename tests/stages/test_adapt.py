@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from frozen import PARTS, prepare, study
+from frozen import PARTS, leave_out, prepare, study
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
@@ -168,6 +168,23 @@ def test_an_adapter_is_a_backbone_of_its_own_that_embed_loads(tmp_path):
     assert read_adapter(path)["backbone"] == "test_vit"
 
 
+@pytest.mark.parametrize(("dataset", "room"), [(NIH, adapt.tuning), (MONTGOMERY, adapt.decoders)])
+def test_d03_few_shot_backbones_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch, dataset, room):
+    seen, fit = [], room.fit
+
+    def watched(make, train, *rest, **how):
+        seen.append(train.rows)
+        return fit(make, train, *rest, **how)
+
+    monkeypatch.setattr(room, "fit", watched)
+    epoch = {"epochs": 1, "batch_size": 8}
+    wanted = {"shots": [1, 8], "draws": 2, "steps": 1}
+    _, found = run(made(tmp_path, dataset, few_shot=wanted, classify=epoch, segment=epoch), "bitfit", dataset)
+    drawn = [np.hstack(rows) for rows in seen[-len(found.few_shot.table) :]]
+    assert [len(rows) for rows in drawn] == found.few_shot.table["n_samples"].tolist()
+    assert {PARTS[row % 4] for rows in drawn for row in rows} == {"train"}
+
+
 def test_few_shot_draws_are_adapted_each_and_score_every_test_case(tmp_path):
     wanted = {"shots": [1, 8], "draws": 2, "steps": 8}
     _, found = run(made(tmp_path, few_shot=wanted), "bitfit")
@@ -207,6 +224,14 @@ def test_volumes_are_the_mean_of_their_slices(tmp_path):
 def test_a_part_of_one_class_only_stops_it_before_anything_is_trained(tmp_path, labels, why):
     with pytest.raises(RadprobeError, match=why):
         run(made(tmp_path, labels=labels), "lora")
+
+
+@pytest.mark.parametrize(("dataset", "why"), [(NIH, "a negative in val"), (MONTGOMERY, "part val has no sample here")])
+def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path, dataset, why):
+    s = made(tmp_path, dataset)
+    leave_out(s, dataset, "val")
+    with pytest.raises(RadprobeError, match=why):
+        run(s, "bitfit", dataset)
 
 
 def test_a_loss_that_is_not_finite_is_named_and_the_other_learning_rate_goes_on(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from frozen import PARTS, study
+from frozen import PARTS, leave_out, study
 from frozen import prepare as write_prepared
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
@@ -220,6 +220,14 @@ def test_an_empty_part_stops_it_by_name(tmp_path):
         probe.run(*made(tmp_path, n=3))
 
 
+def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path):
+    s, step = made(tmp_path)
+    leave_out(s, NIH, "val")
+    with pytest.raises(RadprobeError, match="part val has no sample here, so no head can be chosen"):
+        probe.run(s, step)
+    assert not (step.folder / "predictions.json").exists()
+
+
 def test_without_a_leak_certificate_nothing_runs(tmp_path):
     s, step = made(tmp_path)
     (step.need("split").folder / "leaks.json").unlink()
@@ -238,7 +246,7 @@ print([name for name in ("timm", "monai", "torchvision", "transformers") if name
 """
 
 
-def test_a_whole_job_imports_neither_timm_nor_monai(tmp_path):
+def test_d20_a_whole_job_imports_neither_timm_nor_monai(tmp_path):
     s, step = made(tmp_path)
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(s.params.model_dump(mode="json")))
@@ -342,7 +350,7 @@ def test_a_sample_of_a_class_that_the_split_leaves_out_is_taught_and_scored_as_n
     assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)
 
 
-def test_few_shot_heads_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch):
+def test_d03_few_shot_heads_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch):
     s, step = made(tmp_path)
     seen, fit = [], probe.logistic.fit
     monkeypatch.setattr(probe.logistic, "fit", lambda x, *rest: seen.append(len(x)) or fit(x, *rest))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from frozen import PARTS, prepare, study
+from frozen import PARTS, leave_out, prepare, study
 
 from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
@@ -144,7 +144,24 @@ def test_a_saved_decoder_says_of_the_same_maps_what_its_job_said(tmp_path):
             assert (to_original(said[0], (40, 24)) == maps[case]).all()
 
 
-def test_few_shot_draws_are_fitted_on_what_they_drew_and_counted_on_every_test_case(tmp_path):
+def test_d03_few_shot_decoders_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch):
+    wanted = {"shots": [1, 4], "draws": 1, "learning_rate": 0.1, "steps": 1}
+    s, step, _ = made(tmp_path, few_shot=wanted, linear={"learning_rates": [0.1], "epochs": 1, "batch_size": 4})
+    seen, fit = [], segment.decoders.fit
+
+    def watched(make, maps, *rest, **how):
+        seen.append(maps.rows)
+        return fit(make, maps, *rest, **how)
+
+    monkeypatch.setattr(segment.decoders, "fit", watched)
+    segment.run(s, step)
+    found = Predictions.load(step.folder).few_shot
+    drawn = seen[-len(found.table) :]
+    assert [len(rows) for rows in drawn] == found.table["n_samples"].tolist()
+    assert {PARTS[row % 4] for rows in drawn for row in rows} == {"train"}
+
+
+def test_few_shot_draws_are_counted_on_every_test_case(tmp_path):
     wanted = {"shots": [1, 4], "draws": 3, "learning_rate": 0.1, "steps": 40}
     s, step, _ = made(tmp_path, few_shot=wanted)
     segment.run(s, step)
@@ -194,6 +211,14 @@ def test_masks_that_are_all_empty_in_train_or_val_stop_it_before_anything_is_fit
     s, step, _ = made(tmp_path, masks)
     with pytest.raises(RadprobeError, match="every mask of part val is empty"):
         segment.run(s, step)
+
+
+def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path):
+    s, step, _ = made(tmp_path)
+    leave_out(s, MONTGOMERY, "val")
+    with pytest.raises(RadprobeError, match="part val has no sample here"):
+        segment.run(s, step)
+    assert not (step.folder / "predictions.json").exists()
 
 
 def coarse_without(label, *parts):
