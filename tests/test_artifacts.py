@@ -5,7 +5,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from radprobe.artifacts import Index, LabelMaps, Manifest, Shards, Split, Truth, seal, unseal, write_array
+from radprobe.artifacts import (
+    COMPARISON_SCHEMA,
+    SCORES_SCHEMA,
+    VARIANTS_SCHEMA,
+    Comparison,
+    Index,
+    LabelMaps,
+    Manifest,
+    Scores,
+    Shards,
+    Split,
+    Truth,
+    seal,
+    unseal,
+    write_array,
+    write_table,
+)
 from radprobe.files import RadprobeError
 
 
@@ -96,6 +112,65 @@ def test_a_manifest_that_is_no_manifest_is_set_aside(tmp_path):
     with pytest.raises(RadprobeError, match="set aside"):
         Manifest.read(tmp_path / "index.json")
     assert not (tmp_path / "index.json").exists()
+
+
+def a_table(schema) -> pd.DataFrame:
+    of = schema.columns.items()
+    return pd.DataFrame({name: [""] if str(column.dtype).startswith("str") else [1.0] for name, column in of})
+
+
+def words(table):
+    return table.assign(difference="much")
+
+
+def without(table):
+    return table.drop(columns="low")
+
+
+def with_more(table):
+    return table.assign(more=1)
+
+
+def numbers(table):
+    return table.assign(note=7)
+
+
+@pytest.mark.parametrize("broken", ["comparison", "variants"])
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (words, "column 'difference' fails coerce_dtype('float64'): 'much'"),
+        (without, "column 'low' is missing"),
+        (with_more, "column 'more' is none of the table"),
+        (numbers, "column 'note' fails dtype("),
+    ],
+)
+def test_a_table_that_somebody_else_sealed_is_named_with_the_column_and_the_check(tmp_path, broken, harm, why):
+    tables = {"comparison": a_table(COMPARISON_SCHEMA), "variants": a_table(VARIANTS_SCHEMA)}
+    Comparison(*tables.values()).save(tmp_path, "spec")
+    assert len(Comparison.load(tmp_path).variants) == 1
+    write_table(tmp_path / f"{broken}.parquet", harm(tables[broken]))
+    seal(tmp_path, "comparison", "spec", {}, ["comparison.parquet", "variants.parquet"])
+    with pytest.raises(RadprobeError) as error:
+        Comparison.load(tmp_path)
+    assert error.value.what == str(tmp_path / f"{broken}.parquet")
+    assert why in error.value.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "why"),
+    [
+        ("index", an_index().table.iloc[::-1], "fails rows sorted by sample_id"),
+        ("index", an_index().table.assign(slice=-1), "column 'slice' fails greater_than_or_equal_to(0): '-1'"),
+        ("scores", a_table(SCORES_SCHEMA), "column 'part' fails isin(('train', 'val', 'test')): ''"),
+    ],
+)
+def test_every_table_says_which_column_fails_which_check(tmp_path, kind, table, why):
+    write_table(tmp_path / f"{kind}.parquet", table)
+    seal(tmp_path, kind, "spec", {}, [f"{kind}.parquet"])
+    with pytest.raises(RadprobeError) as error:
+        {"index": Index, "scores": Scores}[kind].load(tmp_path)
+    assert why in error.value.reason
 
 
 def test_unseal_reports_the_spec(tmp_path):

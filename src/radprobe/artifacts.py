@@ -146,10 +146,11 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(handle, array, allow_pickle=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a parquet table. Raises RadprobeError where it is none."""
+def read_table(path: Path, schema: pa.DataFrameSchema | None = None) -> pd.DataFrame:
+    """Read a parquet table. Raises RadprobeError where it is none, or not as its schema says."""
     with _foreign(path):
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
+        return schema.validate(table) if schema else table
 
 
 def read_array(path: Path, mapped: bool = True) -> np.ndarray:
@@ -165,11 +166,23 @@ def _foreign(path: Path) -> Iterator[None]:
         yield
     except RadprobeError:
         raise
-    except Exception as error:  # pandera says what is wrong; pyarrow and NumPy document no errors for damage
-        why = str(error).partition("\n")[0][:200] or type(error).__name__
+    except Exception as error:  # pyarrow and NumPy document no errors for damage
+        found = isinstance(error, (pa.errors.SchemaError, pa.errors.SchemaErrors))
+        why = _first_finding(error) if found else str(error).partition("\n")[0]
+        why = why[:200] or type(error).__name__
         raise RadprobeError(
             path, f"cannot be read ({why})", "remove the folder, and run again: it is re-made"
         ) from None
+
+
+def _first_finding(error: pa.errors.SchemaError | pa.errors.SchemaErrors) -> str:
+    """Say which column fails which check, and a value that does; the text of several findings is JSON."""
+    one = isinstance(error, pa.errors.SchemaError)
+    findings = pa.errors.SchemaErrors(error.schema, [error], error.data) if one else error
+    column, check, value = findings.failure_cases.iloc[0][["column", "check", "failure_case"]]
+    if check in ("column_in_dataframe", "column_in_schema"):  # of those the value is the column's name
+        return f"column '{value}' {'is missing' if check == 'column_in_dataframe' else 'is none of the table'}"
+    return f"column '{column}' fails {check}: {str(value)!r}" if isinstance(column, str) else f"fails {check}"
 
 
 # --- raw data and weights ---------------------------------------------------------------------------------------------
@@ -792,6 +805,5 @@ class Comparison:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
-        tables = [read_table(path := Path(folder) / f"{name}.parquet") for name in ("comparison", "variants")]
-        with _foreign(path):
-            return cls(*tables, facts)
+        table = read_table(Path(folder) / "comparison.parquet", COMPARISON_SCHEMA)
+        return cls(table, read_table(Path(folder) / "variants.parquet", VARIANTS_SCHEMA), facts)
