@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from radprobe import artifacts
 from radprobe.artifacts import Adapter, Embeddings, Predictions
 from radprobe.files import RadprobeError
-from radprobe.learning import loop
+from radprobe.learning import decoders, loop, tuning
 from radprobe.stages import adapt, embed, retrieve
 from radprobe.study import MODES, Study, read_adapter
 
@@ -168,7 +168,7 @@ def test_an_adapter_is_a_backbone_of_its_own_that_embed_loads(tmp_path):
     assert read_adapter(path)["backbone"] == "test_vit"
 
 
-@pytest.mark.parametrize(("dataset", "room"), [(NIH, adapt.tuning), (MONTGOMERY, adapt.decoders)])
+@pytest.mark.parametrize(("dataset", "room"), [(NIH, tuning), (MONTGOMERY, decoders)])
 def test_d03_few_shot_backbones_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch, dataset, room):
     seen, fit = [], room.fit
 
