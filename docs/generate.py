@@ -11,7 +11,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from radprobe import artifacts, cli, params
-from radprobe.study import OUTPUTS
+from radprobe.study import OF_MAPS, OUTPUTS
 
 FOLDER = Path(__file__).parent / "reference"
 MADE = "Made from `{source}` by `make reference`.\n"
@@ -165,10 +165,8 @@ def artifact(kind_of: type) -> str:
 
 
 def makers(kind: str) -> list[str]:
-    """Return the verbs that make a kind: those that declare it, else what is made together with it."""
-    together = next((kinds for kinds in artifacts.TOGETHER if kind in kinds), {kind})
-    declared = [verb for verb, kinds in OUTPUTS.items() if kind in kinds]
-    return declared or [verb for verb, kinds in OUTPUTS.items() if together & set(kinds)]
+    """Return the verbs that make a kind."""
+    return [verb for verb, kinds in OUTPUTS.items() if kind in (*kinds, *OF_MAPS.get(verb, ()))]
 
 
 def fields_of(kind_of: type) -> list[tuple[str, ...]]:

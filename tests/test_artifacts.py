@@ -22,7 +22,7 @@ from radprobe.artifacts import (
     write_array,
     write_table,
 )
-from radprobe.files import RadprobeError
+from radprobe.files import RadprobeError, lock
 
 
 def an_index(n: int = 6) -> Index:
@@ -105,6 +105,26 @@ def test_what_one_step_made_is_set_aside_together(tmp_path):
     with pytest.raises(RadprobeError, match="set aside"):
         Truth.load(tmp_path)
     assert not list(tmp_path.glob("*.json"))  # else the step would count as made, and truth never come back
+
+
+def test_lost_truth_sets_aside_what_was_made_with_it(tmp_path):
+    an_index().save(tmp_path, "spec")
+    with pytest.raises(RadprobeError, match="is not there"):
+        Truth.load(tmp_path)
+    assert not list(tmp_path.glob("*.json"))  # else Snakemake would have nothing to make
+
+
+def test_nothing_is_set_aside_under_a_run_that_is_making_truth(tmp_path):
+    an_index().save(tmp_path, "spec")
+    with lock(tmp_path / "lock"), pytest.raises(RadprobeError, match="still held by"):
+        Truth.load(tmp_path)
+    assert (tmp_path / "index.json").is_file()
+
+
+def test_truth_of_what_was_never_prepared_leaves_nothing(tmp_path):
+    with pytest.raises(RadprobeError, match="is not there"):
+        Truth.load(tmp_path / "never")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_manifest_that_is_no_manifest_is_set_aside(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from radprobe.artifacts import Truth
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,20 @@ def test_a_verb_makes_its_artifact_once(folder):
     made = manifest.stat().st_mtime_ns
     assert "already made" in radprobe(folder, "retrieve", "montgomery").stdout
     assert manifest.stat().st_mtime_ns == made
+
+
+def test_lost_truth_is_made_again(folder):
+    """Snakemake does not see it, so nothing else would notice."""
+    for verb in ("retrieve", "prepare"):
+        radprobe(folder, verb, "montgomery")
+    assert "already made" in radprobe(folder, "prepare", "montgomery").stdout
+    (truth,) = folder.glob("work/montgomery/prepare/*/truth.json")
+    kept = {name: (truth.parent / name).read_bytes() for name in ("truth.bin", "images.npy", "index.parquet")}
+    truth.unlink()
+    again = radprobe(folder, "prepare", "montgomery")
+    assert again.returncode == 0, again.stderr
+    assert Truth.load(truth.parent).facts["classes"]
+    assert {name: (truth.parent / name).read_bytes() for name in kept} == kept
 
 
 def test_a_verb_says_which_command_must_come_first(folder):

@@ -3,8 +3,9 @@ import copy
 import pytest
 
 from radprobe import catalog
+from radprobe.artifacts import TOGETHER
 from radprobe.files import RadprobeError
-from radprobe.study import Study
+from radprobe.study import OF_MAPS, OUTPUTS, Study
 
 SMALL = {
     "study": "s",
@@ -367,3 +368,19 @@ def test_an_own_backbone_is_weights_or_an_adapter_and_a_file_that_is_none_is_ref
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(RadprobeError, match="no adapter that radprobe wrote"):
         own(adapter="a.safetensors")
+
+
+def test_what_is_set_aside_together_is_what_a_verb_makes():
+    made = [{*kinds, *OF_MAPS.get(verb, ())} for verb, kinds in OUTPUTS.items()]
+    assert sorted(map(sorted, TOGETHER)) == sorted(sorted(kinds) for kinds in made if len(kinds) > 1)
+
+
+@pytest.mark.parametrize(("dataset", "has_truth"), [("montgomery", True), ("nih_chestxray14", False)])
+def test_a_prepared_set_is_done_without_truth_only_where_there_is_none_to_make(tmp_path, dataset, has_truth):
+    step = changed("paths.root", str(tmp_path)).step("prepare", dataset)
+    step.folder.mkdir(parents=True)
+    for manifest in step.outputs:
+        manifest.touch()
+    assert step.done != has_truth
+    (step.folder / "truth.json").touch()
+    assert step.done

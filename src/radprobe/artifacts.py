@@ -405,7 +405,12 @@ class Truth:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Open it."""
+        """Open it; if it is lost, set aside what was made with it: no rule of Snakemake asks for Truth itself."""
+        path = Path(folder) / f"{cls.KIND}.json"
+        if path.parent.is_dir() and not path.is_file():
+            with files.lock(path.parent / "lock", wait_s=0):  # a run that is making it now writes it first
+                if not path.is_file():
+                    set_aside(path)
         facts = unseal(folder, cls.KIND).facts
         return cls(LabelMaps.read(folder, "truth"), facts)
 

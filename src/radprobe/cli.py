@@ -294,6 +294,8 @@ def _make_step(study: Study, step: Step) -> None:
             return
         for leftover in step.folder.rglob(f"*{files.TEMPORARY}"):
             leftover.unlink()
+        for manifest in step.outputs:  # where another of them was lost
+            manifest.unlink(missing_ok=True)  # a kill from here on leaves nothing that looks whole
         _limit_threads(study.params.threads)
         module, name = STAGES.get(step.verb, (step.verb, "run"))
         started = time.monotonic()

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Step:
     folder: Path
     spec: str
     needs: tuple["Step", ...] = ()
+    beside: tuple[str, ...] = ()  # kinds that it makes besides OUTPUTS
 
     def need(self, verb: str) -> "Step":
         """Return the one need of this verb."""
@@ -83,13 +84,18 @@ class Step:
 
     @property
     def outputs(self) -> list[Path]:
-        """The manifests that the step makes; they are what Snakemake sees."""
+        """The manifests that Snakemake sees: those that the step always makes."""
         return [self.folder / f"{kind}.json" for kind in OUTPUTS[self.verb]]
+
+    @property
+    def manifests(self) -> list[Path]:
+        """All manifests that the step makes, also those that Snakemake does not see."""
+        return [*self.outputs, *(self.folder / f"{kind}.json" for kind in self.beside)]
 
     @property
     def done(self) -> bool:
         """Are all its manifests there."""
-        return all(manifest.is_file() for manifest in self.outputs)
+        return all(manifest.is_file() for manifest in self.manifests)
 
 
 # The manifests of each verb. A `retrieve` of a backbone makes weights.json instead.
@@ -105,6 +111,8 @@ OUTPUTS = {
     "score": ["scores"],
     "compare": ["comparison"],
 }
+# Made besides, of segmentation alone, so that no rule can declare it.
+OF_MAPS = {"prepare": ("truth",)}
 
 
 @dataclass(frozen=True)
@@ -479,7 +487,8 @@ class Study:
         knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
         knobs |= {"slices": entry.slices, "uncertain": choice.uncertain, "blank": entry.blank, "mask": entry.mask}
         knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
-        return self._step("prepare", dataset, None, knobs, retrieve)
+        step = self._step("prepare", dataset, None, knobs, retrieve)
+        return replace(step, beside=OF_MAPS["prepare"]) if entry.task == "segmentation" else step
 
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
         verb, p = self.predicting(dataset, backbone), self.params
