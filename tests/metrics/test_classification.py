@@ -77,6 +77,9 @@ def test_d08_an_undefined_class_is_missing_counted_and_never_zero():
     assert whole["value"] == pytest.approx((found["auroc", "a"]["value"] + found["auroc", "c"]["value"]) / 2)
     assert "left out, undefined: b" in whole["note"]
     assert found["auroc", "c"]["n_samples"] == 20
+    patients = np.arange(len(scores)).astype(str)
+    compared = Classifier(scores, targets, patients).auroc(np.ones((len(scores), 1)))  # in paired comparisons
+    assert compared == pytest.approx([whole["value"]])
 
 
 def test_the_studys_macro_counts_an_undefined_class_as_zero():

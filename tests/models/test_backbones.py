@@ -1,4 +1,5 @@
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from radprobe import catalog
-from radprobe.models import weights
+from radprobe.files import RadprobeError
+from radprobe.models import backbones, weights
 from radprobe.study import Study
 
 VIT = catalog.backbones()["test_vit"]
@@ -67,6 +69,29 @@ def test_random_twins_depend_on_their_seed_only(tmp_path):
     found = weights.obtain("x", entry, tmp_path / "w.safetensors", tmp_path, tmp_path, 3, False)
     loaded = tiny.encoder(entry, 160, 4, weights=found)
     assert torch.equal(loaded(tiny.pixels()).cls, other(tiny.pixels()).cls)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_one_changed_number_of_a_frozen_network_is_seen(kind):
+    enc = encoder()
+    enc.register_buffer("odd", torch.ones(3, 3).to(kind))
+    with pytest.raises(RadprobeError, match="odd changed while it was frozen"), backbones.held(enc):
+        enc.odd.data[2, 1] = 0
+
+
+def test_statistics_of_a_frozen_network_must_stay_and_those_of_one_that_is_trained_may_move(tmp_path):
+    images = torch.rand(2, 3, 64, 64)
+    for frozen in (True, False):
+        enc = tiny.encoder(tiny.STAGES["resnet"], 64, frozen=frozen)
+        norm = next(each for each in enc.modules() if getattr(each, "running_mean", None) is not None)
+        shard = tmp_path / "00000.json"
+        shard.write_text("{}")
+        refused = pytest.raises(RadprobeError, match="running_mean changed while it was frozen")
+        with refused if frozen else nullcontext(), backbones.held(enc, made=[shard]):
+            args = norm.running_mean, norm.running_var
+            torch.nn.functional.batch_norm(torch.rand(2, len(args[0]), 4, 4), *args, training=True)
+            enc(images[:, 0])
+        assert shard.exists() is not frozen
 
 
 @given(level=st.integers(-1024, 3000), side=st.sampled_from([64, 160, 200]))

@@ -62,6 +62,17 @@ def test_d18_a_wrong_tensor_is_named(tmp_path, change, named):
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_d18_what_fills_a_network_fits_all_of_it(tmp_path, library):
+    tower = architectures.build(TINY if library == "timm" else tiny.TOKENS["msn"])
+    state = tower.model.state_dict()
+    some = [name for name in state if name.endswith("bias")][1]
+    for change in ({some: None}, {"neck.weight": torch.ones(2)}, {some: torch.ones(3)}):
+        other = {name: each for name, each in {**state, **change}.items() if each is not None}
+        with pytest.raises(RadprobeError, match=next(iter(change))):
+            weights.fill(tower, other, tmp_path)
+
+
 def test_the_checkpoints_own_classifier_may_be_there_or_not(tmp_path):
     for change in (lambda state: None, lambda state: [state.pop(name) for name in ("head.weight", "head.bias")]):
         found = obtain(tmp_path, TINY, write(tmp_path, change))

@@ -108,6 +108,24 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.parametrize("mode", ["bitfit", "lora"])
+@pytest.mark.parametrize("dataset", [NIH, MONTGOMERY])
+def test_what_the_mode_leaves_frozen_must_stay(tmp_path, monkeypatch, dataset, mode):
+    epoch = loop._Run.epoch
+
+    def leaking(self, *given):
+        epoch(self, *given)
+        self.heads[0].module.encoder.fixed["tower.model.pos_embed"].data.add_(1)
+
+    monkeypatch.setattr(loop._Run, "epoch", leaking)
+    once = {mode: {**SETTINGS[mode], "head_rates": [0.01]}, "classify": {"epochs": 1, "batch_size": 8}}
+    s = made(tmp_path, dataset, **once, segment={"epochs": 1, "batch_size": 8})
+    with pytest.raises(RadprobeError, match=r"tower\.model\.pos_embed changed while it was frozen"):
+        run(s, mode, dataset)
+    folder = s.step("adapt", dataset, f"test_vit+{mode}").folder
+    assert not list(folder.rglob("*.json"))  # no checkpoint that the next run would go on from
+
+
 @pytest.mark.parametrize("after", [2, 9])  # fits of an epoch: in the search, in the refit
 @pytest.mark.parametrize("mode", ["lora", "end_to_end"])
 def test_a_killed_job_goes_on_to_the_same_bytes(tmp_path, monkeypatch, mode, after):

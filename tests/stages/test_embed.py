@@ -120,18 +120,42 @@ def test_after_a_kill_only_what_is_missing_is_encoded_and_the_result_is_the_same
 @pytest.mark.survives(
     "bug", "weights that change while a frozen backbone embeds", "it fails, and there are no features"
 )
-def test_a_backbone_that_does_not_stay_frozen_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda weights: weights.mul_(2),  # as an optimiser does
+        lambda weights: weights.data.mul_(2),  # these two: unnoticed by torch's counter of writes
+        lambda weights: np.multiply(weights.detach().numpy(), 2, out=weights.detach().numpy()),
+    ],
+)
+def test_a_backbone_that_does_not_stay_frozen_is_refused(tmp_path, monkeypatch, write):
     s, step = made(tmp_path)
     forward = backbones.Encoder.forward
 
     def learning(self, pixels, ranges):
-        next(self.tower.model.parameters()).mul_(1)  # what an optimiser, or running statistics, would do
+        write(self.tower.model.pos_embed)
         return forward(self, pixels, ranges)
 
-    monkeypatch.setattr(backbones.Encoder, "forward", learning)
-    with pytest.raises(RuntimeError, match="changed while it embedded"):
+    with monkeypatch.context() as patch:
+        patch.setattr(backbones.Encoder, "forward", learning)
+        with pytest.raises(RadprobeError, match=r"tower\.model\.pos_embed changed while it was frozen"):
+            embed.run(s, step)
+    assert not list(step.folder.glob("*.json"))  # so that no shard of it is taken for whole
+    seen = calls(monkeypatch)
+    embed.run(s, step)
+    assert sum(seen) > 10
+
+
+def test_a_backbone_that_drops_a_row_is_refused(tmp_path, monkeypatch):
+    s, step = made(tmp_path)
+    forward = features.Source._forward
+    monkeypatch.setattr(
+        features.Source, "_forward", lambda self, rows: {kind: each[1:] for kind, each in forward(self, rows).items()}
+    )
+    monkeypatch.setattr(features.Source, "shapes", {"cls": (4, 64), "patch_mean": (64,)})
+    with pytest.raises(RadprobeError, match="gives 2 cls features for 3 images"):
         embed.run(s, step)
-    assert not (step.folder / "embeddings.json").exists()
+    assert not list(step.folder.glob("*.json"))
 
 
 @pytest.mark.survives("fault", "a changed shard of features", "that shard is made again")

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from frozen import PARTS, leave_out, prepare, study
+from frozen import PARTS, films, leave_out, prepare, study
 
 from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
-from radprobe.models import decoders
-from radprobe.stages import score, segment
+from radprobe.models import backbones, decoders
+from radprobe.stages import embed, score, segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
@@ -219,6 +219,39 @@ def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path):
     with pytest.raises(RadprobeError, match="part val has no sample here"):
         segment.run(s, step)
     assert not (step.folder / "predictions.json").exists()
+
+
+def streaming(root):
+    """A study whose maps are over the budget, so that the backbone encodes anew."""
+    how = {"datasets": {MONTGOMERY: {"phantom": {"patients": 1}, "size": SIDE, "stored": SIDE}}}
+    how |= {"segment": {**KNOBS, "linear": {"learning_rates": [0.1], "epochs": 1, "batch_size": 4}}}
+    s, images = study(root, MONTGOMERY, embed={"max_dense_cache_gb": 1e-9, "precision": "fp32"}, **how), films(8, SIDE)
+    prepare(s, MONTGOMERY, images, masks=(images > 128).astype(np.uint8), classes=CLASSES[:1])
+    embed.run(s, s.step("embed", MONTGOMERY, "test_vit"))
+    return s, s.step("segment", MONTGOMERY, "test_vit")
+
+
+def test_a_backbone_that_encodes_anew_must_stay_frozen(tmp_path, monkeypatch):
+    s, step = streaming(tmp_path)
+    forward = backbones.Encoder.forward
+
+    def learning(self, *given):
+        self.tower.model.pos_embed.data.add_(1)
+        return forward(self, *given)
+
+    monkeypatch.setattr(backbones.Encoder, "forward", learning)
+    with pytest.raises(RadprobeError, match=r"tower\.model\.pos_embed changed while it was frozen"):
+        segment.run(s, step)
+    assert not list(step.folder.rglob("*.json"))
+
+
+def test_features_of_other_images_than_the_index_has_stop_it(tmp_path):
+    s, step, _ = made(tmp_path)
+    prepared = step.need("prepare")
+    index = artifacts.Index.load(prepared.folder)
+    artifacts.Index(index.table[:-4].reset_index(drop=True), index.facts).save(prepared.folder, prepared.spec)
+    with pytest.raises(RadprobeError, match="holds features of 16 images, and the index has 12 rows"):
+        segment.run(s, step)
 
 
 def coarse_without(label, *parts):

@@ -86,14 +86,14 @@ class Source:
         """The shape of each kind's features of one image."""
         return {kind: tuple(values.shape[1:]) for kind, values in self._forward(np.zeros(1, int)).items()}
 
-    @property
-    def versions(self) -> list[int]:
-        """How often each weight and buffer was written to, as torch counts it: frozen ones stay as they are."""
-        return [tensor._version for tensor in (*self.encoder.parameters(), *self.encoder.buffers())]
-
     def _pass(self, rows: np.ndarray) -> Arrays:
         filled = np.concatenate([rows, np.full(self.batch - len(rows), rows[-1])])
-        return {kind: self._halves(kind, values[: len(rows)], rows) for kind, values in self._forward(filled).items()}
+        found = self._forward(filled)
+        for kind, values in found.items():
+            if len(values) != len(filled):  # rows that are lacking would stay 0 in a shard
+                reason = f"gives {len(values)} {kind} features for {len(filled)} images"
+                raise RadprobeError(self.encoder.recipe.title, reason, "mend the recipe of the backbone")
+        return {kind: self._halves(kind, values[: len(rows)], rows) for kind, values in found.items()}
 
     @torch.inference_mode()
     def _forward(self, rows: np.ndarray) -> Arrays:
@@ -250,7 +250,8 @@ class Store:
 def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
     """Encode every image of `source` into `store`; return the facts of the manifest and the names of the files.
 
-    Raises RadprobeError where a feature is NaN, infinite or beyond float16, naming the sample.
+    Raises RadprobeError where a feature is NaN, infinite or beyond float16, naming the sample, and where the backbone
+    changes meanwhile.
     """
     shapes = source.shapes
     dense = {layer: shapes[dense_kind(layer)] for layer in source.encoder.dense}
@@ -264,12 +265,8 @@ def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
     todo = [(name, rows) for name, rows in store.shards(len(source)) if name not in kept]
     if kept:
         console.say(f"embed: {len(kept)} of {len(kept) + len(todo)} shards are there already, and are kept")
-    before = source.versions
-    _compute(source, store, shapes, todo)
-    if source.versions != before:
-        raise RuntimeError(
-            "weights of a frozen backbone changed while it embedded: its features are of no one backbone"
-        )
+    with backbones.held(source.encoder, made=[store.folder / f"{name}.json" for name, _ in todo]):
+        _compute(source, store, shapes, todo)
     logs = {shard: json.loads((store.folder / f"{shard}.json").read_text()) for shard, _ in store.shards(len(source))}
     names = [file for log in logs.values() for file in log["files"]]
     _remove_others(store.folder, {*names, *(f"{shard}.json" for shard in logs)})

@@ -20,6 +20,7 @@ import torch
 from radprobe import console, files
 from radprobe.files import RadprobeError
 from radprobe.learning.device import fits
+from radprobe.models import backbones
 
 Batch = TypeVar("Batch")
 COLUMNS = ["epoch", "head", "loss", "value", "learning_rate", "seconds"]
@@ -99,19 +100,21 @@ def fit(
 
     With `folder`, every epoch ends in a checkpoint there and in history.csv, and a run that was killed goes on after
     its last whole epoch, to the same weights. Another schedule or other heads than the checkpoint's are refused.
+    What is frozen of a backbone must stay as it is: else RadprobeError, and the checkpoint is removed.
     Progress is shown under the name `what`, if given.
     """
     run = _Run(heads, schedule, where, steps_per_epoch, folder)
-    run.restore()
     last = min(schedule.epochs, schedule.stop or schedule.epochs)
-    with _deterministic(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    frozen = backbones.held(*(head.module for head in heads), made=[folder] if folder else [])
+    with frozen, _deterministic(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        run.restore()
         remaining = range(run.state.epoch, last)
         for epoch in console.track(remaining, f"{what} (epochs)", len(remaining)) if what else remaining:
             if run.has_stopped():
                 break
             with fits(heads[0].name, where):
                 run.epoch(epoch, batches, losses, validate)
-    return run.finish(validate is not None)
+        return run.finish(validate is not None)
 
 
 class _Run:

@@ -5,12 +5,15 @@ minimum and maximum (arXiv 2312.02366, authors' code), resized with antialiasing
 normalised with the backbone's own mean and standard deviation.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from radprobe import catalog
 from radprobe.artifacts import Weights
@@ -67,6 +70,12 @@ class Encoder(torch.nn.Module):
         """Parameters of the backbone, its classifier not counted."""
         return sum(parameter.numel() for parameter in self.tower.parameters())
 
+    @property
+    def fixed(self) -> dict[str, torch.Tensor]:
+        """What must not move: parameters without a gradient, and buffers where norms keep their statistics."""
+        frozen = {name: each for name, each in self.named_parameters() if not each.requires_grad}
+        return frozen | (dict(self.named_buffers()) if self.fixed_statistics else {})
+
     def normalise(self, pixels: torch.Tensor, ranges: torch.Tensor | None = None) -> torch.Tensor:
         """Turn stored pixels [B, H, W] of any number type into the backbone's input, float32 [B, 3, size, size].
 
@@ -86,6 +95,39 @@ class Encoder(torch.nn.Module):
 
     def _vector(self, layer: Layer) -> torch.Tensor:
         return layer.prefix[:, 0] if self.recipe.pool == "cls" else _mean(layer)
+
+
+@contextmanager
+def held(*modules: torch.nn.Module, made: Sequence[Path] = ()) -> Iterator[None]:
+    """Raise RadprobeError where an encoder in `modules` does not keep what is frozen of it while this runs.
+
+    `made`: files and folders that come of it meanwhile; they are then removed, so that the next run starts without.
+    """
+    # of the bytes: torch's counters of writes miss `.data`, views of numpy and the statistics that batch_norm updates
+    encoders = [each for module in modules for each in module.modules() if isinstance(each, Encoder)]
+    before = [_checksums(each.fixed) for each in encoders]
+    yield
+    for encoder, known in zip(encoders, before, strict=True):
+        tensors = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
+        now = _checksums({name: tensors[name] for name in known if name in tensors})
+        if moved := [name for name in known if now.get(name) != known[name]]:
+            for path in made:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            reason = f"its tensor {moved[0]} changed while it was frozen: what was made meanwhile is of no one backbone"
+            remedy = "run it again; where it happens again, report it with the recipe of the backbone"
+            raise RadprobeError(encoder.recipe.title, reason, remedy)
+
+
+def _checksums(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
+    return {name: _checksum(each) for name, each in tensors.items()}
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    """Sum the bytes as words of 64 bits, modulo 2^64, where they are: a ViT-L takes 0.1 s, sha256 of it 1 s."""
+    content = tensor.detach().flatten().view(torch.uint8)
+    if len(content) % 8 or content.storage_offset() % 8:
+        content = pad(content, (0, -len(content) % 8))
+    return int(content.view(torch.int64).sum())
 
 
 def grey(pixels: torch.Tensor, ranges: torch.Tensor | None, size: int) -> torch.Tensor:

@@ -33,6 +33,7 @@ from radprobe.learning import decoders, draws, features, label_maps, loop, selec
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device, device_name, measured
 from radprobe.learning.maps import Maps
+from radprobe.models import backbones
 from radprobe.models import decoders as networks
 from radprobe.study import CEILING, FROM_SCRATCH, SCRATCH, Step, Study
 
@@ -93,6 +94,16 @@ def run(study: Study, step: Step) -> None:
     dense, costs, layers = _dense(study, step, index, pixels, where)
     told = {"dataset": step.dataset, "backbone": step.backbone, "classes": split.classes}
     job = Job(index, pixels, split, dense, where, step.knobs["seed"], step.folder, told)
+    frozen = [dense.source.encoder] if isinstance(dense, features.Streamed) else []
+    with backbones.held(*frozen, made=[step.folder / "training"]):
+        found = _fit_all(step, job, layers)
+    found.facts |= {"embedding": costs, "device": device_name(where)}
+    found.save(step.folder, step.spec)
+    shutil.rmtree(step.folder / "training", ignore_errors=True)
+
+
+def _fit_all(step: Step, job: Job, layers: dict[str, tuple[int, ...]]) -> Predictions:
+    """Fit every decoder, and those of few-shot draws."""
     maps, facts, training = {}, {}, []
     for protocol in _protocols(step, job, layers):
         found, facts[protocol.name], history = _fit(job, protocol, step.knobs.get("repeats", 1))
@@ -100,16 +111,15 @@ def run(study: Study, step: Step) -> None:
         training.append(history.assign(protocol=protocol.name))
         chosen, val = facts[protocol.name]["chosen"], facts[protocol.name]["value"]
         console.say(f"{step.dataset} {step.backbone} {protocol.name}: val DSC {val:.4f} with {chosen}")
-    facts, few_shot = {"protocols": facts, "embedding": costs, "device": device_name(where)}, None
+    facts, few_shot = {"protocols": facts}, None
     if "linear" in layers and step.knobs["few_shot"]:
         took: dict[str, Any] = {}
-        with measured(took, where):
+        with measured(took, job.where):
             few_shot = _few_shot(job, step.knobs, layers["linear"])
         facts["few_shot"] = {**step.knobs["few_shot"], **took}
-    found = Predictions(split.classes, maps=maps, facts=facts, few_shot=few_shot, training=pd.concat(training))
+    found = Predictions(job.split.classes, maps=maps, facts=facts, few_shot=few_shot, training=pd.concat(training))
     found.decoders = list(facts["protocols"])
-    found.save(step.folder, step.spec)
-    shutil.rmtree(step.folder / "training", ignore_errors=True)
+    return found
 
 
 # --- what decoders read, and which there are --------------------------------------------------------------------------
@@ -121,7 +131,10 @@ def _dense(study: Study, step: Step, index: Index, pixels: Pixels, where: torch.
         ranges = intensity.ranges(pixels.images, index.table["volume_id"], study.dataset(step.dataset).intensity)
         views = Views("turn", len(pixels.images), step.knobs["seed"], None if step.knobs["scratch"]["augment"] else 0)
         return features.Grey(pixels.images, ranges, step.knobs["size"], views, where), NO_COST, {}
-    embeddings = Embeddings.load(step.need("embed").folder)
+    embeddings = Embeddings.load(folder := step.need("embed").folder)
+    if embeddings.n != len(index.table):  # augmented copies would be those of other images
+        reason = f"holds features of {embeddings.n} images, and the index has {len(index.table)} rows"
+        raise RadprobeError(folder, reason, "remove this folder, and run it again")
     layers = {name: tuple(found) for name, found in embeddings.facts["decoders"].items()}
     streamed = embeddings.facts["streamed"]
     dense = features.Streamed(source_of(study, step)) if streamed else features.Cached(embeddings)
