@@ -9,7 +9,7 @@ RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=40 ...: on so many patients of each benchmark
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-fast test-full test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered pixels
+.PHONY: setup demo phantoms study stage rescore real volumes test test-slow test-full test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered pixels
 
 setup: .venv/ready
 
@@ -59,17 +59,20 @@ volumes: setup         ## real volumes on a laptop: make volumes RAW=<raw downlo
 	RADPROBE_RAW="$(RAW)" RADPROBE_WEIGHTS="$(WEIGHTS)" $(BIN)/snakemake --cores $(CORES) --profile workflow/profiles/volumes $(PILOT)
 	@echo "Open volumes/reports/explorer.html."
 
-test: setup            ## all tests; those that need real data run when RADPROBE_REAL_DATA is set
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile --durations=30
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+ON_EVERY_CORE = -n $(CORES) --dist loadfile --durations=20
 
-test-fast: setup       ## tests of a few seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow and not full and not slurm"
+test: setup            ## the tests of seconds: nearly all; those that need real data run when RADPROBE_REAL_DATA is set
+	$(PYTEST) $(ON_EVERY_CORE) -m "not slow and not full and not slurm"
 
-test-full: setup       ## tests of a minute and more, besides those of `make test`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile -m full
+test-slow: setup       ## whole workflows, kills, every backbone
+	$(PYTEST) $(ON_EVERY_CORE) -m "slow and not full and not slurm"
+
+test-full: setup       ## tests of a minute and more
+	$(PYTEST) $(ON_EVERY_CORE) -m full
 
 test-slurm: setup      ## the workflow on a real Slurm on loopback; as root, who installs it with apt
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))
+	$(PYTEST) -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))
 
 lint: setup
 	$(BIN)/ruff check .
@@ -102,7 +105,7 @@ audit-page: setup      ## docs/audit.md from the catalog
 	$(BIN)/python -c "from radprobe.report import audit; print(audit.markdown(), end='')" > docs/audit.md
 
 reliability: setup     ## docs/reliability.md, from a run of the tests of faults, bad input and attacks
-	RADPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survives --reliability=docs/reliability.md tests
+	RADPROBE_KILLS=50 $(PYTEST) -q -m survives --reliability=docs/reliability.md tests
 
 golden: setup          ## tests/golden.json anew, after a VERSION was bumped; for its real films: RADPROBE_REAL_DATA, _WEIGHTS
 	OMP_NUM_THREADS=1 $(BIN)/python tests/test_golden.py

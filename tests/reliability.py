@@ -21,7 +21,7 @@ HEAD = """# Reliability
 
 Each row is a fault or an attack that the tests cause on purpose: how many times (trials), what must come of it, and the
 test that does it. The page is written by `make reliability` from a run of these tests, and only if all of them pass;
-`make test` runs the same tests, with fewer kills. Last run: {day}, {tests} tests, {trials:,} trials.
+`.ci/run` runs the same tests, with fewer kills. Last run: {day}, {tests} tests, {trials:,} trials.
 """
 CLOSE = """
 ## Not covered
