@@ -20,9 +20,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from radprobe import artifacts, catalog
+from radprobe import catalog
 from radprobe.artifacts import Embeddings, Index, LeakCertificate, Pixels, Predictions, Split
+from radprobe.manifests import seal
 from radprobe.study import Study
+from radprobe.tables import write_array
 
 NIH, PARTS = "nih_chestxray14", {"train": 76522, "val": 10002, "test": 25596}
 POSITIVE = [0.103, 0.025, 0.119, 0.177, 0.051, 0.056, 0.012, 0.047, 0.042, 0.021, 0.022, 0.015, 0.030, 0.002]
@@ -70,8 +72,8 @@ def make(s: Study, rows: int, columns: int, tokens: int) -> None:
         arrays = {"cls": found[:, :-1], "patch_mean": found[:, -1]} if tokens > 1 else {"cls": found}
         for kind, array in arrays.items():
             files.append(f"{number:05d}.{kind}.npy")
-            artifacts.write_array(step.folder / files[-1], array.astype(np.float16))
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 0.0, "peak_gb": 0.0}, files)
+            write_array(step.folder / files[-1], array.astype(np.float16))
+    seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 0.0, "peak_gb": 0.0}, files)
 
 
 def main(rows: str = "6000", columns: str = "1920", tokens: str = "5", threads: str = "2") -> None:

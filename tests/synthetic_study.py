@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from radprobe import artifacts
+from radprobe import files
 from radprobe.artifacts import (
     FewShot,
     Index,
@@ -16,8 +16,10 @@ from radprobe.artifacts import (
     Truth,
     Weights,
 )
+from radprobe.manifests import seal
 from radprobe.stages import score
 from radprobe.study import Study
+from radprobe.tables import write_array
 
 PARTS = {"montgomery": {"train": 30, "val": 12, "test": 24}, "nih_chestxray14": {"train": 80, "val": 40, "test": 80}}
 # How wrong each backbone is: pixels of shift of the lungs, and noise on the logits.
@@ -77,7 +79,7 @@ def _retrieve(made, step, generator):
 def _weights(made, step, generator):
     entry = made.backbone(step.backbone)
     file = None if entry.random else made.weights_file(step.backbone)
-    digest = None if file is None else artifacts.files.sha256(file)
+    digest = None if file is None else files.sha256(file)
     facts = {"parameters": 22_000_000, "derived": entry.derived}
     Weights(file, digest, "random" if entry.random else "local", facts).save(step.folder, step.spec)
 
@@ -174,16 +176,16 @@ def _split(made, step, generator):
 
 def _embed(made, step, generator):
     n, names = len(_patients(step.dataset)), ["00000.cls.npy"]
-    artifacts.write_array(step.folder / names[0], generator.normal(size=(n, 1, 8)).astype(np.float16))
+    write_array(step.folder / names[0], generator.normal(size=(n, 1, 8)).astype(np.float16))
     if step.dataset != "nih_chestxray14" and step.backbone != "metadata":
         x = np.linspace(0, 1, 8)
         ramps = np.stack(np.broadcast_arrays(x[:, None], x[None], np.outer(x, x), np.outer(x, 1 - x)))
         dense = ramps[None] + generator.normal(0, 0.1, (n, 4, 8, 8))
-        artifacts.write_array(step.folder / "00000.dense1.npy", dense.astype(np.float16))
+        write_array(step.folder / "00000.dense1.npy", dense.astype(np.float16))
         names.append("00000.dense1.npy")
     facts = {"n": n, **EMBEDDING, "device": "cpu", "size": 224, "dim": 8, "precision": "bf16"}
     facts["images_per_second"] = n / EMBEDDING["seconds"]
-    artifacts.seal(step.folder, "embeddings", step.spec, facts, names)
+    seal(step.folder, "embeddings", step.spec, facts, names)
 
 
 EMBEDDING = {"seconds": 150.0, "peak_gb": 1.5}
@@ -285,7 +287,7 @@ def _adapt(made, step, generator):
             table[f"score:{name}"] = labels[:, column] * 2 + generator.normal(0, 0.7, len(table))
             table[f"target:{name}"] = labels[:, column]
         Predictions(classes, table[table["part"] != "train"], {}, facts).save(step.folder, step.spec)
-    artifacts.seal(step.folder, "adapter", step.spec, {}, [])
+    seal(step.folder, "adapter", step.spec, {}, [])
 
 
 MAKERS = {

@@ -12,17 +12,14 @@ from radprobe.artifacts import (
     Comparison,
     Index,
     LabelMaps,
-    Manifest,
     Scores,
     Shards,
     Split,
     Truth,
-    seal,
-    unseal,
-    write_array,
-    write_table,
 )
 from radprobe.files import RadprobeError, lock
+from radprobe.manifests import seal
+from radprobe.tables import write_table
 
 
 def an_index(n: int = 6) -> Index:
@@ -75,38 +72,6 @@ def test_a_split_finds_the_rows_of_its_parts(tmp_path):
     assert split.rows(an_index(), "train", "val").tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.survives(
-    "fault",
-    "a changed, cut or missing file of an artifact",
-    "found by its checksum, and re-made",
-)
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
-def test_a_corrupt_file_sets_the_manifest_aside(tmp_path, harm):
-    an_index().save(tmp_path, "spec")
-    file = tmp_path / "index.parquet"
-    content = bytearray(file.read_bytes())
-    if harm == "flip":
-        content[len(content) // 2] ^= 1
-    file.write_bytes(content[:-1] if harm == "cut" else content)
-    if harm == "remove":
-        file.unlink()
-    with pytest.raises(RadprobeError, match="run the same command again"):
-        Index.load(tmp_path)
-    assert not (tmp_path / "index.json").exists()  # so the workflow makes it anew
-    with pytest.raises(RadprobeError, match="is not there"):
-        Index.load(tmp_path)
-
-
-def test_what_one_step_made_is_set_aside_together(tmp_path):
-    an_index().save(tmp_path, "spec")
-    LabelMaps.write(tmp_path, "truth", [("c", "p", "", np.zeros((2, 2), np.uint8), [])])
-    seal(tmp_path, "truth", "spec", {"classes": []}, ["truth.bin", "truth.parquet"])
-    (tmp_path / "truth.bin").write_bytes(b"")
-    with pytest.raises(RadprobeError, match="set aside"):
-        Truth.load(tmp_path)
-    assert not list(tmp_path.glob("*.json"))  # else the step would count as made, and truth never come back
-
-
 def test_lost_truth_sets_aside_what_was_made_with_it(tmp_path):
     an_index().save(tmp_path, "spec")
     with pytest.raises(RadprobeError, match="is not there"):
@@ -125,13 +90,6 @@ def test_truth_of_what_was_never_prepared_leaves_nothing(tmp_path):
     with pytest.raises(RadprobeError, match="is not there"):
         Truth.load(tmp_path / "never")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_manifest_that_is_no_manifest_is_set_aside(tmp_path):
-    (tmp_path / "index.json").write_text('{"half')
-    with pytest.raises(RadprobeError, match="set aside"):
-        Manifest.read(tmp_path / "index.json")
-    assert not (tmp_path / "index.json").exists()
 
 
 def a_table(schema) -> pd.DataFrame:
@@ -193,11 +151,6 @@ def test_every_table_says_which_column_fails_which_check(tmp_path, kind, table, 
     assert why in error.value.reason
 
 
-def test_unseal_reports_the_spec(tmp_path):
-    an_index().save(tmp_path, "abc")
-    assert unseal(tmp_path, "index").spec == "abc"
-
-
 shapes = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=9)
 
 
@@ -219,10 +172,3 @@ def test_shards_read_as_one_array(sizes, data):
     shards = Shards(np.split(whole, np.cumsum(sizes)[:-1]))
     rows = data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=8))
     np.testing.assert_array_equal(shards[rows], whole[rows])
-
-
-@pytest.mark.survives("attack", "a pickle in .npy", "neither written nor read")
-def test_arrays_are_written_without_pickle(tmp_path):
-    with pytest.raises(ValueError, match="Object arrays"):
-        write_array(tmp_path / "a.npy", np.array([{}], object))
-    assert list(tmp_path.iterdir()) == []

@@ -133,12 +133,12 @@ MAPPED = """
 import sys
 from pathlib import Path
 import numpy as np
-from radprobe import artifacts
+from radprobe import tables
 
 path = Path(sys.argv[1])
 for value in (1, 2):
-    artifacts.write_array(path, np.full(1000, value))
-    found = [artifacts.read_array(path) for _ in range(2)]
+    tables.write_array(path, np.full(1000, value))
+    found = [tables.read_array(path) for _ in range(2)]
     print(found[0].filename, *{int(each.sum()) for each in found})
 """
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from radprobe import files
-from radprobe.artifacts import Index, Manifest, RawManifest, Scores, Split
+from radprobe.artifacts import Index, RawManifest, Scores, Split
+from radprobe.manifests import Manifest
 from radprobe.stages import embed, prepare, probe, retrieve, score, segment, split
 from radprobe.study import VERSIONS, Study
 

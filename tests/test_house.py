@@ -11,7 +11,7 @@ from radprobe import catalog
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/radprobe"
-BASE = {"artifacts", "files", "catalog", "console", "machine", "__version__"}
+BASE = {"artifacts", "manifests", "tables", "files", "catalog", "console", "machine", "__version__"}
 ROOMS = {"datasets", "imaging", "models", "learning", "metrics", "report"}
 MAY_IMPORT = {
     "files": set(),
@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "machine": {"files"},
     "gpus": {"machine"},
     "catalog": {"files"},
-    "artifacts": {"files", "__version__"},
+    "manifests": {"files", "__version__"},
+    "tables": {"files"},
+    "artifacts": {"files", "manifests", "tables"},
     "params": {"catalog", "files"},
     "study": {"catalog", "files", "params", "datasets"},
     "needs": {"catalog", "files", "study"},

@@ -3,8 +3,8 @@ import copy
 import pytest
 
 from radprobe import catalog
-from radprobe.artifacts import TOGETHER
 from radprobe.files import RadprobeError
+from radprobe.manifests import TOGETHER
 from radprobe.study import OF_MAPS, OUTPUTS, Study
 
 SMALL = {

@@ -4,12 +4,9 @@ Each artifact is a manifest `<kind>.json`, written last, beside the data files w
 checks them; a manifest whose files are missing or changed is set aside, so that the next run makes the artifact again.
 """
 
-import json
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,172 +14,13 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from radprobe import __version__, files
+from radprobe import files
 from radprobe.files import RadprobeError
+from radprobe.manifests import seal, set_aside, unseal
+from radprobe.tables import read_array, read_table, reading, write_array, write_table
 
 PARTS = ("train", "val", "test")
 LABEL, META = "label:", "meta:"
-
-
-@dataclass
-class Manifest:
-    """What an artifact holds: its spec, its files with bytes and sha256, and facts that its readers need."""
-
-    kind: str
-    spec: str
-    facts: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    made: str = ""
-    radprobe: str = __version__
-    check: str = ""  # digest of all the above; manifests of before there was one have none
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a manifest, without looking at the files that it lists."""
-        try:
-            found = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-            found._check(Path(path).stem)
-            return found
-        except FileNotFoundError:
-            raise RadprobeError(path, "is not there", "run the stage that makes it, or `snakemake`") from None
-        except (ValueError, TypeError, RecursionError) as error:
-            set_aside(Path(path))
-            raise RadprobeError(path, f"is no manifest ({error}); set aside", "run again: it is re-made") from None
-
-    @property
-    def digest(self) -> str:
-        """Digest of all but itself, as it comes back from JSON."""
-        return files.digest(json.loads(json.dumps({**vars(self), "check": ""})))
-
-    def _check(self, kind: str) -> None:
-        """Raise ValueError unless it is as written, of that kind, and lists plain names with bytes and sha256."""
-        if self.check and self.check != self.digest:
-            raise ValueError("it changed since it was written")
-        if self.kind != kind or not isinstance(self.facts, dict) or not isinstance(self.files, dict):
-            raise ValueError(f"it is no list of the files of {kind}")
-        for name, file in self.files.items():
-            if Path(name).name != name or not isinstance(file, dict) or not {"bytes", "sha256"} <= set(file):
-                raise ValueError(f"{name!r} is no file beside it, with bytes and sha256")
-
-
-def seal(folder: Path, kind: str, spec: str, facts: dict[str, Any], names: list[str]) -> None:
-    """Write the manifest of files that already lie in `folder`."""
-    digests = files.in_threads(lambda name: files.sha256(folder / name), names)
-    listed = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
-        for name, digest in zip(names, digests, strict=True)
-    }
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = Manifest(kind=kind, spec=spec, facts=facts, files=listed, made=made)
-    manifest.check = manifest.digest
-    files.write_json(folder / f"{kind}.json", vars(manifest))
-
-
-def unseal(folder: Path, kind: str) -> Manifest:
-    """Read a manifest and check every file that it lists; if one is missing or changed, set the manifest aside.
-
-    Of what came through DVC, and has no second copy here, pixels and dense maps are not there: nothing is set aside.
-    """
-    path = Path(folder) / f"{kind}.json"
-    manifest = Manifest.read(path)
-    if kind in PARTLY_VERSIONED and not all_here(folder, kind) and not files.twin(path).is_file():
-        remedy = "score what was pulled (`make rescore`), or get the raw files and remove the folder"
-        raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC does not keep them", remedy)
-    names = list(manifest.files)
-    broken = [name for name, why in zip(names, files.in_threads(_fault(path, manifest), names), strict=True) if why]
-    if broken:
-        set_aside(path)
-        raise RadprobeError(
-            path.parent / broken[0],
-            f"is missing or does not match its manifest ({len(broken)} of {len(names)} files); manifest set aside",
-            "run the same command again: the artifact is made anew",
-        )
-    return manifest
-
-
-PARTLY_VERSIONED = {"pixels": "pixels", "embeddings": "dense maps"}  # what .dvcignore leaves out of these kinds
-
-
-def all_here(folder: Path, kind: str) -> bool:
-    """Are the files of a manifest there?"""
-    return all((folder / name).is_file() for name in Manifest.read(folder / f"{kind}.json").files)
-
-
-def _fault(path: Path, manifest: Manifest):
-    def fault(name: str) -> bool:
-        file, expected = path.parent / name, manifest.files[name]
-        return (
-            not file.is_file() or file.stat().st_size != expected["bytes"] or files.sha256(file) != expected["sha256"]
-        )
-
-    return fault
-
-
-TOGETHER = (
-    {"index", "truth", "pixels"},
-    {"split", "leaks"},
-    {"predictions", "adapter"},
-)  # made by one step, so made again together
-
-
-def set_aside(path: Path) -> None:
-    """Take a manifest, and those that are made together with it, out of sight: they are made again."""
-    kinds = next((kinds for kinds in TOGETHER if path.stem in kinds), {path.stem})
-    for manifest in (path.with_name(f"{kind}.json") for kind in sorted(kinds)):
-        files.twin(manifest).unlink(missing_ok=True)
-        with suppress(FileNotFoundError):  # or another thread has done so
-            manifest.replace(manifest.with_name(f"{manifest.name}.set-aside"))
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a parquet table, atomically."""
-    with files.atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy array, atomically (no pickle)."""
-    with files.atomic(path) as temporary, temporary.open("wb") as handle:
-        np.save(handle, array, allow_pickle=False)
-
-
-def read_table(path: Path, schema: pa.DataFrameSchema | None = None) -> pd.DataFrame:
-    """Read a parquet table. Raises RadprobeError where it is none, or not as its schema says."""
-    with _foreign(path):
-        table = pd.read_parquet(path)
-        return schema.validate(table) if schema else table
-
-
-def read_array(path: Path, mapped: bool = True) -> np.ndarray:
-    """Read a .npy array, or map it (or its copy on scratch) read-only; no pickle. RadprobeError where it is none."""
-    with _foreign(path):
-        return np.lib.format.open_memmap(files.near(path), mode="r") if mapped else np.load(path, allow_pickle=False)
-
-
-@contextmanager
-def _foreign(path: Path) -> Iterator[None]:
-    """What is sealed was whole when it was written; a file that somebody else sealed may still be anything."""
-    try:
-        yield
-    except RadprobeError:
-        raise
-    except Exception as error:  # pyarrow and NumPy document no errors for damage
-        found = isinstance(error, (pa.errors.SchemaError, pa.errors.SchemaErrors))
-        why = _first_finding(error) if found else str(error).partition("\n")[0]
-        why = why[:200] or type(error).__name__
-        raise RadprobeError(
-            path, f"cannot be read ({why})", "remove the folder, and run again: it is re-made"
-        ) from None
-
-
-def _first_finding(error: pa.errors.SchemaError | pa.errors.SchemaErrors) -> str:
-    """Say which column fails which check, and a value that does; the text of several findings is JSON."""
-    one = isinstance(error, pa.errors.SchemaError)
-    findings = pa.errors.SchemaErrors(error.schema, [error], error.data) if one else error
-    column, check, value = findings.failure_cases.iloc[0][["column", "check", "failure_case"]]
-    if check in ("column_in_dataframe", "column_in_schema"):  # of those the value is the column's name
-        return f"column '{value}' {'is missing' if check == 'column_in_dataframe' else 'is none of the table'}"
-    return f"column '{column}' fails {check}: {str(value)!r}" if isinstance(column, str) else f"fails {check}"
 
 
 # --- raw data and weights ---------------------------------------------------------------------------------------------
@@ -299,7 +137,7 @@ class Index:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
         table = read_table(path := Path(folder) / "index.parquet")
-        with _foreign(path):
+        with reading(path):
             for column in ("masks", "spacing", "affine"):
                 table[column] = table[column].map(list)
             meta = [column for column in table if column.startswith(META)]
@@ -461,7 +299,7 @@ class Split:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = dict(unseal(folder, cls.KIND).facts)
-        with _foreign(path := Path(folder) / "split.csv"):
+        with reading(path := Path(folder) / "split.csv"):
             return cls(pd.read_csv(path, dtype=str, keep_default_na=False), facts.pop("classes"), facts)
 
 
@@ -740,7 +578,7 @@ class Scores:
         manifest = unseal(folder, cls.KIND)
         names = [f"{name}.parquet" for name in ("scores", "cases", "draws")]
         tables = [read_table(Path(folder) / name) if name in manifest.files else None for name in names]
-        with _foreign(Path(folder) / names[0]):
+        with reading(Path(folder) / names[0]):
             return cls(*tables, manifest.facts)
 
 

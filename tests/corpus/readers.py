@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from radprobe import artifacts, catalog, datasets
-from radprobe.artifacts import Index, Manifest, Pixels
+from radprobe import catalog, datasets
+from radprobe.artifacts import Index, Pixels
 from radprobe.datasets import archives, raw
 from radprobe.imaging import reading
+from radprobe.manifests import Manifest, seal
 from radprobe.models import weights
 from radprobe.study import Study, read_adapter
+from radprobe.tables import write_array
 
 TINY = catalog.backbones()["test_vit"].model_copy(update={"random": False, "local": ["tiny.safetensors"]})
 OWN = {"task": "binary", "classes": ["ill"]}
@@ -73,13 +75,13 @@ def _adapter(path: Path, scratch: Path):
 
 def _array(path: Path, scratch: Path):
     """Pixels whose images.npy is `path`: its manifest is true, so only the content can be wrong."""
-    artifacts.write_array(path.with_name("shapes.npy"), np.ones((3, 2), np.int32))
-    artifacts.seal(path.parent, Pixels.KIND, "spec", {}, [path.name, "shapes.npy"])
+    write_array(path.with_name("shapes.npy"), np.ones((3, 2), np.int32))
+    seal(path.parent, Pixels.KIND, "spec", {}, [path.name, "shapes.npy"])
     return Pixels.load(path.parent).images.shape
 
 
 def _table(path: Path, scratch: Path):
-    artifacts.seal(path.parent, Index.KIND, "spec", {}, [path.name])
+    seal(path.parent, Index.KIND, "spec", {}, [path.name])
     index = Index.load(path.parent)
     return index.table.shape, index.labels().tolist()
 

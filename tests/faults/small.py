@@ -10,8 +10,8 @@ import pandas as pd
 import yaml
 from small_params import SMALL
 
-from radprobe.artifacts import Manifest
 from radprobe.files import TEMPORARY, sha256
+from radprobe.manifests import Manifest
 from radprobe.study import Step, Study
 
 PARAMS = SMALL | {

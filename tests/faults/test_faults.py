@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from faults.small import content, leftovers, living, make_all, run, start, wait_for, write
 
-from radprobe import artifacts
-from radprobe.artifacts import Manifest, Weights
+from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError, sha256
+from radprobe.manifests import Manifest, unseal
 from radprobe.stages import prepare, retrieve
 
 pytestmark = pytest.mark.slow
@@ -283,7 +283,7 @@ def test_a_flipped_bit_in_any_file_is_found(finished, record_property):
         for name in Manifest.read(manifest).files:
             beside = {path: path.read_bytes() for path in manifest.parent.glob("*.json")}
             with flipped(manifest.parent / name, chance), pytest.raises(RadprobeError, match="manifest set aside"):
-                artifacts.unseal(manifest.parent, manifest.stem)
+                unseal(manifest.parent, manifest.stem)
             assert not manifest.is_file()
             for path, content_ in beside.items():
                 path.write_bytes(content_)

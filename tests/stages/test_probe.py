@@ -15,8 +15,10 @@ from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Split
 from radprobe.files import RadprobeError
 from radprobe.learning import selection
+from radprobe.manifests import seal
 from radprobe.stages import embed, prepare, probe, retrieve, score, split
 from radprobe.study import METADATA, Study
+from radprobe.tables import write_array
 
 MULTILABEL = [name for name in probe.PROTOCOLS if name != "knn@paper"]  # there it is mlknn@paper
 NIH, CLASSES, N = "nih_chestxray14", ("a", "b"), 200
@@ -39,12 +41,12 @@ def made(root, labels=None, patch=True, n=N, top=None, **sections):
     step = s.step("embed", NIH, "test_vit")
     tokens = rng.normal(size=(n, 4 if patch else 1, 8))
     tokens[:, -1, :2] += 2 * truth
-    artifacts.write_array(step.folder / "00000.cls.npy", tokens.astype(np.float16))
+    write_array(step.folder / "00000.cls.npy", tokens.astype(np.float16))
     names = ["00000.cls.npy"]
     if patch:
-        artifacts.write_array(step.folder / "00000.patch_mean.npy", rng.normal(size=(n, 8)).astype(np.float16))
+        write_array(step.folder / "00000.patch_mean.npy", rng.normal(size=(n, 8)).astype(np.float16))
         names.append("00000.patch_mean.npy")
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+    seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
     return s, s.step("probe", NIH, "test_vit")
 
 
@@ -295,9 +297,9 @@ def test_heads_of_epochs_see_the_augmented_copies_and_the_others_do_not(tmp_path
         for kind in ("cls", "patch_mean"):
             plain = np.load(embed.folder / f"00000.{kind}.npy")
             copies = plain + rng.normal(size=plain.shape, scale=noise).astype(np.float16)
-            artifacts.write_array(embed.folder / f"00000.{kind}.npy", np.concatenate([plain, copies]))
+            write_array(embed.folder / f"00000.{kind}.npy", np.concatenate([plain, copies]))
             files.append(f"00000.{kind}.npy")
-        artifacts.seal(embed.folder, Embeddings.KIND, embed.spec, facts, files)
+        seal(embed.folder, Embeddings.KIND, embed.spec, facts, files)
         probe.run(s, step)
         tables.append(Predictions.load(step.folder).table.set_index("protocol"))
     one, two = tables

@@ -7,8 +7,10 @@ from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
+from radprobe.manifests import seal
 from radprobe.models import backbones, decoders
 from radprobe.stages import embed, score, segment
+from radprobe.tables import write_array
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
@@ -34,8 +36,8 @@ def made(root, masks=None, facts=FACTS, grey=False, top=None, **knobs):
     for name, array in zip(
         names, (dense[:7, None, :, 0, 0], dense[:7], dense[7:, None, :, 0, 0], dense[7:]), strict=True
     ):
-        artifacts.write_array(step.folder / name, array.astype(np.float16))
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, facts, names)
+        write_array(step.folder / name, array.astype(np.float16))
+    seal(step.folder, Embeddings.KIND, step.spec, facts, names)
     return s, s.step("segment", MONTGOMERY, "test_vit"), coarse
 
 

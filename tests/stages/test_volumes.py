@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from radprobe import artifacts
-from radprobe.artifacts import Embeddings, Index, Pixels, Predictions, Scores, Split, Truth
+from radprobe.artifacts import PARTS, Embeddings, Index, Pixels, Predictions, Scores, Split, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
+from radprobe.manifests import seal
 from radprobe.stages import export, prepare, retrieve, score, segment, split
 from radprobe.study import Study
+from radprobe.tables import write_array
 
 MSD = "msd_hippocampus"
 CODES = ["RAS", "LPS", "ASL", "PIR", "SAR", "LIP", "IRP", "RSA"]  # how files are stored: all kinds of turns
@@ -85,10 +86,10 @@ def segmented(chosen):
     masks = Pixels.load(step.need("prepare").folder).masks
     cells = masks.reshape(len(masks), 32, 4, 32, 4)[:, :, 2, :, 2]
     dense = np.stack([cells == label for label in range(3)], 1).astype(np.float16)
-    artifacts.write_array(step.folder / "00000.dense1.npy", dense)
-    artifacts.write_array(step.folder / "00000.cls.npy", dense[:, None, :, 0, 0])
+    write_array(step.folder / "00000.dense1.npy", dense)
+    write_array(step.folder / "00000.cls.npy", dense[:, None, :, 0, 0])
     names = ["00000.cls.npy", "00000.dense1.npy"]
-    artifacts.seal(
+    seal(
         step.folder,
         Embeddings.KIND,
         step.spec,
@@ -204,4 +205,4 @@ def test_no_volume_is_in_two_parts(tmp_path):
     table = Split.load(folder).table
     volume = table["sample_id"].str.rsplit("_", n=1).str[0]
     assert table.groupby(volume)["part"].nunique().max() == 1
-    assert set(table["part"]) == set(artifacts.PARTS)
+    assert set(table["part"]) == set(PARTS)

@@ -19,15 +19,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from radprobe import artifacts, console, files
+from radprobe import console, files
 from radprobe.artifacts import Embeddings, Index, Pixels, Weights
 from radprobe.catalog import Backbone, Intensity
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.learning.augment import Views, moved
 from radprobe.learning.device import GB, device_name, peak_gb
+from radprobe.manifests import seal
 from radprobe.models import backbones
 from radprobe.models.backbones import Encoder, grey
+from radprobe.tables import write_array
 
 USUAL_TOKENS = 1024  # of 448 px in patches of 14
 DENSE_BATCH = 8  # images at once where maps are wanted: what a decoder takes, should they be streamed
@@ -297,7 +299,7 @@ def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
 def write_vectors(vectors: np.ndarray, folder: Path, spec: str) -> None:
     """Write Embeddings that no backbone made: `vectors` [n, C] in the place of the CLS token."""
     file = "00000.cls.npy"
-    artifacts.write_array(folder / file, vectors[:, None].astype(np.float16))
+    write_array(folder / file, vectors[:, None].astype(np.float16))
     facts = {"n": len(vectors), "dim": vectors.shape[1], "blocks": 1, "parameters": 0, "dtype": "float16"}
     facts |= {
         "seconds": 0.0,
@@ -308,7 +310,7 @@ def write_vectors(vectors: np.ndarray, folder: Path, spec: str) -> None:
         "streamed": False,
         "decoders": {},
     }
-    artifacts.seal(folder, Embeddings.KIND, spec, facts, [file])
+    seal(folder, Embeddings.KIND, spec, facts, [file])
 
 
 def _compute(source: Source, store: Store, shapes: dict[str, tuple[int, ...]], todo: list[tuple[str, slice]]) -> None:

@@ -15,12 +15,12 @@ from radprobe.artifacts import (
     VARIANTS_SCHEMA,
     Comparison,
     Index,
-    Manifest,
     Pixels,
     Scores,
     Truth,
 )
 from radprobe.files import RadprobeError
+from radprobe.manifests import Manifest
 from radprobe.study import Step, Study, slug, with_weights
 
 LOG_LINES = 3

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from radprobe import catalog
-from radprobe.artifacts import Manifest
 from radprobe.catalog import PAPER, PRIMARY_METRIC
 from radprobe.catalog.paper import PublishedScore, published
 from radprobe.files import RadprobeError
+from radprobe.manifests import Manifest
 from radprobe.metrics.classification import MACRO
 from radprobe.params import Linear, LinearDecoder, Scratch
 from radprobe.report import tables, trust

@@ -1,9 +1,10 @@
 """embed: the frozen features of one dataset by one backbone, computed once; everything frozen reads them."""
 
-from radprobe import artifacts, console
-from radprobe.artifacts import Embeddings, Index, Manifest, Pixels, Weights
+from radprobe import console
+from radprobe.artifacts import Embeddings, Index, Pixels, Weights
 from radprobe.learning import features, metadata
 from radprobe.learning.device import device
+from radprobe.manifests import Manifest, seal
 from radprobe.study import METADATA, Step, Study
 
 
@@ -22,5 +23,5 @@ def run(study: Study, step: Step) -> None:
     source = features.source(entry, weights, index, pixels, scale, knobs, params.batch_size, where)
     store = features.Store(step.folder, params.shard_rows, identity, params.max_dense_cache_gb)
     facts, names = features.encode(source, store)
-    artifacts.seal(step.folder, Embeddings.KIND, step.spec, facts, names)
+    seal(step.folder, Embeddings.KIND, step.spec, facts, names)
     console.say(f"{step.dataset} {step.backbone}: {facts['n']} images, {facts['images_per_second']:.1f}/s")

@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe import catalog, files
-from radprobe.artifacts import Index, Manifest, RawManifest, Weights
+from radprobe.artifacts import Index, RawManifest, Weights
 from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
 from radprobe.datasets.archives import folder_name
 from radprobe.files import RadprobeError
+from radprobe.manifests import Manifest
 from radprobe.params import Params, Paths, Phantom
 from radprobe.study import Step, Study
 
