@@ -361,7 +361,14 @@ def test_every_entry_has_the_shapes_it_states(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [k for k, cost in catalog.costs().items() if 0 < cost.parameters < SMALL])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.full] if cost.parameters > 250_000_000 else [])
+        for name, cost in catalog.costs().items()
+        if 0 < cost.parameters < SMALL
+    ],
+)
 @torch.inference_mode()
 def test_every_entry_of_a_size_for_this_machine_runs_at_its_sizes(name):
     entry = catalog.backbones()[name]

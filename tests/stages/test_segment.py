@@ -179,7 +179,8 @@ def test_few_shot_draws_are_counted_on_every_test_case(tmp_path):
 
 def test_a_network_from_scratch_learns_from_grey_values_alone(tmp_path):
     scratch = {"learning_rates": [0.01], "epochs": 8, "refit_epochs": 12, "batch_size": 4, "width": 8, "augment": False}
-    s, _, coarse = made(tmp_path, scratch=scratch, grey=True)
+    small = {"datasets": {MONTGOMERY: {"phantom": {"patients": 1}, "size": 64}}}
+    s, _, coarse = made(tmp_path, scratch=scratch, grey=True, top=small)
     step = s.step("segment", MONTGOMERY, "unet")
     segment.run(s, step)
     found = Predictions.load(step.folder)
