@@ -9,7 +9,7 @@ RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
 PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=40 ...: on so many patients of each benchmark
 
-.PHONY: setup demo phantoms study stage rescore real volumes test test-slow test-full test-slurm lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered pixels
+.PHONY: setup demo phantoms study stage rescore real volumes test test-slow test-full test-slurm benchmarks lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered pixels
 
 setup: .venv/ready
 
@@ -73,6 +73,9 @@ test-full: setup       ## tests of a minute and more
 
 test-slurm: setup      ## the workflow on a real Slurm on loopback; as root, who installs it with apt
 	$(PYTEST) -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))
+
+benchmarks: demo       ## what benchmarks/ measures, on a machine that does nothing else; each ends in its ratios
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .
