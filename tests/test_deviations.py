@@ -18,8 +18,9 @@ from radprobe.files import RadprobeError
 from radprobe.learning import cases, selection
 from radprobe.metrics.classification import sigmoid32
 from radprobe.models import backbones
+from radprobe.names import mode_of
 from radprobe.stages import adapt
-from radprobe.study import Study, mode_of
+from radprobe.study import Study
 
 NIH = "nih_chestxray14"
 

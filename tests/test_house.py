@@ -11,7 +11,7 @@ from radprobe import catalog
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/radprobe"
-BASE = {"artifacts", "manifests", "tables", "files", "catalog", "console", "machine", "__version__"}
+BASE = {"artifacts", "manifests", "tables", "files", "catalog", "names", "console", "machine", "__version__"}
 ROOMS = {"datasets", "imaging", "models", "learning", "metrics", "report"}
 MAY_IMPORT = {
     "files": set(),
@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "manifests": {"files", "__version__"},
     "tables": {"files"},
     "artifacts": {"files", "manifests", "tables"},
+    "names": {"catalog"},
     "params": {"catalog", "files"},
-    "study": {"catalog", "files", "params", "datasets"},
-    "needs": {"catalog", "files", "study"},
+    "study": {"catalog", "files", "names", "params", "datasets"},
+    "needs": {"catalog", "files", "names", "study"},
     "checks": BASE | {"study", "needs", "datasets"},
     "imaging": BASE,
     "metrics": BASE,

@@ -17,7 +17,8 @@ import typer
 from radprobe import __version__, files, gpus, machine
 from radprobe.console import say
 from radprobe.files import RadprobeError
-from radprobe.study import ON_GPU, Step, Study, mode_of
+from radprobe.names import mode_of
+from radprobe.study import ON_GPU, Step, Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The params file of the study.")]

@@ -15,7 +15,8 @@ from typing import Any
 
 from radprobe import catalog, files
 from radprobe.files import RadprobeError
-from radprobe.study import ON_GPU, Step, Study, mode_of, slug
+from radprobe.names import mode_of, slug
+from radprobe.study import ON_GPU, Step, Study
 
 STUDIES = 20  # the newest of those recorded are looked at
 # what says that two jobs of a verb do the same to an image; all knobs but OF_THE_IMAGE where a verb is not named here

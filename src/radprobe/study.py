@@ -34,6 +34,21 @@ from radprobe.catalog import (
 from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADING, Layout, locate
 from radprobe.files import RadprobeError
+from radprobe.names import (
+    ADAPTED,
+    CEILING,
+    METADATA,
+    MODES,
+    PIXELS,
+    RANDOM,
+    SCRATCH,
+    TITLES,
+    WITHOUT_WEIGHTS,
+    frozen,
+    mode_of,
+    slug,
+    with_weights,
+)
 from radprobe.params import DatasetChoice, OwnBackbone
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
@@ -43,17 +58,8 @@ VERSIONS |= {"score": 7, "compare": 3}
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
 ON_GPU = {"embed", "segment", "adapt"}  # verbs that run a backbone
-RANDOM, PIXELS, METADATA, CEILING = "random:", "pixels", "metadata", "ceiling"  # controls
-SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to segment
-FROM_SCRATCH = "from-scratch"  # their protocol
 # what an adapter says of itself
 ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
-WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
-ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
-TITLES = {"bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
-MODES = tuple(TITLES)  # those ways, and their protocols
-STANDING = (FROM_SCRATCH, *MODES)  # protocols that stand beside every one of frozen features
-FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is worth that learnt nothing
 
 
 @dataclass(frozen=True)
@@ -388,7 +394,7 @@ class Study:
     def backbones_here(self) -> list[str]:
         """The backbones of the study whose weights are here, or may be fetched."""
         gone = {missing.name for missing in self.missing if missing.kind != "dataset"}
-        return [name for name in self.backbones if not {name, _base(name)} & gone]
+        return [name for name in self.backbones if not {name, frozen(name)} & gone]
 
     def applies(self, dataset: str, backbone: str) -> bool:
         """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment."""
@@ -555,30 +561,6 @@ class Study:
             self.params.device == "auto" and shutil.which("nvidia-smi") is not None
         )
         return int(wanted)
-
-
-def slug(backbone: str) -> str:
-    """Return a backbone id as it stands in paths."""
-    return backbone.replace(":", "-").replace("@", "-").replace(ADAPTED, "-")
-
-
-def with_weights(backbone: str) -> str:
-    """Return the id under which the weights of a backbone are kept: for `<id>@paper` and `<id>+lora` it is `<id>`."""
-    return backbone.partition(ADAPTED)[0].removesuffix(PAPER)
-
-
-def mode_of(backbone: str) -> str | None:
-    """Return how a backbone is adapted, None where it stays frozen."""
-    return backbone.partition(ADAPTED)[2] or None
-
-
-def frozen(backbone: str) -> str:
-    """Return the id of a backbone before it is adapted."""
-    return backbone.partition(ADAPTED)[0]
-
-
-def _base(backbone: str) -> str | None:
-    return frozen(backbone) if mode_of(backbone) else None
 
 
 def _in_order(step: Step) -> list[Step]:

@@ -13,7 +13,8 @@ from radprobe.models import adapters, architectures, backbones, weights
 from radprobe.models.adapters import BITFIT, END_TO_END, LORA
 from radprobe.models.decoders import Linear, UNet
 from radprobe.models.tuned import Classifier, Segmenter, encode, groups, vectors
-from radprobe.study import MODES, read_adapter
+from radprobe.names import MODES
+from radprobe.study import read_adapter
 
 SWIGLU = tiny.like("vit_giant_patch14_dinov2", 28, options={"depth": 2, "embed_dim": 48, "num_heads": 2})
 NETWORKS = {

@@ -3,10 +3,10 @@ import math
 import pytest
 import synthetic_study
 
+from radprobe.names import frozen, mode_of
 from radprobe.report import adaptation, look, ranking
 from radprobe.report.collect import Findings
 from radprobe.stages import report
-from radprobe.study import frozen, mode_of
 
 ADAPT = {"backbones": ["derived", "tf_efficientnet_lite0"], "precision": "fp32"}
 

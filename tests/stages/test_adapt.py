@@ -11,8 +11,9 @@ from radprobe import artifacts
 from radprobe.artifacts import Adapter, Embeddings, Predictions
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop, tuning
+from radprobe.names import MODES
 from radprobe.stages import adapt, embed, retrieve
-from radprobe.study import MODES, Study, read_adapter
+from radprobe.study import Study, read_adapter
 
 NIH, MONTGOMERY, CLASSES, N, SIDE = "nih_chestxray14", "montgomery", ("a", "b"), 64, 32
 SETTINGS = {

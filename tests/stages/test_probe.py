@@ -16,8 +16,9 @@ from radprobe.artifacts import Embeddings, Predictions, Scores, Split
 from radprobe.files import RadprobeError
 from radprobe.learning import selection
 from radprobe.manifests import seal
+from radprobe.names import METADATA
 from radprobe.stages import embed, prepare, probe, retrieve, score, split
-from radprobe.study import METADATA, Study
+from radprobe.study import Study
 from radprobe.tables import write_array
 
 MULTILABEL = [name for name in probe.PROTOCOLS if name != "knn@paper"]  # there it is mlknn@paper

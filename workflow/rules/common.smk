@@ -14,7 +14,8 @@ sys.path.insert(0, SOURCE)
 from radprobe import files, machine, params
 from radprobe.datasets import DOWNLOADED
 from radprobe.report import figures
-from radprobe.study import Study, slug
+from radprobe.names import slug
+from radprobe.study import Study
 
 try:
     for file in workflow.configfiles:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from radprobe import catalog, files
 from radprobe.checks import Check, some
-from radprobe.study import Study, with_weights
+from radprobe.names import with_weights
+from radprobe.study import Study
 
 HUB, HUB_WAIT_S = "https://huggingface.co", 4
 

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from radprobe.names import MODES, TITLES, frozen, mode_of
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
-from radprobe.study import MODES, TITLES, frozen, mode_of
 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = dict(zip(("frozen", *MODES), style.MARKERS, strict=False))

@@ -10,9 +10,10 @@ import psutil
 import yaml
 
 from radprobe import __version__
+from radprobe.names import with_weights
 from radprobe.report import tables, trust, words
 from radprobe.report.collect import Cell, Findings
-from radprobe.study import Step, with_weights
+from radprobe.study import Step
 
 PACKAGES = ["torch", "torchvision", "timm", "monai", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib"]
 PACKAGES += ["nibabel", "pillow", "snakemake", "dvc"]

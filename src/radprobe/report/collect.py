@@ -21,7 +21,8 @@ from radprobe.artifacts import (
 )
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
-from radprobe.study import Step, Study, slug, with_weights
+from radprobe.names import slug, with_weights
+from radprobe.study import Step, Study
 
 LOG_LINES = 3
 HELD = 8  # datasets of which tables and mapped images are kept

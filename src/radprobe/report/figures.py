@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from radprobe.study import Study, mode_of
+from radprobe.names import mode_of
+from radprobe.study import Study
 
 FORMATS = ("svg", "pdf")
 # How each kind of figure is called; of every kind but the last two there is one a dataset.

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radprobe.catalog import PAPER, PRIMARY_METRIC
+from radprobe.names import CEILING, mode_of
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
-from radprobe.study import CEILING, mode_of
 
 MINUTE, HOUR = 60, 3600
 # Where ticks may stand, in seconds: all of them, or every second or third on a long axis.

@@ -13,11 +13,11 @@ from radprobe.catalog.paper import PublishedScore, published
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
 from radprobe.metrics.classification import MACRO
+from radprobe.names import FROM_SCRATCH
 from radprobe.params import Linear, LinearDecoder, Scratch
 from radprobe.report import tables, trust
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
-from radprobe.study import FROM_SCRATCH
 
 REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differs", "not comparable", "not run")
 # Protocols of ours that come near a published one and are known to be another.

@@ -9,11 +9,11 @@ import pandas as pd
 from radprobe.artifacts import Embeddings, Index, LabelMaps, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.volumes import Slicing
+from radprobe.names import frozen
 from radprobe.report import pictures, words
 from radprobe.report.collect import Findings
 from radprobe.report.figures import hidden
 from radprobe.report.ranking import Column, twin
-from radprobe.study import frozen
 
 BACKBONES = 5  # side by side, at most
 PAIRS = 12  # near-duplicates that are shown

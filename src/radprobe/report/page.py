@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
+from radprobe.names import CEILING, SCRATCH, mode_of
 from radprobe.report import (
     adaptation,
     again,
@@ -25,7 +26,6 @@ from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import PICTURED, Figure
 from radprobe.report.ranking import Column, headlines
-from radprobe.study import CEILING, SCRATCH, mode_of
 
 Figures = dict[Figure, bytes]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
+from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
 from radprobe.report.collect import Findings
-from radprobe.study import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
 PREFERRED = ("linear", "linear-decoder")

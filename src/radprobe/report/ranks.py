@@ -10,10 +10,10 @@ from matplotlib.patches import Patch
 
 from radprobe.catalog import PAPER
 from radprobe.metrics import ranks
+from radprobe.names import PIXELS, RANDOM, STANDING
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
-from radprobe.study import PIXELS, RANDOM, STANDING
 
 TITLES = {False: "Ranks across tasks: frozen", True: "Ranks across tasks: trained"}
 ROW = 0.42  # inches

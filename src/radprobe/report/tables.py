@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
+from radprobe.names import CEILING, METADATA, frozen
 from radprobe.report import style, words
 from radprobe.report.cells import places
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
-from radprobe.study import CEILING, METADATA, frozen
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += [

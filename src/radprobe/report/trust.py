@@ -5,10 +5,10 @@ from typing import Any
 from radprobe.artifacts import PARTS
 from radprobe.catalog import Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
+from radprobe.names import RANDOM, SCRATCH, mode_of, with_weights
 from radprobe.report import look, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, controls_of
-from radprobe.study import RANDOM, SCRATCH, mode_of, with_weights
 
 MOST = 20  # entries of a list that are told in full
 

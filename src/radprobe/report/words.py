@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
+from radprobe.names import STANDING
 from radprobe.report.ranking import Column, Estimate, controls_of
-from radprobe.study import STANDING
 
 TASKS = {
     "multilabel": "Multi-label classification",

@@ -11,7 +11,8 @@ from radprobe.learning import candidates, draws, loop
 from radprobe.learning.adapting import Classification, Job, Network, Segmentation, Task
 from radprobe.learning.device import device, device_name, fits, measured
 from radprobe.models import adapters, tuned
-from radprobe.study import Step, Study, frozen
+from radprobe.names import frozen
+from radprobe.study import Step, Study
 
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
 

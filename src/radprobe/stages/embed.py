@@ -5,7 +5,8 @@ from radprobe.artifacts import Embeddings, Index, Pixels, Weights
 from radprobe.learning import features, metadata
 from radprobe.learning.device import device
 from radprobe.manifests import Manifest, seal
-from radprobe.study import METADATA, Step, Study
+from radprobe.names import METADATA
+from radprobe.study import Step, Study
 
 
 def run(study: Study, step: Step) -> None:

@@ -18,7 +18,8 @@ from radprobe.catalog import Backbone
 from radprobe.catalog.describe import restriction
 from radprobe.console import say, size
 from radprobe.files import RadprobeError
-from radprobe.study import Step, Study, with_weights
+from radprobe.names import with_weights
+from radprobe.study import Step, Study
 
 RECORD, SUMS, LOCK = "weights.json", "SHA256SUMS", ".lock"
 

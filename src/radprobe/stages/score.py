@@ -25,7 +25,8 @@ from radprobe.files import RadprobeError
 from radprobe.metrics import classification, comparison, delong, operating, segmentation
 from radprobe.metrics.resampling import Bootstrap, Resampled, resampled
 from radprobe.metrics.surfaces import METRICS, surfaces
-from radprobe.study import FLOOR, STANDING, Step, Study
+from radprobe.names import FLOOR, STANDING
+from radprobe.study import Step, Study
 
 PARTS = ("val", "test")
 POINT = Bootstrap(resamples=1, seed=0, min_patients=sys.maxsize)  # values alone

@@ -35,7 +35,8 @@ from radprobe.learning.device import device, device_name, measured
 from radprobe.learning.maps import Maps
 from radprobe.models import backbones
 from radprobe.models import decoders as networks
-from radprobe.study import CEILING, FROM_SCRATCH, SCRATCH, Step, Study
+from radprobe.names import CEILING, FROM_SCRATCH, SCRATCH
+from radprobe.study import Step, Study
 
 USE = {"train": "trained", "val": "chosen"}
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}

@@ -15,11 +15,12 @@ from radprobe.artifacts import Predictions, Scores
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.files import RadprobeError
 from radprobe.metrics.classification import MACRO
+from radprobe.names import with_weights
 from radprobe.report import again, look, tables, templating, words
 from radprobe.report.cells import classified, places, segmented, told
 from radprobe.report.collect import Cell, Findings, log_tail
 from radprobe.report.ranking import estimate
-from radprobe.study import Step, with_weights
+from radprobe.study import Step
 
 LOG_LINES = 20
 STAMP = re.compile(r'<meta name="made-from" content="(\w+)">')

@@ -1,8 +1,8 @@
 """Where the page of each cell lies, for those who write the pages and those who link to them."""
 
+from radprobe.names import slug
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT
-from radprobe.study import slug
 
 FOLDER = "cells"  # beside explorer.html
 UP = "../../../explorer.html"  # from a page

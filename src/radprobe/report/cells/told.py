@@ -9,11 +9,11 @@ import pandas as pd
 from radprobe.artifacts import PARTS, Predictions, Scores
 from radprobe.catalog.describe import recipe, restriction
 from radprobe.metrics.classification import MACRO
+from radprobe.names import with_weights
 from radprobe.report import few_shot, trust, words
 from radprobe.report.cells import charts
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, estimate
-from radprobe.study import with_weights
 
 Rows = list[dict[str, Any]]  # of Scores
 CANDIDATES = 40  # that are told one by one
