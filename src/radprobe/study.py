@@ -5,8 +5,6 @@ catalog entry, the verb's VERSION and the specs of the steps that it needs. It i
 """
 
 import copy
-import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,41 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from radprobe import catalog, files, params
-from radprobe.catalog import (
-    PAPER,
-    Architecture,
-    Backbone,
-    Dataset,
-    Folder,
-    OfficialLists,
-    SplitRecipe,
-    Stratified,
-    Tolerance,
-    Window,
-    package_folder,
-)
+from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADING, Layout, locate
+from radprobe.entries import Entries
 from radprobe.files import RadprobeError
-from radprobe.names import (
-    ADAPTED,
-    CEILING,
-    METADATA,
-    MODES,
-    PIXELS,
-    RANDOM,
-    SCRATCH,
-    TITLES,
-    WITHOUT_WEIGHTS,
-    frozen,
-    mode_of,
-    slug,
-    with_weights,
-)
-from radprobe.params import DatasetChoice, OwnBackbone
+from radprobe.names import CEILING, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, mode_of, slug, with_weights
+from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 2, "split": 2, "embed": 5, "probe": 7, "segment": 6, "adapt": 1}
@@ -58,8 +29,6 @@ VERSIONS |= {"score": 7, "compare": 3}
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
 ON_GPU = {"embed", "segment", "adapt"}  # verbs that run a backbone
-# what an adapter says of itself
-ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
 
 
 @dataclass(frozen=True)
@@ -131,30 +100,8 @@ class Missing:
     remedy: str
 
 
-class Study:
+class Study(Entries):
     """A study as params describe it: its datasets and backbones, what of them is missing, and the steps to run."""
-
-    def __init__(self, source: Path | str | dict[str, Any]):
-        self.params = params.load(source)
-        try:
-            self._check()
-        except RadprobeError as error:
-            if isinstance(source, dict):
-                raise
-            what = f"{source}: {str(error.what).removeprefix('params: ')}"
-            raise RadprobeError(what, error.reason, error.remedy) from None
-
-    def _check(self) -> None:
-        """Raise RadprobeError where params name what is not there, or sizes that do not go together."""
-        for name, choice in self.params.datasets.items():
-            entry = self.dataset(name)
-            if entry.splits:
-                _known(choice.split, entry.splits, f"datasets.{name}.split")
-        entries = [self.backbone(name) for name in self.backbones]
-        patches = math.lcm(*(entry.patch for entry in entries if entry.patch and not entry.sizes))  # suits them all
-        for entry in entries:
-            for dataset in self.params.datasets:
-                _check_size(entry, self.dataset(dataset), patches)
 
     # --- where things are ---------------------------------------------------------------------------------------------
 
@@ -190,128 +137,7 @@ class Study:
         folder = self.path("weights")
         return next((folder / name for name in self.backbone(backbone).local if (folder / name).is_file()), None)
 
-    # --- what is asked for --------------------------------------------------------------------------------------------
-
-    @cached_property
-    def backbones(self) -> list[str]:
-        """The backbones of the study, each followed by its controls."""
-        names = []
-        for name in self.params.backbones:
-            if ADAPTED in name:
-                reason = "rows of trained backbones are made by adapt"
-                raise RadprobeError(
-                    f"params: backbones: {name}", reason, f"name {frozen(name)}, and see adapt in params"
-                )
-            if name.removeprefix(RANDOM) in self.absent_adapters:
-                continue
-            names.append(name)
-            if "random" in self.params.controls and not self.backbone(name).random:
-                names.append(RANDOM + name)
-        adapt = self.params.adapt
-        for name in self._adapted(names) if adapt else ():
-            names += [name + ADAPTED + mode for mode in MODES if getattr(adapt, mode)]
-        names += [control for control in (PIXELS, METADATA, CEILING) if control in self.params.controls]
-        return list(dict.fromkeys(names))
-
-    @cached_property
-    def absent_adapters(self) -> list[str]:
-        """The own backbones whose adapter is not there: nothing else is known of them."""
-        own = self.params.own_backbones
-        return [name for name in own if (path := self.adapter_file(name)) and not path.is_file()]
-
-    def _adapted(self, names: list[str]) -> list[str]:
-        """Return which backbones are adapted: those that params name, or all that were pretrained."""
-        able = [name for name in names if name not in SCRATCH and not name.endswith(PAPER)]
-        if self.params.adapt.backbones is None:
-            return [name for name in able if not self.backbone(name).random]
-        for name in self.params.adapt.backbones:
-            _known(name, dict.fromkeys(able), "adapt.backbones")
-        return list(self.params.adapt.backbones)
-
-    def dataset(self, name: str) -> Dataset:
-        """Return the catalog's entry of a benchmark as this study uses it, or the entry of an own folder."""
-        choice = self.params.datasets[name]
-        entry = _own_dataset(name, choice.folder) if choice.folder else _known(name, catalog.datasets(), "datasets")
-        update = {"slices": choice.slices, "intensity": choice.intensity}
-        update |= {"size": choice.size, "stored": choice.stored}
-        if choice.classes:
-            update["classes"] = _known(choice.classes, entry.class_sets, f"datasets.{name}.classes")
-        return entry.model_copy(update={key: value for key, value in update.items() if value is not None})
-
-    def backbone(self, name: str) -> Backbone:
-        """Return the entry of a catalog id or an own id, of `random:<id>`, `<id>@paper` or `<id>+<mode>`, adapted."""
-        if mode := mode_of(name):
-            adapt = self.params.adapt
-            if mode not in MODES or adapt is None or getattr(adapt, mode) is None:
-                reason = "this study does not train backbones so"
-                raise RadprobeError(f"params: backbones: {name}", reason, "name the backbone, and see adapt in params")
-            entry = self.backbone(frozen(name))
-            return entry.model_copy(update={"id": name, "title": f"{entry.title} + {TITLES[mode]}", "paper": None})
-        if name.endswith(PAPER):
-            return _as_the_study(self.backbone(name.removesuffix(PAPER)), name)
-        if name.startswith(RANDOM):
-            entry = self.backbone(name.removeprefix(RANDOM))
-            if entry.random:
-                raise RadprobeError(f"params: backbones: {name}", f"{entry.id} has no weights", f"name {entry.id}")
-            update = {"title": f"{entry.title}, random", "family": "control", "random": True, "derived": None}
-            nowhere = {"sha256": None, "local": [], "package": None, "repo": None, "gated": False}
-            return entry.model_copy(update={"id": name, **update, **nowhere})
-        if name in self.params.own_backbones:
-            return self._own_backbone(name)
-        return _known(name, {**catalog.backbones(), **self.params.own_backbones}, "backbones")
-
-    def cost(self, name: str) -> catalog.Cost | None:
-        """Return what a backbone costs; None for an architecture that is not in the catalog."""
-        kind = with_weights(name).removeprefix(RANDOM)
-        if facts := self.adapter(kind):
-            return self.cost(facts["backbone"])
-        own = self.params.own_backbones.get(kind)
-        if own:
-            return catalog.costs().get(own.like) if own.recipe is None else None
-        return catalog.costs().get(kind)
-
-    def _own_backbone(self, name: str) -> Backbone:
-        own = self.params.own_backbones[name]
-        if own.adapter:
-            return self._from_adapter(name, own)
-        source = {"id": name, "title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
-        source |= {"local": [own.file], "sha256": own.sha256, "citation": "own weights"}
-        if own.like:
-            entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like").model_dump()
-            nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "gated": False, "random": False}
-            source = {**entry, **nowhere, "notes": None, "paper": None, **source, "citation": entry["citation"]}
-        else:
-            source |= own.architecture.model_dump()
-        try:
-            return Backbone.model_validate({**source, **(own.recipe.model_dump() if own.recipe else {})})
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise RadprobeError(
-                f"params: own_backbones.{name}", reason, "see workflow/schemas/params.schema.json"
-            ) from None
-
-    def _from_adapter(self, name: str, own: OwnBackbone) -> Backbone:
-        """Return the entry of a backbone with an adapter: that of its backbone, under its own name."""
-        facts = self.adapter(name)
-        if facts["backbone"] in (name, None):
-            reason = f"adapts a backbone that is called {name} itself"
-            raise RadprobeError(self.adapter_file(name), reason, f"call own_backbones.{name} otherwise")
-        entry = self.backbone(facts["backbone"])
-        nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "sha256": own.sha256}
-        how = f"{entry.title}, adapted ({facts['mode']}) on {facts['dataset']}"
-        update = {"id": name, "title": own.title, "family": "own", "derived": own.derived or how, "paper": None}
-        update |= {"local": [], "random": False, "gated": False, **nowhere}
-        return entry.model_copy(update=update)
-
-    def adapter_file(self, backbone: str) -> Path | None:
-        """Return the adapter of an own backbone, None where it has none."""
-        own = self.params.own_backbones.get(with_weights(backbone))
-        return self.params.paths.root / own.adapter if own and own.adapter else None
-
-    def adapter(self, backbone: str) -> dict[str, Any] | None:
-        """Return what the adapter of an own backbone says of itself, None where it has none."""
-        path = self.adapter_file(backbone)
-        return read_adapter(path) if path else None
+    # --- what is here -------------------------------------------------------------------------------------------------
 
     @cached_property
     def missing(self) -> list[Missing]:
@@ -568,38 +394,6 @@ def _in_order(step: Step) -> list[Step]:
     return [*(each for need in step.needs for each in _in_order(need)), step]
 
 
-def read_adapter(path: Path) -> dict[str, Any]:
-    """Return what an adapter.safetensors says of itself: backbone, mode, size ...; reads its header only."""
-    try:
-        header, _ = files.safetensors_header(path)
-        facts = json.loads(header["__metadata__"]["radprobe"])
-        return {name: facts[name] for name in ADAPTER_FACTS}
-    except FileNotFoundError:
-        raise RadprobeError(path, "is not there", "name the adapter.safetensors that `radprobe adapt` wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        reason = "is no adapter that radprobe wrote"
-        raise RadprobeError(path, reason, "name the adapter.safetensors that `radprobe adapt` wrote") from None
-
-
-def _as_the_study(entry: Backbone, name: str) -> Backbone:
-    where = f"params: backbones: {name}"
-    if entry.paper is None:
-        raise RadprobeError(where, "the study did not use these weights", f"name {name.removesuffix(PAPER)}")
-    changes = entry.paper.model_dump(exclude_none=True)
-    if not changes:
-        reason = "the study made its features as we do"
-        raise RadprobeError(where, reason, f"name {name.removesuffix(PAPER)}, which is the same")
-    return entry.model_copy(update={"id": name, "title": f"{entry.title}, as in the study", "paper": None, **changes})
-
-
-def _check_size(entry: Backbone, dataset: Dataset, patches: int) -> None:
-    side = entry.side(dataset.size)
-    if not entry.fits(side):
-        near = max(round(side / patches), 1) * patches
-        reason = f"gives images of {side} px, which the patch of {entry.id}, {entry.patch} px, does not divide"
-        raise RadprobeError(f"params: datasets.{dataset.id}.size", reason, f"say size: {near}")
-
-
 def logged_in() -> bool:
     """Is there a token of the hub, which gated weights want?"""
     try:
@@ -609,44 +403,11 @@ def logged_in() -> bool:
     return get_token() is not None
 
 
-def _own_dataset(name: str, folder: Folder) -> Dataset:
-    size = folder.size or (448 if folder.task == "segmentation" else 224)
-    shared = folder.model_dump(include={"title", "modality", "metadata", "task", "classes", "licence", "stored"})
-    return Dataset(
-        **shared,
-        id=name,
-        loader="folder",
-        folder=folder,
-        size=size,
-        tolerance=Tolerance(value=folder.tolerance, source="your own"),
-        intensity=folder.intensity,
-        splits={"study": _own_split(folder)},
-        gated=True,  # its pictures stay out of reports, unless params say otherwise
-        access="your own",
-        layout=f"{folder.table}, a CSV with the columns that datasets.{name}.folder names, and the files it lists",
-        citation="own data",
-    )
-
-
 def _own_files(choice: DatasetChoice) -> dict[str, Any] | None:
     """Return what of an own folder's description says which files and labels it has."""
     shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity", "tolerance"}
     return {**choice.folder.model_dump(exclude=shown_or_later), "raw": choice.raw} if choice.folder else None
 
 
-def _own_split(folder: Folder) -> SplitRecipe:
-    if folder.split:
-        return OfficialLists(recipe="official_lists", source=f"column {folder.split} of {folder.table}")
-    source = "by patient, stratified by label; 20 % val, 30 % test"
-    return Stratified(recipe="stratified", val=0.2, test=0.3, min_positives=1, source=source)
-
-
 def _dump(model: Any) -> Any:
     return model.model_dump() if model is not None else None
-
-
-def _known(name: str, entries: dict[str, Any], where: str) -> Any:
-    if name not in entries:
-        reason, nearest = f"unknown name '{params.short(name)}'", params.nearest_name(name, list(entries))
-        raise RadprobeError(params.short(f"params: {where}"), reason, f"did you mean {nearest}?")
-    return entries[name]

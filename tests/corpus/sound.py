@@ -114,7 +114,7 @@ def _adapter() -> bytes:
     import torch
     from safetensors.torch import save
 
-    from radprobe.study import ADAPTER_FACTS
+    from radprobe.entries import ADAPTER_FACTS
 
     return save({"a": torch.ones(3)}, {"radprobe": json.dumps(dict.fromkeys(ADAPTER_FACTS, "x"))})
 

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from radprobe import catalog
 from radprobe.artifacts import Weights
+from radprobe.entries import read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import loop
 from radprobe.models import adapters, architectures, backbones, weights
@@ -14,7 +15,6 @@ from radprobe.models.adapters import BITFIT, END_TO_END, LORA
 from radprobe.models.decoders import Linear, UNet
 from radprobe.models.tuned import Classifier, Segmenter, encode, groups, vectors
 from radprobe.names import MODES
-from radprobe.study import read_adapter
 
 SWIGLU = tiny.like("vit_giant_patch14_dinov2", 28, options={"depth": 2, "embed_dim": 48, "num_heads": 2})
 NETWORKS = {

@@ -9,11 +9,12 @@ from sklearn.metrics import roc_auc_score
 
 from radprobe import artifacts
 from radprobe.artifacts import Adapter, Embeddings, Predictions
+from radprobe.entries import read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop, tuning
 from radprobe.names import MODES
 from radprobe.stages import adapt, embed, retrieve
-from radprobe.study import Study, read_adapter
+from radprobe.study import Study
 
 NIH, MONTGOMERY, CLASSES, N, SIDE = "nih_chestxray14", "montgomery", ("a", "b"), 64, 32
 SETTINGS = {
