@@ -139,8 +139,12 @@ def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
     }
     with pytest.raises(RadprobeError, match=r"nih_chestxray14.*no raw folder"):
         study.step("prepare", "nih_chestxray14")
+    failing = Study({**params, "on_missing": "fail"})
     with pytest.raises(RadprobeError, match=r"data/raw/nih_chestxray14"):
-        _ = Study({**params, "on_missing": "fail"}).missing
+        _ = failing.missing
+    assert failing.as_if_skipping().steps == study.steps
+    with pytest.raises(RadprobeError, match=r"data/raw/nih_chestxray14"):  # it is as it was
+        _ = failing.steps
 
 
 def test_an_own_backbone_keeps_its_own_name_and_hash():

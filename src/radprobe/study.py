@@ -148,6 +148,12 @@ class Study(Entries):
             raise RadprobeError(f"{first.kind} {first.name}", first.why, f"{first.remedy}, or set on_missing: skip")
         return found
 
+    def as_if_skipping(self) -> "Study":
+        """Return the study as if it said `on_missing: skip`: all that is missing is told, and stops nothing."""
+        other = copy.copy(self)
+        other.params = self.params.model_copy(update={"on_missing": "skip"})
+        return other
+
     def as_if_complete(self) -> "Study":
         """Return the study as if all its data and weights were here."""
         whole = copy.copy(self)

@@ -51,7 +51,7 @@ def _of_machine(study: Study | None) -> Iterator[Check]:
 
 def _of_study(study: Study) -> Iterator[Check]:
     fail = study.params.on_missing == "fail"
-    study.params = study.params.model_copy(update={"on_missing": "skip"})  # all that is missing is told, not the first
+    study = study.as_if_skipping()  # all that is missing is told, not the first
     try:
         yield from data.datasets(study, fail)
         yield from weights.backbones(study, fail)

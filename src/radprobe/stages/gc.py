@@ -84,7 +84,7 @@ def _needed(study: Study) -> Iterator[Path]:
         raise RadprobeError(
             study.adapter_file(study.absent_adapters[0]), reason, "bring it back, or leave its study out"
         )
-    study.params = study.params.model_copy(update={"on_missing": "skip"})  # it may lie on a machine without the data
+    study = study.as_if_skipping()  # it may lie on a machine without the data
     for one in (study, study.as_if_complete()):
         yield from (step.folder for step in one.steps.values())
     for name in study.params.own_backbones:

@@ -39,7 +39,7 @@ def run(study: Study, folder: Path, make: Callable[[Step], None]) -> None:
     `make` makes a step unless it is made: it finds, fetches or converts the weights, and verifies them. Raises
     RadprobeError after everything else is packed, where the weights of some backbone could not be had.
     """
-    study.params = study.params.model_copy(update={"on_missing": "skip"})  # it is said at the end
+    study = study.as_if_skipping()  # it is said at the end
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK).touch()

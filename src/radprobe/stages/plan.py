@@ -15,7 +15,7 @@ HOUR = 3600
 
 def run(study: Study) -> None:
     """Print the plan of a study, now and as if nothing were missing. Nothing is computed; only manifests are read."""
-    study.params = study.params.model_copy(update={"on_missing": "skip"})  # to tell all that is missing, not the first
+    study = study.as_if_skipping()  # to tell all that is missing, not the first
     whole = study.as_if_complete()
     _say_cells(study, whole)
     show_table(COLUMNS, list(_stages(study, whole)))
