@@ -99,6 +99,13 @@ def test_without_intervals_nothing_is_claimed():
     assert "Resolvably" not in " ".join(said)
 
 
+def test_what_keeps_several_from_an_order_is_said_once():
+    few = {name: Estimate(0.9 - 0.1 * place, patients=6, note="few") for place, name in enumerate("xyz")}
+    gaps = {("x", name): Estimate(0.1, patients=6, note="no interval: few") for name in "yz"}
+    said = words.verdict(Column("d", "linear", "dsc", few, {}, CONTROLS, gaps), "segmentation", str, "CPU")
+    assert said[1].endswith("against y (difference 0.100) and z (difference 0.100); no interval: few.")
+
+
 def test_a_missing_comparison_is_told_and_no_order_is_claimed():
     said = " ".join(sentences({"x": 0.9, "y": 0.2, "random:x": 0.1}, {}))
     assert "Not compared, so no order is claimed, with Y." in said

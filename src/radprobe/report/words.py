@@ -168,16 +168,19 @@ def _by_outcome(column: Column, others: list[str], name: Name) -> list[str]:
     found = {other: column.difference(column.best, other) for other in others}
     sentences = []
     for outcome, opening in OPENINGS.items():
-        names = [_against(name(other), each) for other, each in found.items() if _outcome(each) == outcome]
-        sentences += [f"{opening} {_list(names)}."] if names else []
+        group = {other: each for other, each in found.items() if _outcome(each) == outcome}
+        notes = {each.note for each in group.values() if each}
+        shared = f"; {notes.pop()}" if len(group) > 1 and len(notes) == 1 and all(notes) else ""  # said once
+        names = [_against(name(other), each, note=not shared) for other, each in group.items()]
+        sentences += [f"{opening} {_list(names)}{shared}."] if names else []
     return sentences
 
 
-def _against(label: str, difference: Estimate | None) -> str:
+def _against(label: str, difference: Estimate | None, note: bool) -> str:
     if difference is None:
         return label
-    note = f"; {difference.note}" if difference.note else ""
-    return f"{label} (difference {text(difference)}{note})"
+    why = f"; {difference.note}" if note and difference.note else ""
+    return f"{label} (difference {text(difference)}{why})"
 
 
 # The control rows of a backbone, in the order of `controls_of`: their name, what it means not to beat one, its absence.
