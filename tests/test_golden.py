@@ -1,8 +1,8 @@
 """What two small studies come to, kept in golden.json: a change of it wants a new VERSION.
 
-Of generated films every byte of the exact stages, and scores of frozen backbones; of real films scores alone, where
-RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS say where data and weights are. `python tests/test_golden.py` (make golden)
-writes the file anew; what cannot be made here stays as it is.
+Of generated films every byte of the exact stages, features and scores of frozen backbones; of real films features and
+scores, where RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS say where data and weights are. `python tests/test_golden.py`
+(make golden) writes the file anew; what cannot be made here stays as it is.
 """
 
 import json
@@ -11,10 +11,11 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from radprobe import files
-from radprobe.artifacts import Index, RawManifest, Scores, Split
+from radprobe.artifacts import Embeddings, Index, RawManifest, Scores, Split
 from radprobe.manifests import Manifest
 from radprobe.stages import embed, prepare, probe, retrieve, score, segment, split
 from radprobe.study import VERSIONS, Study
@@ -22,6 +23,7 @@ from radprobe.study import VERSIONS, Study
 GOLDEN = Path(__file__).with_name("golden.json")
 METRICS = ("auroc", "auprc", "brier", "dsc", "iou")  # others jump where a case passes a threshold
 TOLERANCE = 0.01  # of a score: other processors round otherwise, and a near tie may be ranked the other way
+CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # of features
 EXACT = {"retrieve": retrieve, "prepare": prepare, "split": split}
 STAGES = {**EXACT, "embed": embed, "probe": probe, "segment": segment, "score": score}
 DATASETS = {"montgomery": 9, "nih_chestxray14": 20}
@@ -73,22 +75,31 @@ def content(verb: str, folder: Path) -> list:
     return [Index.load(folder).table.to_csv(), {name: each["sha256"] for name, each in pixels.files.items()}]
 
 
-def scores(root: Path, name: str) -> dict[str, float | None]:
-    """Run a study of frozen backbones; return its macro METRICS on test, None where one is undefined."""
+def frozen(root: Path, name: str) -> dict[str, dict]:
+    """Run a study of frozen backbones; return its macro METRICS on test, None where undefined, and what it embeds."""
     places = {"raw": REAL["DATA"], "weights": REAL["WEIGHTS"]} if name == "real" else {}
     study = Study({**SMALL, "datasets": CHOSEN[name], "paths": {"root": str(root), **places}})
     assert not study.missing
-    found = {}
+    scores, features = {}, {}
     for step in study.steps.values():
         if step.verb == "compare":
             continue
         (retrieve.weights if step.verb == "weights" else STAGES[step.verb].run)(study, step)
+        if step.verb == "embed":
+            features[f"{step.dataset} {step.backbone}"] = summary(Embeddings.load(step.folder).tokens)
         if step.verb == "score":
             table = Scores.load(step.folder).table.query("part == 'test' and `class` == 'macro' and metric in @METRICS")
             for row in table.itertuples():
                 key = f"{row.dataset} {row.backbone} {row.protocol} {row.metric}"
-                found[key] = None if math.isnan(row.value) else round(row.value, 4)
-    return found
+                scores[key] = None if math.isnan(row.value) else round(row.value, 4)
+    return {"scores": scores, "features": features}
+
+
+def summary(tokens: np.ndarray) -> list[float]:
+    """Return the mean and the deviation of all values, and how much an image differs from the next."""
+    values = tokens.astype(np.float64)
+    told = values.mean(), values.std(), np.abs(np.diff(values, axis=0)).mean()
+    return [round(float(each), 6) for each in told]
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +121,19 @@ def test_output_changes_only_with_the_version(now, verb):
 def test_scores_of_frozen_backbones_are_those_that_were_kept(tmp_path, name):
     if name == "real" and not all(REAL.values()):
         pytest.skip("needs the real films and weights: RADPROBE_REAL_DATA, RADPROBE_REAL_WEIGHTS")
-    kept, found = json.loads(GOLDEN.read_text())["scores"][name], scores(tmp_path, name)
-    assert found.keys() == kept.keys()
-    off = {key: (value, kept[key]) for key, value in found.items() if not same(value, kept[key])}
-    assert not off, "bump the VERSIONS in study.py of what has changed on purpose, then `make golden`"
+    kept, found = json.loads(GOLDEN.read_text()), frozen(tmp_path, name)
+    for kind, same in (("features", close), ("scores", near)):
+        now, before = found[kind], kept[kind][name]
+        assert now.keys() == before.keys()
+        off = {key: (value, before[key]) for key, value in now.items() if not same(value, before[key])}
+        assert not off, "bump the VERSIONS in study.py of what has changed on purpose, then `make golden`"
 
 
-def same(one: float | None, other: float | None) -> bool:
+def close(one: list[float], other: list[float]) -> bool:
+    return np.allclose(one, other, **CLOSE)
+
+
+def near(one: float | None, other: float | None) -> bool:
     return one is other or (None not in (one, other) and abs(one - other) <= TOLERANCE)
 
 
@@ -128,5 +145,6 @@ if __name__ == "__main__":
             if name == "real" and not all(REAL.values()):
                 print("scores of real films stay as they are: set RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS")
                 continue
-            told.setdefault("scores", {})[name] = scores(Path(folder) / name, name)
+            for kind, found in frozen(Path(folder) / name, name).items():
+                told.setdefault(kind, {})[name] = found
     GOLDEN.write_text(json.dumps(told, indent=1) + "\n")
