@@ -193,3 +193,18 @@ def test_ctrl_c_takes_the_jobs_out_of_the_queue(slurm, study):
     running.wait(60)
     until(lambda: not queue(slurm), "an empty queue", 30)
     assert not list(study.glob("results/*/*/*/*/*.json"))
+
+
+def test_ctrl_c_ends_a_run_whose_controller_is_away(tmp_path, study):
+    if why := loopback.why_not():
+        pytest.skip(f"no Slurm: {why}")
+    with loopback.running(tmp_path / "slurm") as environment:
+        running = start(study, environment, "--until", "prepare", "--slurm-status-attempts", "1")
+        until(lambda: job_of(environment, "prepare"), "a prepare job")
+        loopback.ask(environment, "scontrol", "shutdown", "slurmctld")
+        until(lambda: "does not say" in (study / "said.txt").read_text(), "a question without an answer")
+        os.kill(running.pid, signal.SIGINT)
+        try:
+            running.wait(60)
+        finally:
+            running.kill()

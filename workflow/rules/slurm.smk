@@ -1,7 +1,5 @@
 """What Slurm's plugin (2.8) does otherwise by itself; each has its test in tests/slurm."""
 
-import asyncio
-
 from radprobe import machine
 
 
@@ -17,16 +15,25 @@ def suit_slurm(settings):
         settings.status_command = "squeue"
         plugin.is_query_tool_available = lambda tool: tool != "sacct"
 
-    # States that could not be asked (a controller that restarts) make it forget the jobs, and the run waits for ever.
-    ask = plugin.query_job_status
+    # Jobs whose states could not be asked (a controller that restarts) it forgets, and the run waits for ever.
+    ask, check = plugin.query_job_status, plugin.Executor.check_active_jobs
+    states = []  # as the last answer of a check has them, None for no answer
 
-    async def ask_until_answered(command, log):
-        while (answer := await ask(command, log))[0] is None:
-            log.warning("Slurm does not say what its jobs do; asked again in 10 s.")
-            await asyncio.sleep(10)
+    async def ask_and_note(command, log):
+        answer = await ask(command, log)
+        states[:] = [answer[0]]
         return answer
 
-    plugin.query_job_status = ask_until_answered
+    async def check_and_keep(executor, jobs):
+        states.clear()
+        async for job in check(executor, jobs):
+            yield job
+        if states == [None]:
+            executor.logger.warning("Slurm does not say what its jobs do; it is asked again.")
+            for job in jobs:
+                yield job
+
+    plugin.query_job_status, plugin.Executor.check_active_jobs = ask_and_note, check_and_keep
 
     # A Slurm job would start a Snakemake for each of its rules, one at a time: 2 s a rule, and the cores of a group idle.
     plugin.Executor.additional_general_args = lambda executor: "--executor local"
