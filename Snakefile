@@ -35,8 +35,9 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        # themselves, and not through the report alone: after a failure there is a report of what there was
-        final_manifests,
+        # themselves, and not through the report alone: after a failure there is a report of what there was; and all of
+        # them, as Snakemake makes no lost one again that nothing asks for
+        made(),
     message:
         "Done: open {input[0]}"
 

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,19 @@ def test_one_change_runs_what_depends_on_it(finished, change, rules):
     finally:
         write(finished)
     assert {rule: count for rule, count in planned.items() if rule not in ("all", "total")} == rules
+
+
+@pytest.mark.parametrize("kind", ["truth", "index"])  # no rule declares truth
+def test_a_lost_manifest_is_made_again_though_all_that_was_made_of_it_is_there(finished, tmp_path, kind):
+    (lost,) = finished.glob(f"work/montgomery/prepare/*/{kind}.json")
+    shutil.copytree(lost.parent, tmp_path / "kept")
+    lost.unlink()
+    try:
+        assert jobs(run(finished, "--dry-run"))["prepare"] == 1
+    finally:
+        shutil.rmtree(lost.parent)
+        shutil.copytree(tmp_path / "kept", lost.parent)
+    assert "Nothing to be done" in said(run(finished, "--dry-run"))
 
 
 @pytest.mark.survives("fault", "a flipped bit in a shard, in Snakemake", "found; the same scores after the next run")

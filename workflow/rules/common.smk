@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -69,6 +70,16 @@ for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
 
 
+# Snakemake does not see Truth, which only segmentation has. Where it is lost, what was made with it is set aside.
+for one in STEPS.values():
+    if one.beside and not one.done and all(path.is_file() for path in one.outputs):
+        logger.warning(f"{one.folder}: what `radprobe {one.command}` made is not whole; it is made again.")
+        with suppress(files.RadprobeError):
+            from radprobe.artifacts import Truth
+
+            Truth.load(one.folder)
+
+
 wildcard_constraints:
     dataset="[A-Za-z0-9_]+",
     backbone="[A-Za-z0-9_.-]+",
@@ -85,9 +96,9 @@ def step(verb, wildcards):
     return STEPS[verb, getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", "")]
 
 
-def made(verb, dataset=None):
-    """The manifests of a verb, of one dataset or of all. Weights that no dataset needs are not fetched."""
-    steps = (one for one in STEPS.values() if one.verb == verb and dataset in (None, one.dataset))
+def made(verb=None, dataset=None):
+    """The manifests of a verb or of all, of one dataset or of all. Weights that no dataset needs are not fetched."""
+    steps = (one for one in STEPS.values() if verb in (None, one.verb) and dataset in (None, one.dataset))
     steps = (one for one in steps if one.dataset or one.folder in NEEDED)
     return [manifest for one in steps for manifest in one.outputs]
 
