@@ -21,5 +21,5 @@ for each in STUDY.params.datasets:
         name:
             f"results_{each}"
         input:
-            [manifest for one in STEPS.values() if one.dataset == each for manifest in one.outputs],
+            made(dataset=each),
         localrule: True
