@@ -12,7 +12,7 @@ PIXELS = ("images.npy", "masks.npy")
 
 
 def link(source: Path, target: Path) -> None:
-    """Let a file stand in two places, and take its room once."""
+    """Let a file stand in two places; it takes its room once, until DVC puts a copy in place of one."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.hardlink_to(source)

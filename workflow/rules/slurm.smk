@@ -36,4 +36,5 @@ def suit_slurm(settings):
     plugin.query_job_status, plugin.Executor.check_active_jobs = ask_and_note, check_and_keep
 
     # A Slurm job would start a Snakemake for each of its rules, one at a time: 2 s a rule, and the cores of a group idle.
-    plugin.Executor.additional_general_args = lambda executor: "--executor local"
+    if not settings.array_jobs:  # whose tasks find their part by the plugin's own way
+        plugin.Executor.additional_general_args = lambda executor: "--executor local"
