@@ -7,7 +7,7 @@ export NO_MKDOCS_2_WARNING = 1   # mkdocs-material says so in every build
 
 RAW ?= $(RADPROBE_RAW)
 WEIGHTS ?= $(RADPROBE_WEIGHTS)
-PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=40 ...: on so many patients of each benchmark
+PILOT = $(if $(LIMIT),--config limit=$(LIMIT))   # make real LIMIT=120 ...: on so many patients of each benchmark
 
 .PHONY: setup demo phantoms study stage rescore real volumes test test-slow test-full test-slurm benchmarks lint docs reference pictures lock schema datasets-table backbones-table audit-page reliability golden audit envs pins clean retrieved ordered pixels
 
