@@ -138,7 +138,7 @@ def test_the_tutorial_leads_from_a_folder_of_dicoms_to_a_verdict(here, monkeypat
         assert line in said
     assert re.search(r"snakemake --cores \d+ --configfile films.yaml", said)  # what init says to type next
     assert (here / "films_sheet.png").is_file()
-    assert "limit: 20" in (here / "films.yaml").read_text()
+    assert "limit: null" in (here / "films.yaml").read_text()
     page = webpage.Page((here / "reports/films/explorer.html").read_text(encoding="utf-8")).words
     assert "pilot" in page
     (value,) = re.findall(r"(?<!:)\btf_efficientnet_lite0 +linear +([\d.]+)", said)

@@ -224,7 +224,9 @@ def test_a_corrupt_shard_is_found_and_made_again(finished):
 @pytest.mark.survives(
     "fault", "kill -9 of Snakemake or of a job of it", "the same scores, on more cores; no temporary file"
 )
-@pytest.mark.parametrize("victim", ["snakemake", pytest.param("embed", marks=pytest.mark.full), "segment"])
+@pytest.mark.parametrize(
+    "victim", ["snakemake", *(pytest.param(verb, marks=pytest.mark.full) for verb in ("embed", "segment"))]
+)
 def test_a_kill_and_the_same_command_give_the_same_scores(finished, tmp_path, victim):
     write(tmp_path)
     running = subprocess.Popen(

@@ -168,6 +168,14 @@ def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
     assert (tmp_path / "reports/figures/nih_chestxray14_scores.svg").is_file()
 
 
+@pytest.mark.parametrize("names", [["montgomery"], ["montgomery", "nih_chestxray14"]])
+def test_each_filter_has_a_name(tmp_path, render, names):
+    datasets = {name: {"phantom": {"patients": 9}} for name in names}
+    filters = re.findall(r'data-filters="([^"]*)"', render(tmp_path, datasets=datasets))
+    assert filters
+    assert all(all(each.split(" ")) for each in filters)
+
+
 def test_data_that_are_missing_are_told(root, render):
     datasets = synthetic_study.params(root)["datasets"] | {"montgomery": {"raw": "nowhere"}}
     said = Page(render(root, datasets=datasets)).words
