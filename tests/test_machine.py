@@ -48,3 +48,9 @@ def test_looking_at_a_place_leaves_nothing_and_says_what_it_is(tmp_path):
     assert found.case_sensitive is not (tmp_path / "A").exists()
     (tmp_path / "a").unlink()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_no_room_for_data_or_for_a_thread_is_a_lack_of_memory(error):
+    assert machine.lacks_memory(error)
+    assert not machine.lacks_memory(RuntimeError("shapes do not fit"))

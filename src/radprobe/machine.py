@@ -17,7 +17,8 @@ from radprobe.files import RadprobeError
 
 WAIT_S = 5  # for a command to answer: sacct without its database never does
 TORCH_WAIT_S = 60  # torch is imported, and the driver asked
-NO_MEMORY = ("DefaultCPUAllocator", "out of memory")  # what torch says of a CPU, and of a GPU
+# what torch says of a CPU, and of a GPU; and Python, where there is no room for a thread's stack
+NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "can't start new thread")
 CPU_INFO, QUOTA = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")
 GPU_SIGNS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of either in WSL
 FAST_BF16 = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of x86 and (the last) of ARM
