@@ -54,7 +54,7 @@ def write_study(folder: Path, backbones: list[str]) -> Study:
 
 def make_everything(folder: Path, planned: str, study: Study) -> None:
     """Write an empty file for each output, oldest first, and have Snakemake mark them as made."""
-    outputs = [str(path) for step in study.steps.values() for path in step.manifests]
+    outputs = [str(path) for step in study.steps.values() for path in step.outputs]
     outputs += re.findall(r"\breports/[^\s,]+", planned)
     for name in dict.fromkeys(outputs):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def run(times: int) -> tuple[int, int, float]:
         folder.mkdir()
         study = write_study(folder, times)
         steps = study.steps.values()
-        touched = {step.command: [str(output.relative_to(folder)) for output in step.manifests] for step in steps}
+        touched = {step.command: [str(output.relative_to(folder)) for output in step.outputs] for step in steps}
         (folder / "outputs.json").write_text(json.dumps(touched))
         call = [sys.executable, "-m", "snakemake", "--snakefile", str(idle_checkout(Path(name) / "checkout"))]
         call += ["--cores", str(CORES), "--configfile", "study.yaml", "--omit-from", "report"]

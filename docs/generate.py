@@ -11,7 +11,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from radprobe import artifacts, cli, params
-from radprobe.study import OF_MAPS, OUTPUTS
+from radprobe.study import OUTPUTS
 
 FOLDER = Path(__file__).parent / "reference"
 MADE = "Made from `{source}` by `make reference`.\n"
@@ -166,7 +166,7 @@ def artifact(kind_of: type) -> str:
 
 def makers(kind: str) -> list[str]:
     """Return the verbs that make a kind."""
-    return [verb for verb, kinds in OUTPUTS.items() if kind in (*kinds, *OF_MAPS.get(verb, ()))]
+    return [verb for verb, kinds in OUTPUTS.items() if kind in kinds]
 
 
 def fields_of(kind_of: type) -> list[tuple[str, ...]]:

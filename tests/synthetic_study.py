@@ -140,9 +140,9 @@ def _prepare(made, step, generator):
     shapes = np.tile([side, side * 3 // 4], (len(maps), 1))
     report = {"checked": len(maps), "warnings": [f"constant image {NASTY}"], "quarantined": []}
     Pixels(images, None, shapes, report).save(step.folder, step.spec)
-    if step.dataset == "montgomery":
-        cases = ((patient, patient, "", lungs(patient), []) for patient in index.table["sample_id"])
-        Truth.write(step.folder, step.spec, cases, classes_of("montgomery"))
+    with_maps = index.table["sample_id"] if step.dataset == "montgomery" else ()
+    cases = ((patient, patient, "", lungs(patient), []) for patient in with_maps)
+    Truth.write(step.folder, step.spec, cases, classes_of(step.dataset))
     index.save(step.folder, step.spec)
 
 

@@ -17,7 +17,7 @@ from radprobe.artifacts import (
     Split,
     Truth,
 )
-from radprobe.files import RadprobeError, lock
+from radprobe.files import RadprobeError
 from radprobe.manifests import seal
 from radprobe.tables import write_table
 
@@ -70,20 +70,6 @@ def test_a_split_finds_the_rows_of_its_parts(tmp_path):
     split = Split.load(tmp_path)
     assert split.rows(an_index(), "val").tolist() == [2, 3]
     assert split.rows(an_index(), "train", "val").tolist() == [0, 1, 2, 3]
-
-
-def test_lost_truth_sets_aside_what_was_made_with_it(tmp_path):
-    an_index().save(tmp_path, "spec")
-    with pytest.raises(RadprobeError, match="is not there"):
-        Truth.load(tmp_path)
-    assert not list(tmp_path.glob("*.json"))  # else Snakemake would have nothing to make
-
-
-def test_nothing_is_set_aside_under_a_run_that_is_making_truth(tmp_path):
-    an_index().save(tmp_path, "spec")
-    with lock(tmp_path / "lock"), pytest.raises(RadprobeError, match="still held by"):
-        Truth.load(tmp_path)
-    assert (tmp_path / "index.json").is_file()
 
 
 def test_truth_of_what_was_never_prepared_leaves_nothing(tmp_path):

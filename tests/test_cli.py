@@ -37,7 +37,6 @@ def test_a_verb_makes_its_artifact_once(folder):
 
 
 def test_lost_truth_is_made_again(folder):
-    """Snakemake does not see it, so nothing else would notice."""
     for verb in ("retrieve", "prepare"):
         radprobe(folder, verb, "montgomery")
     assert "already made" in radprobe(folder, "prepare", "montgomery").stdout

@@ -189,7 +189,7 @@ def test_one_change_runs_what_depends_on_it(finished, change, rules):
     assert {rule: count for rule, count in planned.items() if rule not in ("all", "total")} == rules
 
 
-@pytest.mark.parametrize("kind", ["truth", "index"])  # no rule declares truth
+@pytest.mark.parametrize("kind", ["truth", "index"])
 def test_a_lost_manifest_is_made_again_though_all_that_was_made_of_it_is_there(finished, tmp_path, kind):
     (lost,) = finished.glob(f"work/montgomery/prepare/*/{kind}.json")
     shutil.copytree(lost.parent, tmp_path / "kept")

@@ -229,7 +229,10 @@ class LabelMaps:
 
 @dataclass
 class Truth:
-    """The reference label maps on the original grid: scores can be re-made from it without the images."""
+    """The reference label maps on the original grid: scores can be re-made from it without the images.
+
+    Without a case where the task is to classify.
+    """
 
     KIND: ClassVar[str] = "truth"
     maps: LabelMaps
@@ -243,12 +246,7 @@ class Truth:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Open it; if it is lost, set aside what was made with it: no rule of Snakemake asks for Truth itself."""
-        path = Path(folder) / f"{cls.KIND}.json"
-        if path.parent.is_dir() and not path.is_file():
-            with files.lock(path.parent / "lock", wait_s=0):  # a run that is making it now writes it first
-                if not path.is_file():
-                    set_aside(path)
+        """Open it."""
         facts = unseal(folder, cls.KIND).facts
         return cls(LabelMaps.read(folder, "truth"), facts)
 

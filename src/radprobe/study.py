@@ -8,7 +8,7 @@ import copy
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ class Step:
     folder: Path
     spec: str
     needs: tuple["Step", ...] = ()
-    beside: tuple[str, ...] = ()  # kinds that it makes besides OUTPUTS
 
     def need(self, verb: str) -> "Step":
         """Return the one need of this verb."""
@@ -59,25 +58,20 @@ class Step:
 
     @property
     def outputs(self) -> list[Path]:
-        """The manifests that Snakemake sees: those that the step always makes."""
+        """The manifests that the step makes; they are what Snakemake sees."""
         return [self.folder / f"{kind}.json" for kind in OUTPUTS[self.verb]]
-
-    @property
-    def manifests(self) -> list[Path]:
-        """All manifests that the step makes, also those that Snakemake does not see."""
-        return [*self.outputs, *(self.folder / f"{kind}.json" for kind in self.beside)]
 
     @property
     def done(self) -> bool:
         """Are all its manifests there."""
-        return all(manifest.is_file() for manifest in self.manifests)
+        return all(manifest.is_file() for manifest in self.outputs)
 
 
 # The manifests of each verb. A `retrieve` of a backbone makes weights.json instead.
 OUTPUTS = {
     "retrieve": ["raw"],
     "weights": ["weights"],
-    "prepare": ["index", "pixels"],
+    "prepare": ["index", "pixels", "truth"],
     "split": ["split", "leaks"],
     "embed": ["embeddings"],
     "probe": ["predictions"],
@@ -86,8 +80,6 @@ OUTPUTS = {
     "score": ["scores"],
     "compare": ["comparison"],
 }
-# Made besides, of segmentation alone, so that no rule can declare it.
-OF_MAPS = {"prepare": ("truth",)}
 
 
 @dataclass(frozen=True)
@@ -325,8 +317,7 @@ class Study(Entries):
         knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
         knobs |= {"slices": entry.slices, "uncertain": choice.uncertain, "blank": entry.blank, "mask": entry.mask}
         knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
-        step = self._step("prepare", dataset, None, knobs, retrieve)
-        return replace(step, beside=OF_MAPS["prepare"]) if entry.task == "segmentation" else step
+        return self._step("prepare", dataset, None, knobs, retrieve)
 
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
         verb, p = self.predicting(dataset, backbone), self.params

@@ -283,7 +283,8 @@ def test_a_flipped_bit_in_any_file_is_found(finished, record_property):
     chance, trials = random.Random(0), 0
     for manifest in (path for step in finished.steps for path in step.outputs):
         sealed = manifest.read_bytes()
-        for name in Manifest.read(manifest).files:
+        listed = Manifest.read(manifest).files
+        for name in (name for name in listed if listed[name]["bytes"]):  # an empty file has no bit
             beside = {path: path.read_bytes() for path in manifest.parent.glob("*.json")}
             with flipped(manifest.parent / name, chance), pytest.raises(RadprobeError, match="manifest set aside"):
                 unseal(manifest.parent, manifest.stem)

@@ -93,7 +93,7 @@ def test_the_plan_says_what_is_done_what_can_run_and_what_is_missing(capsys):
     study = Study({**PARAMS, "on_missing": "fail"})
     for step in Study(PARAMS).steps.values():
         if step.verb in ("retrieve", "prepare"):
-            for path in step.manifests:
+            for path in step.outputs:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("{}")
     plan.run(study)
@@ -118,7 +118,7 @@ def test_what_is_made_takes_no_more_disk():
     before, _ = needs.disk(study)
     assert before > 0
     for step in study.steps.values():
-        for path in step.manifests:
+        for path in step.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
     assert needs.disk(study) == (0, 0)

@@ -73,13 +73,13 @@ def test_the_result_does_not_depend_on_threads(raw, tmp_path):
     assert digests[0] == digests[1]
 
 
-def test_a_classification_set_has_labels_and_no_truth(raw, tmp_path):
+def test_a_classification_set_has_labels_and_a_truth_of_no_case(raw, tmp_path):
     folder = prepared(study(tmp_path, "nih_chestxray14"))
     index, pixels = Index.load(folder), Pixels.load(folder)
     assert len(index.table) == len(pixels.images)
     assert pixels.masks is None
     assert pixels.images.dtype == np.uint8
-    assert not (folder / "truth.json").exists()
+    assert len(Truth.load(folder).maps) == 0
     assert index.labels().shape == (len(index.table), 14)
 
 

@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -68,16 +67,6 @@ NEEDED = {need.folder for one in STEPS.values() for need in one.needs}  # folder
 
 for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
-
-
-# Snakemake does not see Truth, which only segmentation has. Where it is lost, what was made with it is set aside.
-for one in STEPS.values():
-    if one.beside and not one.done and all(path.is_file() for path in one.outputs):
-        logger.warning(f"{one.folder}: what `radprobe {one.command}` made is not whole; it is made again.")
-        with suppress(files.RadprobeError):
-            from radprobe.artifacts import Truth
-
-            Truth.load(one.folder)
 
 
 wildcard_constraints:

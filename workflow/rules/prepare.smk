@@ -7,6 +7,7 @@ rule prepare:
     output:
         f"{WORK}/{{dataset}}/prepare/{{spec}}/index.json",
         f"{WORK}/{{dataset}}/prepare/{{spec}}/pixels.json",
+        f"{WORK}/{{dataset}}/prepare/{{spec}}/truth.json",
     log:
         f"{WORK}/logs/prepare/{{dataset}}/{{spec}}.log",
     benchmark:

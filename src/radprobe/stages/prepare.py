@@ -1,6 +1,6 @@
 """prepare: verify all samples cheaply, then decode each file once and pack it as Index, Truth and Pixels."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -128,13 +128,11 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
                     images.append(image)
                 for mask in decoded.masks:
                     masks.append(mask)
-                first = decoded.picture.rows[0]
-                yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
+                if segmentation:
+                    first = decoded.picture.rows[0]
+                    yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
 
-        if segmentation:
-            Truth.write(folder, step.spec, cases(), job.entry.classes)
-        else:
-            deque(cases(), maxlen=0)  # only to write the images
+        Truth.write(folder, step.spec, cases(), job.entry.classes)
     if not job.shapes:
         decoding.refuse(job.bad, 0)
     mapped = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks")[: 1 + segmentation]]
