@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from radprobe.artifacts import Index, LeakCertificate, Pixels, Split
+from radprobe.artifacts import Index, LeakCertificate, Pixels, Split, Truth
 from radprobe.models.weights import obtain
 from radprobe.study import Study
 
@@ -26,7 +26,7 @@ def study(root, dataset="nih_chestxray14", **sections) -> Study:
 
 
 def prepare(study: Study, dataset: str, images, labels=None, masks=None, classes=()) -> None:
-    """Write Index, Pixels, Split (train, train, val, test in turn), its certificate and the weights."""
+    """Write Index, Truth, Pixels, Split (train, train, val, test in turn), its certificate and the weights."""
     n = len(images)
     names = [f"film{i:04d}" for i in range(n)]
     table = pd.DataFrame({"sample_id": names, "patient_id": names, "volume_id": names, "slice": 0, "image": names})
@@ -35,6 +35,8 @@ def prepare(study: Study, dataset: str, images, labels=None, masks=None, classes
         table[f"label:{name}"] = labels[:, column].astype(float)
     step = study.step("prepare", dataset)
     Index(table).save(step.folder, step.spec)
+    cases = ((name, name, "", mask, []) for name, mask in zip(names, masks, strict=True)) if masks is not None else ()
+    Truth.write(step.folder, step.spec, cases, list(classes))
     Pixels(images, masks, np.array([image.shape for image in images])).save(step.folder, step.spec)
     step = study.step("split", dataset)
     parts = [PARTS[i % len(PARTS)] for i in range(n)]
