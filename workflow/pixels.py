@@ -13,9 +13,11 @@ PIXELS = ("images.npy", "masks.npy")
 
 def link(source: Path, target: Path) -> None:
     """Let a file stand in two places; it takes its room once, until DVC puts a copy in place of one."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.hardlink_to(source)
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # of the same name, so of the same bytes, or damaged
+    target.hardlink_to(source)
 
 
 def lay(dataset: str) -> None:

@@ -74,7 +74,7 @@ def unseal(folder: Path, kind: str) -> Manifest:
     manifest = Manifest.read(path)
     if kind in PARTLY_VERSIONED and not all_here(folder, kind) and not files.twin(path).is_file():
         remedy = "score what was pulled (`make rescore`), or get the raw files and remove the folder"
-        raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC does not keep them", remedy)
+        raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC brought none", remedy)
     names = list(manifest.files)
     broken = [name for name, why in zip(names, files.in_threads(_fault(path, manifest), names), strict=True) if why]
     if broken:

@@ -68,6 +68,16 @@ def test_what_only_another_study_needs_goes_and_what_they_share_stays():
     }
 
 
+def test_pixels_beside_what_dvc_keeps_stay_as_long_as_their_dataset_is_needed():
+    kept, other = write("a.yaml"), write("b.yaml", datasets={"montgomery": {"phantom": {"patients": 8}}})
+    specs = [study.step("prepare", "montgomery").spec for study in (kept, other)]
+    laid = [Path("work/pixels/montgomery") / spec for spec in specs]
+    for folder in laid:
+        folder.mkdir(parents=True)
+    gc.run([kept], lambda question: True)
+    assert [folder.is_dir() for folder in laid] == [True, False]
+
+
 def test_nothing_goes_unless_it_is_confirmed(capsys):
     kept, other = write("a.yaml"), write("b.yaml", seed=3)
     gc.run([kept], lambda question: False)

@@ -86,7 +86,10 @@ def _needed(study: Study) -> Iterator[Path]:
         )
     study = study.as_if_skipping()  # it may lie on a machine without the data
     for one in (study, study.as_if_complete()):
-        yield from (step.folder for step in one.steps.values())
+        for step in one.steps.values():
+            yield step.folder
+            if step.verb == "prepare":
+                yield study.path("work") / "pixels" / step.dataset / step.spec
     for name in study.params.own_backbones:
         if adapter := study.adapter_file(name):
             yield adapter
@@ -95,12 +98,13 @@ def _needed(study: Study) -> Iterator[Path]:
 def _artifacts(place: Path) -> Iterator[Path]:
     """Yield the folders of artifacts under a place, by their names alone; links are not followed.
 
-    <dataset>/<verb>/<spec>, <dataset>/<verb>/<backbone>/<spec> and weights/<backbone>/<spec>.
+    <dataset>/<verb>/<spec>, <dataset>/<verb>/<backbone>/<spec>, weights/<backbone>/<spec>, and pixels/<dataset>/<spec>,
+    which is what DVC keeps of <dataset>/prepare/<spec>.
     """
     for pattern in ("*/*/*", "*/*/*/*"):
         for folder in place.glob(pattern):
             parts = folder.relative_to(place).parts
-            verb = "weights" if parts[0] == "weights" and len(parts) == 3 else parts[1]
+            verb = {"weights": "weights", "pixels": "prepare"}.get(parts[0] if len(parts) == 3 else "", parts[1])
             linked = any(path.is_symlink() for path in (folder, *folder.parents) if place in path.parents)
             if verb in OUTPUTS and SPEC.fullmatch(parts[-1]) and folder.is_dir() and not linked:
                 yield folder
