@@ -35,8 +35,10 @@ stage: ordered         # what dvc.yaml calls: one target of the graph, here or b
 	mkdir -p $(OUTS)
 	$(BIN)/snakemake --cores all $(if $(RADPROBE_PROFILE),--profile $(RADPROBE_PROFILE)) $(TARGET)
 
+VERSIONED = PYTHONPATH=src $(BIN)/python workflow/versioned.py
+
 pixels:                # what dvc.yaml calls for datasets under dvc.pixels
-	$(BIN)/python workflow/pixels.py lay $(DATASET)
+	$(VERSIONED) lay $(DATASET)
 
 retrieved: ordered     # what dvc.yaml calls first; a failed download or dataset stops its own stages, and no others
 	mkdir -p work/weights
@@ -44,9 +46,9 @@ retrieved: ordered     # what dvc.yaml calls first; a failed download or dataset
 	PYTHONPATH=src $(BIN)/python -m radprobe retrieve --found > work/retrieved.json.partial
 	mv work/retrieved.json.partial work/retrieved.json
 
-ordered:               # what DVC brought to a new clone is in its place and in order, though its times are in none
-	$(BIN)/python workflow/pixels.py bring
-	test -n "$$(ls .snakemake/metadata 2>/dev/null)" || $(BIN)/snakemake --cores 1 --touch
+ordered:               # what DVC brought is in its place and in order, though its times are in none
+	$(VERSIONED) bring
+	$(VERSIONED) ordered || { $(BIN)/snakemake --cores 1 --touch && $(VERSIONED) order; }
 
 rescore: setup ordered ## after `dvc pull` in a new clone: all scores again from what was pulled, with no image and no GPU
 	$(BIN)/snakemake --cores $(CORES) --forcerun probe score compare

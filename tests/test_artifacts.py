@@ -16,8 +16,9 @@ from radprobe.artifacts import (
     Shards,
     Split,
     Truth,
+    Weights,
 )
-from radprobe.files import RadprobeError
+from radprobe.files import RadprobeError, keep_twin
 from radprobe.manifests import seal
 from radprobe.tables import write_table
 
@@ -47,6 +48,18 @@ def test_an_index_comes_back_as_it_was_saved(tmp_path):
     pd.testing.assert_frame_equal(back.table, index.table)
     assert back.classes == ["Mass"]
     assert back.facts == {"partial": True}
+
+
+def test_weights_that_did_not_come_with_their_manifest_leave_it_and_those_that_went_do_not(tmp_path):
+    file, manifest = tmp_path / "weights.safetensors", tmp_path / "weights.json"
+    Weights(file, "0" * 64, "local").save(tmp_path, "spec")
+    with pytest.raises(RadprobeError, match="the weights are not here: DVC brought none"):
+        Weights.load(tmp_path)
+    assert manifest.is_file()
+    keep_twin(manifest)
+    with pytest.raises(RadprobeError, match="changed since they were verified"):
+        Weights.load(tmp_path)
+    assert not manifest.is_file()
 
 
 def test_unsorted_or_repeated_samples_are_refused():

@@ -209,6 +209,22 @@ def test_one_command_makes_every_score_again_without_an_image(reproduced, pulled
 
 
 @pytest.mark.full
+def test_what_came_again_is_in_order_again_and_is_not_made_anew(pulled, tmp_path):
+    shutil.copytree(pulled, folder := tmp_path / "clone", symlinks=True)
+    typed(folder, *MAKE, "rescore")
+    for place in ("work", "results"):
+        shutil.rmtree(folder / place)
+    typed(folder, "dvc", "checkout", "--allow-missing")
+    times = [path.stat().st_mtime_ns for path in folder.glob("work/montgomery/*/*/*.json")]
+    typed(folder, *MAKE, "ordered")
+    assert times
+    assert times != [path.stat().st_mtime_ns for path in folder.glob("work/montgomery/*/*/*.json")]
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("work/*/*/**/*.json")}
+    typed(folder, *MAKE, "rescore")
+    assert made == {path: path.stat().st_mtime_ns for path in folder.glob("work/*/*/**/*.json")}
+
+
+@pytest.mark.full
 def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_path, pulled):
     folder = clone(reproduced, tmp_path / "clone")
     typed(folder, "dvc", "pull", "--allow-missing")

@@ -16,7 +16,7 @@ import pandera.pandas as pa
 
 from radprobe import files
 from radprobe.files import RadprobeError
-from radprobe.manifests import seal, set_aside, unseal
+from radprobe.manifests import seal, set_aside, unseal, was_pulled
 from radprobe.tables import read_array, read_table, reading, write_array, write_table
 
 PARTS = ("train", "val", "test")
@@ -73,8 +73,12 @@ class Weights:
         """Read it and check the weights file's hash."""
         facts = dict(unseal(folder, cls.KIND).facts)
         file, sha256, source = facts.pop("file"), facts.pop("sha256"), facts.pop("source")
+        manifest = Path(folder) / f"{cls.KIND}.json"
+        if file and not Path(file).is_file() and was_pulled(manifest):
+            remedy = "score what was pulled (`make rescore`), or get them: `radprobe --again retrieve --backbone <id>`"
+            raise RadprobeError(file, "the weights are not here: DVC brought none", remedy)
         if file and (not Path(file).is_file() or files.sha256(Path(file)) != sha256):
-            set_aside(Path(folder) / "weights.json")
+            set_aside(manifest)
             raise RadprobeError(file, "the weights changed since they were verified", "run again to verify them anew")
         return cls(Path(file) if file else None, sha256, source, facts)
 
