@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 from small_params import SMALL
 
-from radprobe.study import Study
+from radprobe.study import ON_ONE_CORE, OUTPUTS, Study
 
 ROOT = Path(__file__).parents[1]
 NASTY = "<script>alert(1)</script>"
@@ -66,6 +66,7 @@ def scores(folder: Path, paths: dict[str, str] | None = None) -> pd.DataFrame:
 
 
 # blanks, quotes, a command to the shell, and letters beyond ASCII
+NOWHERE = "/none of mine"
 FOLDER = 'a study\'s "folder"; touch hacked; $(touch hacked) `touch hacked` & \u00e9\u4e2d'
 
 
@@ -73,7 +74,7 @@ FOLDER = 'a study\'s "folder"; touch hacked; $(touch hacked) `touch hacked` & \u
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp(FOLDER)
     write(folder)
-    done = run(folder, HF_TOKEN=TOKEN)
+    done = run(folder, HF_TOKEN=TOKEN, RADPROBE_WEIGHTS=NOWHERE)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "said.txt").write_text(said(done))
     return folder
@@ -164,6 +165,14 @@ def test_a_token_is_written_nowhere(finished):
     assert not [path for path in finished.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
+def test_the_page_says_what_was_typed_so_that_a_shell_takes_it(finished):
+    page = html.unescape((finished / "reports/explorer.html").read_text(encoding="utf-8"))
+    typed = re.search(r"RADPROBE_WEIGHTS=.*--cores 2 --configfile study.yaml", page)[0]
+    asked = f"set -- {typed}; printf %s \"$1\""  # one word, as an assignment is
+    assert subprocess.run(["sh", "-c", asked], capture_output=True, text=True).stdout == f"RADPROBE_WEIGHTS={NOWHERE}"
+    assert typed.startswith(f"RADPROBE_WEIGHTS='{NOWHERE}' ")
+
+
 def test_a_second_call_runs_nothing(finished):
     assert "Nothing to be done" in said(run(finished))
 
@@ -187,6 +196,45 @@ def test_one_change_runs_what_depends_on_it(finished, change, rules):
     finally:
         write(finished)
     assert {rule: count for rule, count in planned.items() if rule not in ("all", "total")} == rules
+
+
+def test_a_change_of_the_report_alone_writes_the_finished_pages_anew(finished, tmp_path):
+    for name in ("Snakefile", "workflow", "src", "envs"):
+        copy = shutil.copy2 if (ROOT / name).is_file() else shutil.copytree
+        copy(ROOT / name, tmp_path / name)
+    call = [*command("-n"), "--snakefile", str(tmp_path / "Snakefile")]
+
+    def planned():
+        return jobs(subprocess.run(call, cwd=finished, capture_output=True, text=True))
+
+    assert planned() == {}
+    with (tmp_path / "src/radprobe/report/words.py").open("a") as words:
+        words.write("# mended\n")
+    assert planned() == {"report": 1, "all": 1, "total": 2}
+
+
+def test_an_older_table_in_the_place_of_another_is_seen(tmp_path):
+    def table(ill: int) -> str:
+        return "\n".join(["path,patient,ill", *(f"{each}.png,{each},{each % 2 or ill}" for each in range(20))])
+
+    for each in range(20):
+        Image.fromarray(np.full((8, 8), each, np.uint8)).save(tmp_path / f"{each}.png")
+    folder = {"table": "t.csv", "task": "binary", "classes": ["ill"], "split": None, "modality": "X-ray"}
+    write(tmp_path, datasets={"mine": {"raw": ".", "folder": folder}})
+    (tmp_path / "t.csv").write_text(table(0))
+    assert run(tmp_path, "--until", "retrieve").returncode == 0
+    assert "retrieve" not in jobs(run(tmp_path, "-n", "--until", "retrieve"))
+    (tmp_path / "t.csv").write_text(table(1))
+    os.utime(tmp_path / "t.csv", (1e9, 1e9))
+    assert jobs(run(tmp_path, "-n", "--until", "retrieve"))["retrieve"] == 1
+
+
+def test_a_job_takes_as_many_cores_as_its_rule_says():
+    rules = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    asked = dict(re.findall(r"^rule (\w+):.*?^    threads: (\w+)$", rules, re.DOTALL | re.MULTILINE))
+    assert {name: threads == "1" for name, threads in asked.items()} == {
+        name: name in ON_ONE_CORE or name == "report" for name in (*OUTPUTS, "report")
+    }
 
 
 @pytest.mark.parametrize("kind", ["truth", "index"])

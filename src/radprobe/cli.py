@@ -18,7 +18,7 @@ from radprobe import __version__, files, gpus, machine
 from radprobe.console import say
 from radprobe.files import RadprobeError
 from radprobe.names import mode_of
-from radprobe.study import ON_GPU, Step, Study
+from radprobe.study import ON_GPU, ON_ONE_CORE, Step, Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The params file of the study.")]
@@ -172,7 +172,7 @@ def score(
 def report(params: ParamsFile = Path("params.yaml")) -> None:
     """Write explorer.html and the figures from whatever has been made."""
     study = Study(params)
-    _limit_threads(study.params.threads)
+    _limit_threads(1)
     _stage("report").run(study)
     say(f"open {study.path('reports') / 'explorer.html'}")
 
@@ -297,7 +297,7 @@ def _make_step(study: Study, step: Step) -> None:
             leftover.unlink()
         for manifest in step.outputs:  # where another of them was lost
             manifest.unlink(missing_ok=True)  # a kill from here on leaves nothing that looks whole
-        _limit_threads(study.params.threads)
+        _limit_threads(1 if step.verb in ON_ONE_CORE else study.params.threads)
         module, name = STAGES.get(step.verb, (step.verb, "run"))
         started = time.monotonic()
         on_gpu = step.verb in ON_GPU and study.params.device != "cpu"

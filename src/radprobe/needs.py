@@ -60,10 +60,12 @@ def disk(study: Study) -> tuple[int, int]:
             volumes = bool(entry.published and entry.published.cases)  # of 16 bits
             least += n * entry.stored**2 * (1 + volumes + (entry.task == "segmentation"))
         elif step.verb == "embed" and (cost := study.cost(step.backbone)):
+            n *= 1 + step.knobs.get("views", 0)
             least += n * cost.dim * 2 * (study.params.embed.blocks + 1)
-            layers = 5 if "unet" in step.knobs.get("decoders", []) else len(step.knobs.get("decoders", []))
+            read = study.backbone(step.backbone).dense_layers(step.knobs.get("decoders", []), cost.blocks).values()
             tokens = cost.tokens_224 * (step.knobs.get("size", 224) / 224) ** 2
-            maps += min(n * tokens * cost.dim * 2 * layers, study.params.embed.max_dense_cache_gb * 1e9)
+            full = n * tokens * cost.dim * 2 * len({layer for layers in read for layer in layers})
+            maps += full if full <= study.params.embed.max_dense_cache_gb * 1e9 else 0  # none is kept over it
     return int(least), int(least + maps)
 
 

@@ -30,6 +30,7 @@ VERSIONS |= {"score": 7, "compare": 3}
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
 ON_GPU = {"embed", "segment", "adapt"}  # verbs that run a backbone
+ON_ONE_CORE = {"weights", "score", "compare"}  # verbs whose jobs take one; others as many as `threads`
 
 
 @dataclass(frozen=True)

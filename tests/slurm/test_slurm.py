@@ -132,6 +132,8 @@ def test_one_job(slurm, study):
 def test_a_killed_job_is_sent_again_and_scores_are_those_of_one_machine(slurm, study, without_slurm):
     running = start(study, slurm)
     until(lambda: is_embedding(study) and job_of(slurm, "embed"), "an embed job")
+    # the study of the next run; this one's goes on as it began
+    (study / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "seed": 9, "backbones": ["tf_efficientnet_lite0"]}))
     first = job_of(slurm, "embed")
     memory = asked(slurm, first, "MinMemoryNode")
     loopback.ask(slurm, "scancel", first)
@@ -146,6 +148,7 @@ def test_a_killed_job_is_sent_again_and_scores_are_those_of_one_machine(slurm, s
     assert (study / "reports/report.html").is_file()
     (log,) = study.glob("work/logs/embed/*/*/*.log")
     assert "CUDA_VISIBLE_DEVICES=0\n" in log.read_text()  # Slurm's, and not GPU-of-the-node
+    (study / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     assert "Nothing to be done" in finish(start(study, slurm), study)
 
 

@@ -124,6 +124,18 @@ def test_what_is_made_takes_no_more_disk():
     assert needs.disk(study) == (0, 0)
 
 
+def test_disk_counts_every_view_and_no_maps_that_are_too_many_to_keep():
+    def counted(**embed):
+        return needs.disk(Study({**PARAMS, "embed": embed}).as_if_complete())
+
+    least, most = counted()
+    one, four = (counted(views=views)[0] - least for views in (1, 4))
+    assert one > 0
+    assert four == pytest.approx(4 * one, rel=1e-6)
+    assert most > least
+    assert counted(max_dense_cache_gb=1e-6) == (least, least)
+
+
 def test_the_shipped_params_are_the_full_study():
     whole = Study(ROOT / "params.yaml").as_if_complete()
     assert set(whole.datasets_here) == set(whole.params.datasets)

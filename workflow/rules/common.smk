@@ -49,9 +49,12 @@ if image := os.environ.get("RADPROBE_IMAGE"):
     container: image
 
 
-PLACES = [f"{name}={value}" for name, value in os.environ.items() if name in ("RADPROBE_RAW", "RADPROBE_WEIGHTS")]
+PLACES = [
+    f"{name}={shlex.quote(os.environ[name])}" for name in ("RADPROBE_RAW", "RADPROBE_WEIGHTS") if name in os.environ
+]
 os.environ.setdefault("RADPROBE_STARTED", str(time.time()))
-os.environ.setdefault("RADPROBE_COMMAND", shlex.join([*PLACES, Path(sys.argv[0]).name, *sys.argv[1:]]))
+TYPED = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+os.environ.setdefault("RADPROBE_COMMAND", " ".join([*PLACES, TYPED]))
 
 SNAKEMAKE_PAGE = STUDY.path("reports") / "report.html"
 SNAKEMAKE_REPORT = shlex.join(
@@ -82,7 +85,11 @@ def is_stale(page, source):
 
 def step(verb, wildcards):
     """The step that a job makes."""
-    return STEPS[verb, getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", "")]
+    key = verb, getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", "")
+    if key not in STEPS:
+        lost = "raw data or weights of it are not here any more, or not on this machine"
+        raise WorkflowError(f"{' '.join(filter(None, key))}: {lost}; `radprobe doctor` says what is missing")
+    return STEPS[key]
 
 
 def made(verb=None, dataset=None):
@@ -131,7 +138,25 @@ def raw_files(wildcards):
 
 def local_weights(wildcards):
     """Input function: the local weights file of a backbone, where there is one."""
-    return STUDY.weights_file(step("weights", wildcards).backbone) or []
+    file = STUDY.weights_file(step("weights", wildcards).backbone)
+    return [file] if file else []
+
+
+def state(source):
+    """Params function: sizes and times of what an input function gives, so that a change for an older file is one too."""
+
+    def of(wildcards):
+        stats = {str(path): Path(path).stat() for path in source(wildcards)}
+        return files.digest({path: (found.st_size, found.st_mtime_ns) for path, found in stats.items()})
+
+    return of
+
+
+def code(*folders):
+    """Params function: what the code in folders of src/radprobe is, for what no step's VERSION stands for."""
+    found = [path for name in folders for path in Path(SOURCE, "radprobe", name).rglob("*") if path.is_file()]
+    found = sorted(path for path in found if "__pycache__" not in path.parts)
+    return lambda wildcards: files.digest([files.sha256(path) for path in found])
 
 
 def final_manifests(wildcards):

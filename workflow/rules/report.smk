@@ -27,6 +27,7 @@ rule report:
         runtime=growing(60),
     params:
         study=files.digest(dict(config)),
+        code=code("report", "catalog"),
     message:
         "Writing the report of {STUDY.params.study}"
     shell:

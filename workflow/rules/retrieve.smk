@@ -18,12 +18,13 @@ rule retrieve:
     priority: 100  # what is wrong with the raw data is said first
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
         spec=knobs("retrieve"),
+        state=state(raw_files),
         named=named("retrieve"),
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"
@@ -50,6 +51,7 @@ rule weights:
         runtime=growing(60),
     params:
         spec=knobs("weights"),
+        state=state(local_weights),
         named=named("weights"),
     message:
         "Finding and verifying the weights of {wildcards.backbone}"

@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -248,6 +249,7 @@ def how_to_get(entry: Dataset, folder: Path) -> str:
 
 # --- backbones --------------------------------------------------------------------------------------------------------
 
+UNET_LAYERS, PAPER_LAYERS = 4, 5  # that U-Net decoders read: ours, the study's
 PAPER = "@paper"  # ends the id of a backbone whose features are as the study made them (D16)
 Numbers = tuple[float, float, float]
 Family = Literal["self-supervised", "supervised", "weakly supervised", "medical", "from scratch", "control", "own"]
@@ -353,6 +355,20 @@ class Backbone(Architecture, Recipe):
     def encodes(self) -> dict[str, Any]:
         """What its features depend on, weights and image size apart."""
         return self.model_dump(include={*Recipe.model_fields} - {"native_size", "sizes"})
+
+    def dense_layers(self, decoders: Iterable[str], depth: int) -> dict[str, tuple[int, ...]]:
+        """Return the layers whose maps each decoder reads, the deepest first, counted from the last one, -1.
+
+        linear: `dense_layer`. unet: four spread through the depth of a transformer, the last four stages of a CNN,
+        fewer where there are no more. unet@paper: the last five blocks (arXiv 2312.02366, authors' code); absent for
+        what has fewer.
+        """
+        parts = min(UNET_LAYERS, depth)
+        spread = [depth * (part + 1) // parts - depth - 1 for part in range(parts)] if self.patch else range(-parts, 0)
+        found = {"linear": (self.dense_layer,), "unet": tuple(sorted(spread, reverse=True))}
+        if self.patch and depth >= PAPER_LAYERS:
+            found["unet" + PAPER] = tuple(range(-1, -PAPER_LAYERS - 1, -1))
+        return {name: found[name] for name in decoders if name in found}
 
 
 class Cost(Strict):

@@ -22,7 +22,6 @@ from radprobe.models import weights as checkpoints
 from radprobe.models.architectures import Layer, Tower, awaken
 from radprobe.models.architectures import build as architecture
 
-UNET_LAYERS, PAPER_LAYERS = 4, 5  # that U-Net decoders read: ours, the study's
 FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 everywhere rather than noise (D11)
 
 
@@ -152,20 +151,9 @@ def _mean(layer: Layer) -> torch.Tensor:
 
 
 def layers(entry: catalog.Backbone, decoders: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the layers whose maps each decoder reads, the deepest first, counted from the last one, -1.
-
-    linear: the one that the catalog states. unet: four spread through the depth of a transformer, the last four stages
-    of a CNN, fewer where there are no more. unet@paper: the last five blocks (arXiv 2312.02366, authors' code); absent
-    for what has fewer.
-    """
+    """Return the layers whose maps each decoder reads, as the catalog has them at the depth of the network."""
     with torch.device("meta"):
-        depth = architecture(entry).depth
-    parts = min(UNET_LAYERS, depth)
-    spread = [depth * (part + 1) // parts - depth - 1 for part in range(parts)] if entry.patch else range(-parts, 0)
-    found = {"linear": (entry.dense_layer,), "unet": tuple(sorted(spread, reverse=True))}
-    if entry.patch and depth >= PAPER_LAYERS:
-        found["unet" + catalog.PAPER] = tuple(range(-1, -PAPER_LAYERS - 1, -1))
-    return {name: found[name] for name in decoders if name in found}
+        return entry.dense_layers(decoders, architecture(entry).depth)
 
 
 def build(
