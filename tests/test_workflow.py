@@ -168,7 +168,7 @@ def test_a_token_is_written_nowhere(finished):
 def test_the_page_says_what_was_typed_so_that_a_shell_takes_it(finished):
     page = html.unescape((finished / "reports/explorer.html").read_text(encoding="utf-8"))
     typed = re.search(r"RADPROBE_WEIGHTS=.*--cores 2 --configfile study.yaml", page)[0]
-    asked = f"set -- {typed}; printf %s \"$1\""  # one word, as an assignment is
+    asked = f'set -- {typed}; printf %s "$1"'  # one word, as an assignment is
     assert subprocess.run(["sh", "-c", asked], capture_output=True, text=True).stdout == f"RADPROBE_WEIGHTS={NOWHERE}"
     assert typed.startswith(f"RADPROBE_WEIGHTS='{NOWHERE}' ")
 
