@@ -48,7 +48,7 @@ retrieved: ordered     # what dvc.yaml calls first; a failed download or dataset
 
 ordered:               # what DVC brought is in its place and in order, though its times are in none
 	$(VERSIONED) bring
-	$(VERSIONED) ordered || { $(BIN)/snakemake --cores 1 --touch && $(VERSIONED) order; }
+	$(VERSIONED) ordered || { $(BIN)/snakemake --cores 1 --touch versioned && $(VERSIONED) order; }
 
 rescore: setup ordered ## after `dvc pull` in a new clone: all scores again from what was pulled, with no image and no GPU
 	$(BIN)/snakemake --cores $(CORES) --forcerun probe score compare

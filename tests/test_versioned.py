@@ -38,16 +38,23 @@ def test_what_was_made_here_is_in_order(manifests):
     assert typed("ordered")
 
 
-@pytest.mark.parametrize("twin_stays", [True, False])
-def test_what_dvc_brought_is_in_no_order_until_it_is_put_in_one(manifests, twin_stays):
+def test_what_snakemake_and_dvc_do_to_times_of_what_was_made_here_is_not_taken_for_a_pull(manifests):
+    for path in manifests:
+        path.touch()
+        path.chmod(0o600)
+    assert typed("ordered")
+
+
+def test_what_dvc_brought_is_in_no_order_until_it_is_put_in_one(manifests):
     for _ in range(2):  # a first pull, and a second
         path = manifests[3]
         path.unlink()
         path.write_text("{}")
-        if not twin_stays:
-            files.twin(path).unlink(missing_ok=True)
+        files.twin(path).unlink(missing_ok=True)
         assert not typed("ordered")
         assert typed("order")
+        assert typed("ordered")
+        path.chmod(0o600)  # as DVC does
         assert typed("ordered")
 
 

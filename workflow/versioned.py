@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from radprobe import files
+from radprobe.manifests import was_pulled
 from radprobe.study import Study
 
 WORK = Path("work")
@@ -43,18 +43,15 @@ def bring() -> None:
 
 
 def brought() -> Iterator[Path]:
-    """Yield the manifests of the study that DVC wrote: those without a second copy of the same time."""
+    """Yield the manifests of the study that came through DVC."""
     manifests = (path for step in Study(Path("params.yaml")).steps.values() for path in step.outputs)
-    for manifest in filter(Path.is_file, manifests):
-        twin = files.twin(manifest)
-        if not twin.is_file() or twin.stat().st_mtime_ns != manifest.stat().st_mtime_ns:
-            yield manifest
+    yield from filter(was_pulled, manifests)
 
 
 def ordered() -> None:
     """Fail where DVC brought manifests since their times were put in order, which leaves them newer than that."""
     since = ORDERED.stat().st_mtime_ns if ORDERED.is_file() else 0
-    sys.exit(any(manifest.stat().st_ctime_ns > since for manifest in brought()))
+    sys.exit(any(manifest.stat().st_mtime_ns > since for manifest in brought()))
 
 
 def order() -> None:

@@ -8,6 +8,12 @@ rule retrieved:
     localrule: True
 
 
+rule versioned:
+    input:
+        made(),
+    localrule: True
+
+
 for each in STUDY.params.datasets:
 
     rule:
