@@ -74,9 +74,10 @@ def command(*call: str) -> list[str]:
 
 
 def start(study: Path, environment: dict[str, str], *options: str) -> subprocess.Popen:
-    with (study / "said.txt").open("a") as said:
+    with (study / "said.txt").open("a") as said:  # Ctrl-C is heard, also where a shell in the background hears none
         call = command(*TYPED, *options)
-        return subprocess.Popen(call, cwd=study, env=environment, stdout=said, stderr=said, start_new_session=True)
+        there = {"cwd": study, "env": environment, "stdout": said, "stderr": said, "start_new_session": True}
+        return subprocess.Popen(call, **there, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def finish(running: subprocess.Popen, study: Path, code: int = 0) -> str:
