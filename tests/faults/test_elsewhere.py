@@ -24,13 +24,14 @@ MAKE_ALL = """
 import json, locale, os, sys, time
 from radprobe import cli
 
+threads = 0
 for line in sys.stdin.read().splitlines():
     cli.app(line.split(), standalone_mode=False)
-
-import torch
+    if torch := sys.modules.get("torch"):
+        threads = max(threads, torch.get_num_threads())
 
 found = {"encoding": locale.getencoding(), "zone": time.strftime("%Z"), "folder": os.getcwd()}
-found |= {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "hash": hash("a")}
+found |= {"cores": len(os.sched_getaffinity(0)), "threads": threads, "hash": hash("a")}
 found["shuffled"] = "sitecustomize" in sys.modules and os.listdir.__module__ == "sitecustomize"
 print(json.dumps(found))
 """
