@@ -98,6 +98,43 @@ def test_a_column_that_is_called_label_goes_first_and_others_are_told(tmp_path, 
     assert warned(proposal, "also possible") == bool(told)
 
 
+def test_a_cell_with_folders_means_no_file_of_the_same_name_elsewhere(tmp_path):
+    rows = [{"path": f"train/{k:03d}.png", "ill": k % 2} for k in range(20)]
+    here = [f"{part}/{k:03d}.png" for part in ("train", "test") for k in range(20)]
+    found = surveyed(tmp_path, rows, [path for path in here if path != "train/003.png"])
+    assert {path for paths in found.listing.images.values() for path in paths} == {*here[:20]} - {"train/003.png"}
+    assert surveyed(tmp_path, rows, here[20:]).listing is None
+    elsewhere = [{**row, "path": f"/home/her/data/{row['path']}"} for row in rows]
+    assert len(surveyed(tmp_path, elsewhere, here).listing.images) == 20
+
+
+def test_a_mask_that_is_not_here_is_not_replaced_by_that_of_another_site(tmp_path):
+    cells = [(site, k) for site in "AB" for k in range(10)]
+    rows = [{"path": f"{s}/images/{k}.png", "patient": f"{s}{k}", "mask": f"{s}/masks/{k}_m.png"} for s, k in cells]
+    masks = [row["mask"] for row in rows if row["mask"] != "B/masks/3_m.png"]
+    found = surveyed(tmp_path, rows, masks=masks)
+    (line,) = {line.number for line in found.listing.lines} - {*found.listing.masks}
+    assert rows[line - 2]["path"] == "B/images/3.png"
+    assert len({*found.listing.masks.values()}) == 19
+
+
+@pytest.mark.parametrize("cell", ["", "holdout"])
+def test_a_split_column_that_cannot_be_used_is_told_with_its_cell_and_line(tmp_path, cell):
+    split = lambda k: cell if k == 5 else ("train", "train", "val", "test")[k % 4]  # noqa: E731
+    proposal = decide(surveyed(tmp_path, rows_of(ill=lambda k: k // 4 % 2, split=split)))
+    assert proposal.choice["folder"].get("split") is None
+    assert warned(proposal, f"column 'split' is not used as the split: '{cell}' in line 7 is none of")
+    assert any("column 'split' cannot be used" in each.why for each in proposal.decisions)
+
+
+@pytest.mark.parametrize("folder", ["images", "PNG"])
+def test_one_folder_in_each_class_is_no_patient(tmp_path, folder):
+    paths = [f"{name}/{folder}/{k:03d}.png" for name in ("ill", "well") for k in range(12)]
+    proposal = decide(surveyed(tmp_path, paths=paths))
+    assert len({row["patient"] for row in proposal.rows}) == 24
+    assert warned(proposal, "no patient column")
+
+
 def test_a_blank_cell_of_findings_is_not_known_and_never_0(tmp_path):
     cells = ("No Finding", "Mass|Effusion", "", "Mass", " | ")
     proposal = decide(surveyed(tmp_path, rows_of(Findings=lambda k: cells[k % 5])))

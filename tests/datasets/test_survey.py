@@ -35,6 +35,28 @@ def test_the_column_that_names_the_images_is_found(tmp_path, layout, column, how
     assert all(one.header for one in found.seen)
 
 
+def films_of_classes(root):
+    for k in range(12):
+        (root / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 5), k, np.uint8)).save(root / "ab"[k % 2] / f"{k}.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("path,label\na/0.png,Müll\n".encode("cp1252"), "UTF-8"), (b"path,label\na/0.png,1,2\n", "line 2")],
+)
+def test_a_table_that_cannot_be_read_is_said_and_nothing_is_guessed_instead(tmp_path, content, why):
+    films_of_classes(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(RadprobeError, match=rf"labels\.csv.*{why}"):
+        survey(tmp_path)
+    rows = "".join(f"{'ab'[k % 2]}/{k}.png,{k // 2},{k % 2}\n" for k in range(12))
+    (tmp_path / "sound.csv").write_text(f"path,patient,ill\n{rows}")
+    found = survey(tmp_path)
+    assert found.listing.table.path.name == "sound.csv"
+    assert any("labels.csv" in warning and "cannot be read" in warning for warning in decide(found).warnings)
+
+
 def test_masks_are_those_of_the_same_name(tmp_path):
     found = made(tmp_path, "nifti_pairs")
     assert found.masks == {f"imagesTr/case_{k:02d}_0000.nii.gz": (f"labelsTr/case_{k:02d}.nii.gz",) for k in range(12)}

@@ -4,7 +4,7 @@ import re
 
 from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, SIGNS, Case, Question
-from radprobe.datasets.folder import PARTS
+from radprobe.datasets.folder import PARTS, Line
 from radprobe.datasets.matching import Listing, words
 
 # names of columns, without case and marks between their words; the first that is there is taken
@@ -133,6 +133,15 @@ def patient_column(listing: Listing) -> str | None:
     """Return the column of the patients, by its name."""
     named = {plain(name): name for name in listing.table.columns if listing.table.columns.count(name) == 1}
     return next((named[name] for name in PATIENT if name in named), None)
+
+
+def unread_split(listing: Listing) -> tuple[str, Line] | None:
+    """Return the column that is called a split and mostly holds parts, and the first row in which it does not."""
+    for name in listing.table.columns:
+        lost = [line for line in listing.lines if line.cells.get(name, "").lower() not in PARTS]
+        if plain(name) in SPLIT and lost and len(lost) * 2 < len(listing.lines):
+            return name, lost[0]
+    return None
 
 
 def split_column(listing: Listing) -> str | None:

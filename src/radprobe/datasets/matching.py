@@ -60,9 +60,15 @@ class Names:
         if text in self.exact:
             return EXACT, (text,)
         for name in (text, last(text), stem(last(text))):
-            if len(found := self.named.get(name, ())) == 1:
+            if len(found := [path for path in self.named.get(name, ()) if _same_end(text, path)]) == 1:
                 return NAME, tuple(found)
         return (FOLDER, tuple(self.under[text])) if text in self.under else None
+
+
+def _same_end(cell: str, path: str) -> bool:
+    """Say whether one of two paths ends with the other, but for suffixes: b/1.png does not mean a/1.png."""
+    pairs = zip(reversed(PurePosixPath(stem(cell)).parts), reversed(PurePosixPath(stem(path)).parts), strict=False)
+    return all(one == other for one, other in pairs)
 
 
 @dataclass(frozen=True)

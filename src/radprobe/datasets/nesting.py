@@ -63,6 +63,11 @@ def patient_folders(cases: list[Case]) -> dict[str, str]:
     inner = _below_parts(cases)
     for level in zip(*inner.values(), strict=False):  # as many as are around all images
         names = set(level)
-        if len(names) >= MIN_PATIENTS and _numbered(names) and not any(GROUPS & {*words(name)} for name in names):
+        if _numbered(names) and are_patients(names):
             return dict(zip(inner, level, strict=True))
     return {}
+
+
+def are_patients(names: set[str]) -> bool:
+    """Say whether folders may be patients: each image has one (no name is ""), they are enough, and none is a group."""
+    return len(names) >= MIN_PATIENTS and "" not in names and not any(GROUPS & {*words(name)} for name in names)

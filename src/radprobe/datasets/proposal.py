@@ -8,10 +8,10 @@ import numpy as np
 
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import Case, Decision, Notes, Question, cases_of, held
-from radprobe.datasets.columns import patient_column, plain, split_column
+from radprobe.datasets.columns import patient_column, plain, split_column, unread_split
 from radprobe.datasets.folder import AGE, METAS, PARTS
 from radprobe.datasets.matching import EXACT, Listing
-from radprobe.datasets.nesting import class_folders, patient_folders
+from radprobe.datasets.nesting import are_patients, class_folders, patient_folders
 from radprobe.datasets.questions import question_of
 from radprobe.datasets.survey import Seen, Survey
 from radprobe.files import RadprobeError
@@ -186,7 +186,7 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
         notes.decide("patient", "the folder", f"folders that differ only by a number ({shown}) are taken as patients")
         return folder_of, None
     inner = class_folders(cases)
-    if not listing and not found.masks and all(len(folders) > 1 for folders in inner.values()):
+    if not listing and not found.masks and are_patients({"".join(folders[1:2]) for folders in inner.values()}):
         notes.decide("patient", "the folder below the class", "images in one folder are taken as one patient's")
         return {image: folders[1] for image, folders in inner.items()}, None
     each = "volume" if found.volumes else "image"
@@ -209,6 +209,13 @@ def _parts(
         where = f"column '{column}'"
     else:
         given, where = _parts_of_folders(cases), "the folders train, val, test"
+    if not given and listing and (unread := unread_split(listing)):
+        name, line = unread
+        notes.warn(
+            f"column '{name}' is not used as the split: '{line.cells[name]}' in line {line.number} is none of "
+            f"{', '.join(sorted(PARTS))}. Mend it or remove the row, and call init again"
+        )
+        return _ours(f"column '{name}' cannot be used", notes)
     if not given:
         return _ours("there is no split column", notes)
     of_patient: dict[str, set[str]] = defaultdict(set)
@@ -311,6 +318,8 @@ def _tell_images(found: Survey, choice: dict[str, Any], notes: Notes) -> None:
         notes.warn("images are of several shapes: all are made square, so their contents are stretched differently")
     if text := sum(one.text_possible for one in sound):
         notes.warn(f"{text} file(s) may have a name burned into the pixels: look before you share pictures")
+    for error in found.unread_tables:
+        notes.warn(f"a table cannot be read, and is not used: {error.what}: {error.reason}")
     if tables := sum(found.others[suffix] for suffix in (".xls", ".xlsx", ".ods")):
         notes.warn(f"{tables} spreadsheet(s) are not read: save them as CSV")
     if packed := sum(found.others[suffix] for suffix in (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")):

@@ -72,9 +72,9 @@ def _systematic(index: Index, recipe: Systematic, seed: int) -> dict[str, str]:
 
 def _named(index: Index, recipe: Named, seed: int) -> dict[str, str]:
     """Return patient -> part: a published list is test, evenly spaced ones of the others are val."""
-    patients = sorted(set(index.table["patient_id"]))
-    test = [patient for patient in patients if patient in set(recipe.test)]
-    others = [patient for patient in patients if patient not in set(test)]
+    patients, named = sorted(set(index.table["patient_id"])), set(recipe.test)
+    test = [patient for patient in patients if patient in named]
+    others = [patient for patient in patients if patient not in named]
     val = _evenly(others, round(recipe.val * len(patients) / recipe.total))
     return dict.fromkeys(others, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
 

@@ -64,6 +64,7 @@ class Survey:
     names: dict[int, str] = field(default_factory=dict)
     listing: Listing | None = None
     tables: list[Table] = field(default_factory=list)
+    unread_tables: list[RadprobeError] = field(default_factory=list)  # what is wrong with each
     modality: str | None = None
     hounsfield: bool = False
     others: Counter = field(default_factory=Counter)  # suffix -> files that are not read
@@ -89,7 +90,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     if table and not table.is_file():
         raise RadprobeError(table, "is no file", "name the CSV of your images: --table FILE")
     paths = _files(root)
-    tables = [read_table(table)] if table else _tables(root, paths)
+    tables, unread = ([read_table(table)], []) if table else _tables(root, paths)
     forms, others = _forms(root, paths)
     forms = _with_series(root, forms, tables)
     if not forms:
@@ -100,6 +101,9 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         raise RadprobeError(root, reason, "images are PNG, JPEG, TIFF, BMP, DICOM or NIfTI; unpack archives first")
     images, masks = _apart(forms)
     listing = matching.listing(root, tables, images, masks)
+    if unread and not listing:
+        remedy = f"{unread[0].remedy}; or move it elsewhere, if it does not list your images"
+        raise RadprobeError(unread[0].what, unread[0].reason, remedy)
     if listing and listing.mask:
         of_image = {paths[0]: (listing.masks[n],) for n, paths in listing.images.items() if n in listing.masks}
         drawn = {mask for each in of_image.values() for mask in each}
@@ -107,7 +111,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     else:
         of_image = matching.pairs(images, masks)
     names, modality = _dataset_json(root)
-    labels, bad, unread = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
+    labels, bad, not_looked_at = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
     seen = _headers(root, {path: forms[path] for path in images})
     told = Counter(one.modality for one in seen if one.modality)
     modality = modality or next((name for name, _ in told.most_common(1)), None)
@@ -118,10 +122,11 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         masks=of_image,
         labels=labels,
         bad_masks=bad,
-        unread_masks=unread,
+        unread_masks=not_looked_at,
         names=names,
         listing=listing,
         tables=tables,
+        unread_tables=unread,
         modality=modality,
         hounsfield=(modality == "CT" and len(told) < 2) or (modality is None and _is_hounsfield(root, seen)),
         others=others,
@@ -141,16 +146,16 @@ def _files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _tables(root: Path, paths: list[str]) -> list[Table]:
-    """Return the tables that can be read; others are no tables of images."""
-    found = []
+def _tables(root: Path, paths: list[str]) -> tuple[list[Table], list[RadprobeError]]:
+    """Return the tables that can be read, and what is wrong with others."""
+    found, unread = [], []
     for path in paths:
         if Path(path).suffix.lower() in TABLES:
             try:
                 found.append(read_table(root / path))
-            except RadprobeError:
-                continue
-    return found
+            except RadprobeError as error:
+                unread.append(error)
+    return found, unread
 
 
 def _forms(root: Path, paths: list[str]) -> tuple[dict[str, str], Counter]:
@@ -177,14 +182,16 @@ def _form(path: Path, suffix: str) -> str | None:
 def _with_series(root: Path, forms: dict[str, str], tables: list[Table]) -> dict[str, str]:
     """Put the folder in the place of its DICOM files where they are one series, and no table names them one by one."""
     cells = {cell.replace("\\", "/") for table in tables for line in table.lines for cell in line.cells.values()}
-    by_folder = defaultdict(list)
+    by_folder, series = defaultdict(list), {}
     for path, form in forms.items():
         if form == "DICOM" and "/" in path:
             by_folder[path.rpartition("/")[0]].append(path)
     for folder, inside in by_folder.items():
         named = {text for path in inside[:2] for text in (path, Path(path).name, matching.stem(Path(path).name))}
         if len(inside) > 1 and not named & cells and _one_series(root / inside[0], root / inside[1]):
-            forms = {path: form for path, form in forms.items() if path not in set(inside)} | {folder: SERIES}
+            series[folder] = inside
+    slices = {path for inside in series.values() for path in inside}
+    forms = {path: form for path, form in forms.items() if path not in slices} | dict.fromkeys(series, SERIES)
     return dict(sorted(forms.items()))
 
 
@@ -200,8 +207,8 @@ def _one_series(one: Path, other: Path) -> bool:
 
 def _apart(forms: dict[str, str]) -> tuple[list[str], list[str]]:
     """Return images and masks, by their names; what no image has the name of is no mask."""
-    masks = [path for path, form in forms.items() if form != SERIES and matching.is_mask(path)]
-    images = [path for path in forms if path not in set(masks)]
+    masks = {path: None for path, form in forms.items() if form != SERIES and matching.is_mask(path)}
+    images, masks = [path for path in forms if path not in masks], list(masks)
     return (images, masks) if matching.pairs(images, masks) else (list(forms), [])
 
 
