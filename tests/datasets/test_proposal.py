@@ -135,6 +135,13 @@ def test_one_folder_in_each_class_is_no_patient(tmp_path, folder):
     assert warned(proposal, "no patient column")
 
 
+def test_labels_of_minus_1_are_not_known_and_that_is_said(tmp_path):
+    proposal = decide(surveyed(tmp_path, rows_of(Mass=lambda k: (0, 1, 0, 1, -1)[k % 5])))
+    assert proposal.choice["uncertain"] == "ignore"
+    assert any(each.why.startswith("8 label(s) are -1") for each in proposal.decisions)
+    assert "uncertain" not in decide(surveyed(tmp_path, rows_of(Mass=lambda k: k % 2))).choice
+
+
 def test_a_blank_cell_of_findings_is_not_known_and_never_0(tmp_path):
     cells = ("No Finding", "Mass|Effusion", "", "Mass", " | ")
     proposal = decide(surveyed(tmp_path, rows_of(Findings=lambda k: cells[k % 5])))

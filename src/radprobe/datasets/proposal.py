@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from radprobe.datasets import matching, raw
-from radprobe.datasets.cases import Case, Decision, Notes, Question, cases_of, held
+from radprobe.datasets.cases import SIGNS, Case, Decision, Notes, Question, cases_of, held
 from radprobe.datasets.columns import patient_column, plain, split_column, unread_split
 from radprobe.datasets.folder import AGE, METAS, PARTS
 from radprobe.datasets.matching import EXACT, Listing
@@ -71,6 +71,9 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
         _tell_left_out(found, cases, notes)
     folder["metadata"] = list(metas)
     folder |= _imaging(found, question, notes)
+    if doubtful := sum(SIGNS.get(cell) == -1 for case in cases for cell in question.cells(case).values()):
+        choice["uncertain"] = "ignore"
+        notes.decide("uncertain", "ignore", f"{doubtful} label(s) are -1: not known; `zeros` would take them as 0")
     _tell_images(found, choice, notes)
     _tell_counts(question, cases, patient_of, part_of, notes)
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
