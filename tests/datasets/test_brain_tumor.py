@@ -1,3 +1,4 @@
+import os
 import shutil
 import time
 from pathlib import Path
@@ -94,8 +95,11 @@ def test_ids_that_differ_by_odd_characters_only_are_two_patients(download):
     [
         ("label", np.array([[4.0]]), r"unknown cjdata.label \[\[4.0\]\]"),
         ("label", np.array([[1.5]]), "unknown cjdata.label"),
-        ("label", None, "lacks cjdata, its label or its PID"),
+        ("label", None, "holds no array cjdata/label of numbers"),
         ("PID", codes("  "), "has no patient"),
+        ("PID", np.array([[2_000_000]]), "is no text"),
+        ("PID", np.array([[np.nan]]), "is no text"),
+        ("PID", np.zeros((100, 1), np.uint16), "has 100 numbers in cjdata/PID, where at most 64 are read"),
     ],
 )
 def test_a_file_that_says_something_else_is_named(download, name, values, named):
@@ -103,6 +107,39 @@ def test_a_file_that_says_something_else_is_named(download, name, values, named)
     with pytest.raises(RadprobeError, match=named) as error:
         samples(download)
     assert error.value.what.endswith("1.mat")
+
+
+def of_another_file(record, name, elsewhere):
+    record.create_dataset(name, (4, 1), "u2", external=[(str(elsewhere), 0, 8)])
+
+
+def behind_a_link(record, name, elsewhere):
+    record[name] = h5py.ExternalLink(str(elsewhere), "/x")
+
+
+def a_group(record, name, _):
+    record.create_group(name)
+
+
+def endless(record, name, _):
+    record.create_dataset(name, (10**6, 10**6), "u2", chunks=(64, 64))
+
+
+@pytest.mark.parametrize("name", ["label", "PID"])
+@pytest.mark.parametrize("trap", [of_another_file, behind_a_link, a_group, endless])
+def test_a_label_or_patient_that_is_a_trap_is_refused(download, tmp_path, trap, name):
+    (elsewhere := tmp_path / "secret").write_bytes("host_secret".encode("utf-16-le"))
+    with h5py.File(first(download), "r+") as content:
+        del content["cjdata"][name]
+        trap(content["cjdata"], name, elsewhere)
+    with pytest.raises(RadprobeError, match=f"cjdata/{name}") as error:
+        samples(download)
+    assert error.value.what == str(first(download))
+
+
+def test_a_pipe_called_as_a_slice_is_none(download):
+    os.mkfifo(download / "brainTumorDataPublic_1-766/9000.mat")  # whoever opens it waits for ever
+    assert "9000" not in set(samples(download).table["sample_id"])
 
 
 def test_a_matlab_v5_copy_is_explained(download):

@@ -46,11 +46,11 @@ def test_what_a_link_names_is_not_opened(tmp_path):
         file["cjdata"] = h5py.ExternalLink(str(tmp_path / "pipe"), "/cjdata")
     look = f"from radprobe.imaging import reading; from pathlib import Path; reading.probe(Path({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60)
-    assert "takes its image from elsewhere" in done.stderr
+    assert "takes cjdata/image from elsewhere" in done.stderr
 
 
 def test_other_content_and_damage_are_named(tmp_path):
-    with pytest.raises(RadprobeError, match="holds no image cjdata/image"):
+    with pytest.raises(RadprobeError, match="holds no array cjdata/image"):
         reading.probe(write(tmp_path / "cvind.mat", name="cvind"))
     path = write(tmp_path / "2.mat")
     path.write_bytes(path.read_bytes()[:700])

@@ -10,6 +10,7 @@ from radprobe.datasets import Layout, anatomy, raw, scans
 from radprobe.files import RadprobeError, in_threads
 
 CLASSES = {1: "meningioma", 2: "glioma", 3: "pituitary"}  # cjdata.label
+MOST, LAST_CODE = 64, 0xFFFF  # numbers in a label or a patient's name; the last code of MATLAB's characters
 ARCHIVES = "brainTumorDataPublic_*"
 
 
@@ -32,7 +33,7 @@ def _has_slice(folder: Path) -> bool:
 
 
 def _is_slice(path: Path) -> bool:
-    return path.stem.isdigit()  # not cvind.mat, the publisher's folds
+    return path.stem.isdigit() and path.is_file()  # not cvind.mat, the publisher's folds
 
 
 def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
@@ -66,17 +67,16 @@ def _row(root: Path, path: Path, one: tuple[int, str] | RadprobeError, people: d
 
 
 def _label_and_patient(path: Path) -> tuple[int, str] | RadprobeError:
-    """Read cjdata.label and cjdata.PID, a char array: uint16 codes in HDF5."""
-    import h5py
+    """Read cjdata.label and cjdata.PID, a char array: uint16 codes in HDF5. Return why there is no image to label."""
+    from radprobe.imaging import matlab, reading  # the graph is built where no reader is installed
 
     try:
-        with h5py.File(path, "r") as content:
-            record = content["cjdata"]
-            label, codes = record["label"][()], record["PID"][()]
-    except OSError:  # no HDF5, or cut off
-        return _why(path)
-    except KeyError as error:
-        raise RadprobeError(path, f"lacks cjdata, its label or its PID ({error})", "download it again") from None
+        reading.probe(path)
+    except RadprobeError as error:
+        return error
+    label, codes = (matlab.read_numbers(path, f"cjdata/{name}", MOST) for name in ("label", "PID"))
+    if not ((codes >= 0) & (codes <= LAST_CODE)).all():
+        raise RadprobeError(path, "has a patient (cjdata.PID) that is no text", "download it again")
     patient = "".join(chr(code) for code in codes.astype(np.int64).reshape(-1)).strip("\0 ")
     if label.size != 1 or label.item() not in CLASSES:
         known = ", ".join(f"{number} {name}" for number, name in CLASSES.items())
@@ -84,17 +84,6 @@ def _label_and_patient(path: Path) -> tuple[int, str] | RadprobeError:
     if not patient:
         raise RadprobeError(path, "has no patient (cjdata.PID is empty)", "download it again")
     return int(label.item()), patient
-
-
-def _why(path: Path) -> RadprobeError:
-    """Return the reason for which a file cannot be read, in the words of the reader of its pixels."""
-    from radprobe.imaging import reading  # the graph is built where no reader is installed
-
-    try:
-        reading.probe(path)
-    except RadprobeError as error:
-        return error
-    return RadprobeError(path, "is damaged", "download it again")
 
 
 # --- phantom ----------------------------------------------------------------------------------------------------------
