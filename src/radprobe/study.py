@@ -16,7 +16,7 @@ from typing import Any
 from radprobe import catalog, files, params
 from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
-from radprobe.datasets import DOWNLOADING, Layout, locate
+from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, locate
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.manifests import was_pulled
@@ -164,7 +164,7 @@ class Study(Entries):
                 folder = self.raw_folder(name)
                 why = f"no raw folder {folder}" if not folder.is_dir() else f"no known layout in {folder}"
                 if (folder / DOWNLOADING).is_file():
-                    why = f"the download in {folder} is not finished"
+                    why = f"the download in {folder} is not finished ({UNLESS_BY_HAND.format(folder / DOWNLOADING)})"
                 yield Missing("dataset", name, why, catalog.how_to_get(self.dataset(name), folder))
 
     def _pulled(self, dataset: str) -> bool:

@@ -1,12 +1,13 @@
 import importlib.util
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pydicom.data
 import pytest
-from imaging.dicom_files import SECRETS, write
+from imaging.dicom_files import SECRETS, data_set, write
 from PIL import Image
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
@@ -228,3 +229,27 @@ def message(path):
     except RadprobeError as error:
         return str(error)
     return None
+
+
+def without_preamble(content):
+    return content[132:]
+
+
+def behind_a_long_header(content):
+    """Its group 2, one of whose elements is made longer than the 4 kB in which the syntax stands as a rule."""
+    data = pydicom.dcmread(BytesIO(content))
+    data.file_meta.MediaStorageSOPInstanceUID = "1." + "2" * 6000
+    data.save_as(longer := BytesIO(), enforce_file_format=True)
+    return longer.getvalue()
+
+
+@pytest.mark.parametrize("change", [bytes, without_preamble, behind_a_long_header])
+def test_a_deflate_bomb_is_one_wherever_its_syntax_stands(tmp_path, monkeypatch, change):
+    data = data_set(np.zeros((200, 200), np.uint16))
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(written := BytesIO(), enforce_file_format=True)
+    (path := tmp_path / "x.dcm").write_bytes(change(written.getvalue()))
+    assert dicom.header(path).Rows == 200
+    monkeypatch.setattr(dicom, "MAX_INFLATED", 10_000)
+    with pytest.raises(RadprobeError, match="inflates to far more than an image"):
+        dicom.header(path)

@@ -171,7 +171,9 @@ def test_a_download_that_failed_leaves_the_dataset_missing_and_says_so(server, o
     with pytest.raises(RadprobeError, match="404") as error:
         retrieve.run(chosen, step)
     assert str(chosen.raw_folder("montgomery")) in error.value.remedy
-    assert "is not finished" in study(tmp_path, allow_missing=True).missing[0].why
+    why = study(tmp_path, allow_missing=True).missing[0].why
+    assert "is not finished" in why
+    assert f"remove {chosen.raw_folder('montgomery') / 'DOWNLOADING.json'}" in why
     retrieve.run(chosen, step)
     assert RawManifest.load(step.folder).source == "download"
 

@@ -19,6 +19,9 @@ PHANTOM_MARKER = "PHANTOM.json"
 DOWNLOADING, DOWNLOADED = "DOWNLOADING.json", "DOWNLOADED.json"  # in a raw folder that `retrieve` fills, or has filled
 
 
+UNLESS_BY_HAND = "if you have put the whole dataset there yourself, remove {}"
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the parts of a raw download were found. Paths in the Index are relative to `root`."""

@@ -19,11 +19,16 @@ IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz"}
 
 
 def places(raw: Path, depth: int) -> Iterator[Path]:
-    """Yield `raw`, then the folders in it, level by level down to `depth`: archives unpack with or without a folder."""
+    """Yield `raw`, then the folders in it, level by level down to `depth`: archives unpack with or without a folder.
+
+    Folders that may not be read, as a disk's lost+found, are left out.
+    """
     level = [raw]
-    for _ in range(depth + 1):
+    for below in range(depth + 1):
+        level = [folder for folder in level if os.access(folder, os.R_OK | os.X_OK)]
         yield from level
-        level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
+        if below < depth:
+            level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
 
 
 def junk(path: Path) -> bool:

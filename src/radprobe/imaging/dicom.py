@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.filereader import read_partial
+from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.tag import Tag
 
@@ -38,7 +38,7 @@ GEOMETRY = (
 TAGS = [Tag(name) for name in (*PIXELS, *KIND, *GEOMETRY)]
 PIXEL_DATA, UNDEFINED_LENGTH = Tag("PixelData"), 0xFFFFFFFF
 SEQUENCE_END = b"\xfe\xff\xdd\xe0"  # ends compressed pixels
-DEFLATED, META = pydicom.uid.DeflatedExplicitVRLittleEndian, 4096  # bytes in which a file says what its syntax is
+DEFLATED = pydicom.uid.DeflatedExplicitVRLittleEndian
 MAX_INFLATED, CHUNK = 512 << 20, 1 << 20
 NEEDED = ("Rows", "Columns", "BitsAllocated")
 DEFAULTS = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "PixelRepresentation": 0}
@@ -112,16 +112,9 @@ def header(path: Path) -> pydicom.Dataset:
 
 def _refuse_bomb(path: Path) -> None:
     """Raise RadprobeError where a deflated data set inflates to far more than an image has: pydicom would do it all."""
-    if not is_dicom(path, by_content=True):
-        return
     with path.open("rb") as handle:
-        start = handle.read(META)
-        if DEFLATED.encode() not in start:
+        if _parsed(path, lambda: _meta(handle)).get("TransferSyntaxUID") != DEFLATED:
             return
-        meta = _parsed(path, lambda: pydicom.filereader.read_file_meta_info(path))
-        if meta.get("TransferSyntaxUID") != DEFLATED:
-            return
-        handle.seek(144 + int.from_bytes(start[140:144], "little"))  # preamble, magic and the length of the meta part
         inflated, packer = 0, zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         while inflated <= MAX_INFLATED and not packer.eof:
             piece = packer.unconsumed_tail or handle.read(CHUNK)
@@ -130,6 +123,12 @@ def _refuse_bomb(path: Path) -> None:
             inflated += len(_parsed(path, lambda piece=piece: packer.decompress(piece, CHUNK)))
     if inflated > MAX_INFLATED:
         raise RadprobeError(path, "inflates to far more than an image", "decompress it first, e.g. gdcmconv --raw")
+
+
+def _meta(handle: BinaryIO) -> Any:
+    """Read what comes before the data set, as pydicom does before it inflates what follows: also without a preamble."""
+    read_preamble(handle, force=True)
+    return _read_file_meta_info(handle)
 
 
 def _parsed(path: Path, read) -> Any:

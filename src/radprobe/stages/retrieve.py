@@ -10,7 +10,18 @@ from radprobe import catalog, files
 from radprobe.artifacts import Index, RawManifest, Weights
 from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
-from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, Layout, anatomy, loader, locate, raw, splits
+from radprobe.datasets import (
+    DOWNLOADED,
+    DOWNLOADING,
+    PHANTOM_MARKER,
+    UNLESS_BY_HAND,
+    Layout,
+    anatomy,
+    loader,
+    locate,
+    raw,
+    splits,
+)
 from radprobe.datasets.archives import folder_name
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
@@ -57,7 +68,7 @@ def _why_absent(folder: Path) -> str:
     if not folder.is_dir():
         return "is not there"
     if (folder / DOWNLOADING).is_file():
-        return "its download is not finished"
+        return f"its download is not finished ({UNLESS_BY_HAND.format(folder / DOWNLOADING)})"
     if _downloads(folder):
         return "what was downloaded is not the whole dataset, or has no known layout"
     packed = [path.name for path in sorted(folder.iterdir()) if folder_name(path.name) != path.name and path.is_file()]
