@@ -9,9 +9,10 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 # A job of Slurm goes by the study that its run began with, though the params file may have changed since.
-if workflow.remote_exec and "RADPROBE_PARAMS" in os.environ:
+FROZEN_BEFORE = os.environ.get("RADPROBE_PARAMS") if workflow.remote_exec else None
+if FROZEN_BEFORE:
     config.clear()
-    config.update(yaml.safe_load(Path(os.environ["RADPROBE_PARAMS"]).read_text(encoding="utf-8")))
+    config.update(yaml.safe_load(Path(FROZEN_BEFORE).read_text(encoding="utf-8")))
 
 # A study named by --configfile stands alone: merged with params.yaml it would be neither of the two.
 if "datasets" not in config:
