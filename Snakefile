@@ -1,18 +1,8 @@
 """radprobe: from raw radiology downloads to one report. `params.yaml` is the study; `radprobe --help` lists the verbs."""
 
-import os
-from pathlib import Path
-
-import yaml
 from snakemake.utils import min_version
 
 min_version("9.0")
-
-# A job of Slurm goes by the study that its run began with, though the params file may have changed since.
-FROZEN_BEFORE = os.environ.get("RADPROBE_PARAMS") if workflow.remote_exec else None
-if FROZEN_BEFORE:
-    config.clear()
-    config.update(yaml.safe_load(Path(FROZEN_BEFORE).read_text(encoding="utf-8")))
 
 # A study named by --configfile stands alone: merged with params.yaml it would be neither of the two.
 if "datasets" not in config:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from radprobe.manifests import was_pulled
+from radprobe import files
 from radprobe.study import Study
 
 WORK = Path("work")
@@ -45,7 +45,7 @@ def bring() -> None:
 def brought() -> Iterator[Path]:
     """Yield the manifests of the study that came through DVC."""
     manifests = (path for step in Study(Path("params.yaml")).steps.values() for path in step.outputs)
-    yield from filter(was_pulled, manifests)
+    yield from filter(files.was_pulled, manifests)
 
 
 def ordered() -> None:

@@ -16,7 +16,7 @@ import pandera.pandas as pa
 
 from radprobe import files
 from radprobe.files import RadprobeError
-from radprobe.manifests import seal, set_aside, unseal, was_pulled
+from radprobe.manifests import seal, set_aside, unseal
 from radprobe.tables import read_array, read_table, reading, write_array, write_table
 
 PARTS = ("train", "val", "test")
@@ -74,7 +74,7 @@ class Weights:
         facts = dict(unseal(folder, cls.KIND).facts)
         file, sha256, source = facts.pop("file"), facts.pop("sha256"), facts.pop("source")
         manifest = Path(folder) / f"{cls.KIND}.json"
-        if file and not Path(file).is_file() and was_pulled(manifest):
+        if file and not Path(file).is_file() and files.was_pulled(manifest):
             remedy = "score what was pulled (`make rescore`), or get them: `radprobe --again retrieve --backbone <id>`"
             raise RadprobeError(file, "the weights are not here: DVC brought none", remedy)
         if file and (not Path(file).is_file() or files.sha256(Path(file)) != sha256):

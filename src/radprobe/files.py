@@ -92,6 +92,11 @@ def keep_twin(manifest: Path) -> None:
     _copy(manifest, twin(manifest))
 
 
+def was_pulled(manifest: Path) -> bool:
+    """Did a manifest come through DVC, which leaves out its second copy."""
+    return manifest.is_file() and not twin(manifest).is_file()
+
+
 def _copy(source: Path, to: Path) -> None:
     with atomic(to) as temporary:
         shutil.copy2(source, temporary)  # with its time: what was made from it stays newer

@@ -72,7 +72,7 @@ def unseal(folder: Path, kind: str) -> Manifest:
     """
     path = Path(folder) / f"{kind}.json"
     manifest = Manifest.read(path)
-    if kind in PARTLY_VERSIONED and not all_here(folder, kind) and was_pulled(path):
+    if kind in PARTLY_VERSIONED and not all_here(folder, kind) and files.was_pulled(path):
         remedy = "score what was pulled (`make rescore`), or get the raw files and remove the folder"
         raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC brought none", remedy)
     names = list(manifest.files)
@@ -85,11 +85,6 @@ def unseal(folder: Path, kind: str) -> Manifest:
             "run the same command again: the artifact is made anew",
         )
     return manifest
-
-
-def was_pulled(path: Path) -> bool:
-    """Did a manifest come through DVC, which leaves out its second copy."""
-    return path.is_file() and not files.twin(path).is_file()
 
 
 PARTLY_VERSIONED = {"pixels": "pixels", "embeddings": "dense maps"}  # what .dvcignore leaves out of these kinds

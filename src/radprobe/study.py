@@ -19,7 +19,6 @@ from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, locate
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
-from radprobe.manifests import was_pulled
 from radprobe.names import CEILING, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, mode_of, slug, with_weights
 from radprobe.params import DatasetChoice
 
@@ -170,7 +169,7 @@ class Study(Entries):
     def _pulled(self, dataset: str) -> bool:
         """Was a dataset prepared elsewhere, and came through DVC: what was made of its images needs none of them."""
         prepare = self._prepare(dataset)
-        return prepare.done and all(map(was_pulled, prepare.outputs))
+        return prepare.done and all(map(files.was_pulled, prepare.outputs))
 
     def _missing_backbones(self) -> Iterator[Missing]:
         for name in set(self.params.backbones) & set(self.absent_adapters):

@@ -17,9 +17,14 @@ from radprobe.report import figures
 from radprobe.names import slug
 from radprobe.study import Study
 
+# A job of Slurm goes by the study that its run began with, though the params file may have changed since.
+BEGUN = os.environ.get("RADPROBE_PARAMS") if workflow.remote_exec else None
 try:
-    for file in workflow.configfiles:
-        params.read(Path(file))  # Snakemake would take the last of two equal keys
+    for file in [BEGUN] if BEGUN else workflow.configfiles:
+        content = params.read(Path(file))  # Snakemake would take the last of two equal keys
+    if BEGUN:
+        config.clear()
+        config.update(content)
     STUDY = Study(dict(config))
     STEPS = {(step.verb, step.dataset, slug(step.backbone or "")): step for step in STUDY.steps.values()}
 except files.RadprobeError as error:
