@@ -199,7 +199,8 @@ def test_the_slices_of_a_volume_are_one_case():
 def test_a_rate_that_diverges_leaves_the_others_and_alone_stops_it_with_the_step_named():
     found = fit(maps(), [0.01, 3e37], 2, 5)
     assert found.diverged == ["learning rate 3e+37"]
-    assert torch.equal(found.decoders[0].weight, fit(maps(), [0.01], 2, 5).decoders[0].weight)
+    sound = fit(maps(), [0.01, 0.02], 2, 5)  # as many at once: some processors round one alone otherwise
+    assert torch.equal(found.decoders[0].weight, sound.decoders[0].weight)
     with pytest.raises(RadprobeError, match=r"learning rate 3e\+37.*epoch 1, step \d"):
         fit(maps(), [3e37], 2, 5)
 
