@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 
 from radprobe import catalog
-from radprobe.artifacts import Embeddings, Index, LeakCertificate, Pixels, Predictions, Split
+from radprobe.artifacts import Embeddings, Index, LeakCertificate, Pixels, Predictions, Split, Truth
 from radprobe.manifests import seal
 from radprobe.study import Study
 from radprobe.tables import write_array
@@ -46,7 +46,7 @@ def study(root: Path, threads: int) -> Study:
 
 
 def make(s: Study, rows: int, columns: int, tokens: int) -> None:
-    """Write Index, Pixels of which nobody reads any, Split, its certificate and Embeddings, a shard at a time."""
+    """Write Index, Truth, Pixels of which nobody reads any, Split, its certificate and Embeddings, a shard at a time."""
     rng, classes = np.random.default_rng(0), catalog.datasets()[NIH].classes
     names = [f"film{i:06d}" for i in range(rows)]
     patients = [f"patient{i // 4:06d}" for i in range(rows)]
@@ -57,6 +57,7 @@ def make(s: Study, rows: int, columns: int, tokens: int) -> None:
         table[f"label:{name}"] = labels[:, column]
     step = s.step("prepare", NIH)
     Index(table).save(step.folder, step.spec)
+    Truth.write(step.folder, step.spec, (), [])
     Pixels(np.zeros((rows, 1, 1), np.uint8), None, np.ones((rows, 2), int)).save(step.folder, step.spec)
     ends = np.cumsum([round(rows * n / sum(PARTS.values()) / 4) * 4 for n in PARTS.values()])
     part = np.array(list(PARTS))[np.searchsorted(ends[:-1], np.arange(rows), side="right")]
