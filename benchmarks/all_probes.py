@@ -46,7 +46,7 @@ def study(root: Path, threads: int) -> Study:
 
 
 def make(s: Study, rows: int, columns: int, tokens: int) -> None:
-    """Write Index, Truth, Pixels of which nobody reads any, Split, its certificate and Embeddings, a shard at a time."""
+    """Write Index, Truth, Pixels that nobody reads, Split, its certificate and Embeddings, a shard at a time."""
     rng, classes = np.random.default_rng(0), catalog.datasets()[NIH].classes
     names = [f"film{i:06d}" for i in range(rows)]
     patients = [f"patient{i // 4:06d}" for i in range(rows)]
