@@ -205,6 +205,8 @@ def test_ids_that_may_be_one_patient_are_said_and_stay_apart(tmp_path, capsys, i
     said = capsys.readouterr().out
     assert ("warning" in said) == bool(groups)
     assert all(" and ".join(group) in said for group in groups)
+    assert [text.split()[0] for text in index.facts["warnings"]] == [str(len(groups))] * bool(groups)
+    assert not any(patient in text for text in index.facts["warnings"] for group in groups for patient in group[1:])
 
 
 # --- what is wrong with it --------------------------------------------------------------------------------------------
@@ -403,6 +405,21 @@ def test_a_row_without_mask_is_left_out_only_where_that_is_allowed(tmp_path):
     with pytest.raises(RadprobeError, match="is empty"):
         samples(tmp_path, own)
     assert samples(tmp_path, own, allow_missing=True).facts["n_absent"] == 1
+
+
+@pytest.mark.parametrize(("patients", "warned"), [("abc", True), ("aab", False)])
+def test_a_mask_of_several_patients_is_doubted_but_not_one_of_several_images_of_a_patient(
+    tmp_path, capsys, patients, warned
+):
+    rows = [row | {"mask": f"{k}.png"} for k, row in enumerate(films(tmp_path)[:3])]
+    for row, patient in zip(rows, patients, strict=True):
+        film(tmp_path / row["mask"], 1)
+        row["patient"] = patient
+    rows[1]["mask"] = "0.png"
+    table(tmp_path, rows)
+    index = samples(tmp_path, entry(task="segmentation"))
+    assert ("0.png in lines 2 and 3" in capsys.readouterr().out) == warned
+    assert len(index.facts["warnings"]) == warned
 
 
 def test_a_damaged_volume_is_left_to_prepare(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import synthetic_study
 from webpage import LOADING, Page
 
-from radprobe.artifacts import SCORES_SCHEMA, Comparison, Split
+from radprobe.artifacts import SCORES_SCHEMA, Comparison, Index, Split
 
 
 def everything(text):
@@ -253,6 +253,14 @@ def test_another_split_and_left_out_classes_are_told(root, render):
     words = Page(render(root)).words
     assert "Split nih_real_subset, not the study's: not comparable with published scores." in words
     assert f"Macro over {len(split.classes)} of 14 classes" in words
+
+
+def test_doubts_about_a_table_stand_at_the_verdict(root, render):
+    step = synthetic_study.study(root).step("prepare", "montgomery")
+    index = Index.load(step.folder)
+    index.facts["warnings"] = ["1 mask(s) are <named> twice"]
+    index.save(step.folder, step.spec)
+    assert "Warning: 1 mask(s) are <named> twice." in Page(render(root)).words
 
 
 def test_scores_of_what_is_no_more_are_not_shown(root, render):

@@ -28,7 +28,7 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones
-ALIKE_SHOWN = 3  # groups of ids in a warning
+SHOWN = 3  # ids or files in a warning
 AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*[Yy]?")  # DICOM writes 058Y
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
@@ -64,9 +64,11 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     """Return one row per film, and one per slice of a volume (labels repeated), as the CSV lists them.
 
     meta: list (train, val, test) where the CSV gives the split; age, sex and view where it has such columns. Rows
-    whose image or mask is absent are left out and counted with `allow_missing`. Raises RadprobeError, naming the line
-    and column, on a column that is missing, a file that is absent, outside the raw folder or listed twice, an empty
-    patient, a label, class, part or age that is none, and a patient whom the given split puts into two parts.
+    whose image or mask is absent are left out and counted with `allow_missing`. Ids that may be one patient, and masks
+    of several patients, are said with examples; facts["warnings"] has no examples: the report tells no ids.
+    Raises RadprobeError, naming the line and column, on a column that is missing, a file that is absent, outside the
+    raw folder or listed twice, an empty patient, a label, class, part or age that is none, and a patient whom the given
+    split puts into two parts.
     """
     from radprobe.imaging import reading  # the graph is built where no reader is installed
 
@@ -78,8 +80,10 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     described = [_described(entry, table, line) for line in table.lines]  # labels of absent files are checked as well
     if entry.folder.split:
         _refuse_shared_patients(table, entry, described)
-    if alike := alike_patients(row["patient_id"] for row in described):
-        say(f"warning: {alike_warning(alike)}")
+    doubts = _alike_patients(described) | _shared_masks(layout, table, entry, found)
+    for doubt, examples in doubts.items():
+        more = "; ..." if examples[SHOWN:] else ""
+        say(f"warning: {doubt} ({'; '.join(examples[:SHOWN])}{more})")
     names = _names([found[line.number][0].relative_to(layout.root) for line in present])
     stacks = {name for path, name in names.items() if reading.is_volume(layout.root / path)}
     cases = _clear_of_slices(raw.ids(list(names.values())), stacks)
@@ -95,7 +99,7 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
 
     pairs = [(line, row) for line, row in zip(table.lines, described, strict=True) if found[line.number]]
     listed = {"n_listed": len(table.lines), "n_absent": n_absent, "partial": n_absent > 0}
-    facts = {**listed, "phantom": raw.is_phantom(layout), "label_table": entry.folder.table}
+    facts = {**listed, "phantom": raw.is_phantom(layout), "label_table": entry.folder.table, "warnings": list(doubts)}
     return raw.index(entry, list(chain.from_iterable(in_threads(rows, pairs))), facts)
 
 
@@ -284,23 +288,37 @@ def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
     return meta
 
 
-def alike_patients(patients: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the groups of ids that differ only in case, leading zeros, or a .0 at the end: one patient, probably."""
+def _alike_patients(described: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the warning of ids that differ only in case, leading zeros, or a .0 at the end, with all such groups."""
     groups: dict[str, dict[str, None]] = {}
-    for patient in patients:
+    for patient in (row["patient_id"] for row in described):
         whole = re.sub(r"^(\d+)\.0$", r"\1", patient.casefold())  # as spreadsheets write whole numbers
         plain = re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", whole)
         groups.setdefault(plain, {})[patient] = None
-    return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def alike_warning(alike: list[tuple[str, ...]]) -> str:
-    """Return what is said of such groups."""
-    shown = "; ".join(" and ".join(group) for group in alike[:ALIKE_SHOWN]) + ("; ..." if alike[ALIKE_SHOWN:] else "")
-    return (
+    alike = [" and ".join(group) for group in groups.values() if len(group) > 1]
+    doubt = (
         f"{len(alike)} group(s) of patient ids differ only in case or leading zeros, and are taken as different "
-        f"patients: {shown}. If they are one, write them alike: else they may leak from train to test"
+        "patients. If they are one, write them alike: else they may leak from train to test"
     )
+    return {doubt: alike} if alike else {}
+
+
+def _shared_masks(layout: Layout, table: Table, entry: Dataset, found: dict[int, list[Path]]) -> dict[str, list[str]]:
+    """Return the warning of masks that rows of several patients name, with all of them; often a slip in the table."""
+    lines: dict[Path, dict[str, str]] = {}
+    for line in table.lines:
+        for mask in found[line.number][1:]:
+            lines.setdefault(mask, {}).setdefault(line.cells[entry.folder.patient], str(line.number))
+    shared = [
+        f"{mask.relative_to(layout.root)} in lines {' and '.join(of_patient.values())}"
+        for mask, of_patient in lines.items()
+        if len(of_patient) > 1
+    ]
+    doubt = (
+        f"{len(shared)} mask(s) are named for images of several patients: right only where a mask is empty. Look at "
+        "them, and correct the table"
+    )
+    return {doubt: shared} if shared else {}
 
 
 def _refuse_shared_patients(table: Table, entry: Dataset, described: list[dict[str, Any]]) -> None:

@@ -232,8 +232,9 @@ def without_near(findings: Findings, column: Column) -> list[str]:
 
 
 def scope(findings: Findings, dataset: str) -> list[str]:
-    """Return what a dataset's scores are about, where that is less than the study's split and classes."""
-    split, entry, notes = findings.facts("split", dataset), findings.datasets[dataset], []
+    """Return what a dataset's scores are about: doubts about its table, less than the study's split and classes."""
+    split, entry = findings.facts("split", dataset), findings.datasets[dataset]
+    notes = [f"Warning: {warning}." for warning in findings.facts("prepare", dataset, kind="index").get("warnings", [])]
     if (name := split.get("name", "study")) != "study":
         notes.append(f"Split {name}, not the study's: not comparable with published scores.")
     if split.get("left_out"):

@@ -25,6 +25,7 @@ from radprobe.artifacts import LABEL, Index
 from radprobe.catalog import Dataset
 from radprobe.console import say, track
 from radprobe.datasets import decoding, splits
+from radprobe.datasets.cases import Decision
 from radprobe.datasets.decoding import Bad, Decoded, Picture
 from radprobe.datasets.proposal import Proposal, decide
 from radprobe.datasets.survey import survey
@@ -68,7 +69,8 @@ def run(folder: Path, table: Path | None, task: str | None, out: Path | None, fo
         files.write_bytes(picture, _sheet(study.dataset(name), folder, index))
         commands = _commands(out)
         content = _content(name, folder, proposal, own_table if given else None)
-        files.write_text(out, _text(content, proposal, picture, commands))
+        warnings = [*proposal.warnings, *index.facts["warnings"]]
+        files.write_text(out, _text(content, proposal.decisions, warnings, picture, commands))
     Study(out)
     written = [own_table] if given else []
     say(f"\nwritten: {', '.join(str(path) for path in (out, *written, picture))}")
@@ -169,14 +171,16 @@ def _typed(program: str) -> str:
     return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
-def _text(content: dict[str, Any], proposal: Proposal, picture: Path, commands: list[str]) -> str:
+def _text(
+    content: dict[str, Any], decisions: list[Decision], warnings: list[str], picture: Path, commands: list[str]
+) -> str:
     """Return the params as YAML, each decision with its reason as a comment."""
-    why = {each.what: each.why for each in proposal.decisions}
+    why = {each.what: each.why for each in decisions}
     ((name, choice),) = content["datasets"].items()
     lines = ["# A study of your own images, as `radprobe init` proposes it; change what is wrong."]
     lines += [f"# {picture.name} shows how the images reach a backbone. All keys: workflow/schemas/params.schema.json"]
     lines += [f"# Run it: {_line(command)}" for command in commands]
-    lines += [f"# Warning: {_line(warning)}" for warning in proposal.warnings]
+    lines += [f"# Warning: {_line(warning)}" for warning in warnings]
     lines += ["", f"study: {_flow(content['study'])}", "", "datasets:", f"  {_flow(name)}:"]
     lines += [f"    {key}: {_flow(value)}" for key, value in choice.items() if key != "folder"]
     lines += ["    folder:"]
