@@ -215,6 +215,7 @@ def test_what_came_again_is_in_order_again_and_is_not_made_anew(pulled, tmp_path
     for place in ("work", "results"):
         shutil.rmtree(folder / place)
     typed(folder, "dvc", "checkout", "--allow-missing")
+    shutil.rmtree(folder / ".snakemake/metadata")  # else Snakemake may know by their hashes that nothing has changed
     for path in folder.glob("work/montgomery/prepare/*/*.json"):  # by chance, they could be in order already
         path.touch()
     times = [path.stat().st_mtime_ns for path in folder.glob("work/montgomery/*/*/*.json")]
