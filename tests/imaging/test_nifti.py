@@ -164,6 +164,16 @@ def test_several_volumes_in_a_file_are_refused_but_not_one_with_a_fourth_axis(tm
     np.testing.assert_array_equal(reading.read_volume(one).values, VALUES)
 
 
+def test_a_volume_larger_than_any_is_refused_before_room_is_made_for_it(tmp_path):
+    write(path := tmp_path / "bomb.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<3h", content, 42, 30000, 30000, 30000)
+    path.write_bytes(gzip.compress(bytes(content)))
+    for read in (reading.probe, reading.read_volume, reading.read_labels):
+        with pytest.raises(RadprobeError, match="30000 x 30000 x 30000: 1 to 750,000,000 values can be read"):
+            read(path)
+
+
 def test_nan_and_infinite_values_are_counted(tmp_path):
     values = VALUES.astype(np.float32)
     values[1, 2, 3:6], values[4, 5, 6] = np.nan, -np.inf

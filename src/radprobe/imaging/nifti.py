@@ -14,7 +14,7 @@ import numpy as np
 from isal import igzip_lib
 
 from radprobe.files import RadprobeError
-from radprobe.imaging.values import BLOCK, REMEDY, Header, Labels, Native, Volume, check_spacing, foreign
+from radprobe.imaging.values import BLOCK, REMEDY, Header, Labels, Native, Volume, check_size, check_spacing, foreign
 
 SUFFIXES = (".nii", ".nii.gz")
 NIFTI2 = 540  # bytes of its header
@@ -67,6 +67,7 @@ def _load(path: Path) -> nibabel.spatialimages.SpatialImage:
     if len(shape) < 3 or any(side != 1 for side in shape[3:]) or min(shape) < 1:
         reason = f"is {' x '.join(map(str, shape))}, and not one volume of three axes"
         raise RadprobeError(path, reason, "write each volume to a file of its own")
+    check_size(path, shape[:3])
     if image.dataobj.dtype.kind not in "iuf":
         raise RadprobeError(path, f"holds {image.dataobj.dtype}, which are no grey values", "convert it first")
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
