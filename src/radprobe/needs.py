@@ -35,22 +35,32 @@ class Estimate:
 
 
 def images(study: Study, dataset: str) -> float:
-    """Return how many images a dataset has: as prepared, or by its published counts and `limit`; 0 where not known."""
-    step = study.steps.get(("prepare", dataset, None))
-    if step and (counted := _facts(step.folder / "pixels.json").get("counts")):
+    """Return how many images a dataset has: as prepared, else as retrieved or published, in proportion to `limit`.
+
+    0 where not known: of one's own images, before they are retrieved.
+    """
+    if counted := _counts(study, "prepare", dataset, "pixels"):
         return counted["samples"]
-    published, limit = study.dataset(dataset).published, study.params.limit
-    if published is None or published.samples is None:
+    published, phantom = study.dataset(dataset).published, study.params.datasets[dataset].phantom
+    if counted := _counts(study, "retrieve", dataset, "raw"):
+        samples, patients, fewer = counted["samples"], counted["patients"], study.params.limit
+    elif published and published.samples:
+        samples, patients = published.samples, published.patients or published.cases
+        fewer = min(filter(None, (study.params.limit, phantom and phantom.patients)), default=None)
+    else:
         return 0
-    phantom, patients = study.params.datasets[dataset].phantom, published.patients or published.cases
-    counts = [count for count in (limit, phantom and phantom.patients, patients) if count]
-    return published.samples * (min(counts) / patients if patients else 1)
+    return samples * min(fewer / patients, 1) if fewer and patients else samples
+
+
+def _counts(study: Study, verb: str, dataset: str, manifest: str) -> dict[str, int] | None:
+    step = study.steps.get((verb, dataset, None))
+    return _facts(step.folder / f"{manifest}.json").get("counts") if step else None
 
 
 def disk(study: Study) -> tuple[int, int]:
     """Return about how many bytes the pixels and vectors take that are not made yet, and with dense maps.
 
-    0 where no counts are published.
+    What has images that are not counted yet is left out.
     """
     least = maps = 0
     for step in (step for step in study.steps.values() if not step.done):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from radprobe import catalog, needs
-from radprobe.stages import plan
+from radprobe.stages import plan, retrieve
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +136,28 @@ def test_disk_counts_every_view_and_no_maps_that_are_too_many_to_keep():
     assert four == pytest.approx(4 * one, rel=1e-6)
     assert most > least
     assert counted(max_dense_cache_gb=1e-6) == (least, least)
+
+
+def test_ones_own_images_are_estimated_once_they_are_retrieved(folder, capsys):
+    (folder / "films").mkdir()
+    rows = [f"{k}.png,p{k // 2},{k % 3 == 0:d}" for k in range(40)]
+    (folder / "films/labels.csv").write_text("\n".join(["path,patient,ill", *rows]))
+    for k in range(40):
+        Image.fromarray(np.full((5, 5), k, np.uint8)).save(folder / f"films/{k}.png")
+    own = {"films": {"raw": "films", "folder": {"task": "binary", "classes": ["ill"]}}}
+    content = {**PARAMS, "datasets": own, "backbones": ["test_vit"], "limit": 10}
+    study = Study(content)
+    plan.run(study)
+    assert "not known yet of films" in " ".join(capsys.readouterr().out.split())
+    assert needs.images(study, "films") == 0
+    retrieve.run(study, study.step("retrieve", "films"))
+    assert needs.images(study, "films") == 20  # two of each of 10 patients
+    whole = Study({**content, "limit": None})
+    assert needs.images(whole, "films") == 40
+    assert needs.disk(whole)[0] > needs.disk(study)[0] > 0
+    capsys.readouterr()
+    plan.run(whole)
+    assert "not known yet" not in capsys.readouterr().out
 
 
 def test_the_shipped_params_are_the_full_study():

@@ -1,10 +1,12 @@
 """The datasets of a study: which are here, and how to get the others."""
 
+import io
 import os
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 
 from radprobe.checks import Check
-from radprobe.datasets import Layout
+from radprobe.files import RadprobeError
 from radprobe.study import Missing, Study
 
 
@@ -20,7 +22,7 @@ def datasets(study: Study, fail: bool) -> Iterator[Check]:
         elif study.will_download(name):
             yield Check(what, "note", f"downloaded to {study.raw_folder(name)} by the next run")
         else:
-            yield _readable(what, study.layout(name))
+            yield from _readable(what, study, name)
     if len(missing) == len(study.params.datasets):
         yield Check("data", "problem", "none of the study's datasets is here", "put one where the lines above say")
 
@@ -34,9 +36,33 @@ def _how_to_get(study: Study, name: str, missing: Missing) -> str:
     return f"{fetch}get it (`radprobe datasets {name}` says how), and {where}"
 
 
-def _readable(what: str, layout: Layout) -> Check:
+def _readable(what: str, study: Study, name: str) -> Iterator[Check]:
+    layout = study.layout(name)
+    where = f"{layout.variant} layout in {layout.root}"
     places = [layout.root, *layout.folders, *layout.tables, *layout.files[:1]]
     shut = [path for path in places if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))]
     if shut:
-        return Check(what, "problem", f"{shut[0]} may not be read", f"chmod -R a+rX {shut[0]}, or ask its owner")
-    return Check(what, "ok", f"{layout.variant} layout in {layout.root}")
+        yield Check(what, "problem", f"{shut[0]} may not be read", f"chmod -R a+rX {shut[0]}, or ask its owner")
+    elif study.dataset(name).folder:
+        yield from _listed(what, study, name, where)
+    else:
+        yield Check(what, "ok", where)
+
+
+def _listed(what: str, study: Study, name: str, where: str) -> Iterator[Check]:
+    """Read the table of one's own images, as `retrieve` will."""
+    choice, params = study.params.datasets[name], study.params
+    how = choice.allow_missing, params.limit, choice.uncertain
+    try:
+        from radprobe.datasets import splits  # it needs packages, which are a check of their own
+
+        with redirect_stdout(io.StringIO()):  # its warnings are notes here
+            index = splits.checked_samples(study.dataset(name), study.layout(name), *how, choice.split, params.seed)
+    except ImportError:
+        yield Check(what, "ok", where)
+    except RadprobeError as error:
+        yield Check(what, "problem", f"{error.what}: {error.reason}", error.remedy)
+    else:
+        images, patients = (index.table[column].nunique() for column in ("volume_id", "patient_id"))
+        yield Check(what, "ok", f"{where}: {images:,} images or volumes of {patients:,} patients")
+        yield from (Check(what, "note", warning) for warning in index.facts["warnings"])

@@ -1,6 +1,7 @@
 """doctor: what of this machine and this study would stop a run, line by line, each with what to do. Nothing is changed.
 
-It takes seconds: no image, table or weights file is read, and torch is asked only where there seems to be a GPU.
+It takes seconds: of a study of one's own images the table and the headers of volumes are read, else no image, table or
+weights file, and torch is asked only where there seems to be a GPU.
 """
 
 import json

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from radprobe import catalog, machine, needs
 from radprobe.console import say, show_table, size
 from radprobe.needs import Earlier, Estimate
-from radprobe.study import ON_GPU, OUTPUTS, Missing, Step, Study
+from radprobe.study import ON_GPU, ON_ONE_CORE, OUTPUTS, Missing, Step, Study
 
 CELLS = ("probe", "segment", "adapt")
 COLUMNS = ("stage", "jobs", "done", "can run now", "hours of those", "hours of all to do", "which rests on")
@@ -19,9 +19,9 @@ def run(study: Study) -> None:
     whole = study.as_if_complete()
     _say_cells(study, whole)
     show_table(COLUMNS, list(_stages(study, whole)))
-    cores = f"{study.params.threads} thread(s)"
-    unit = f"a GPU and {cores}" if study.gpus else cores
-    say(f"An hour of {', '.join(sorted(ON_GPU))} is one of {unit}; of the others, of {cores}.")
+    gpu = f" and, of {', '.join(sorted(ON_GPU))}, of a GPU" if study.gpus else ""
+    one = ", ".join(sorted(ON_ONE_CORE))
+    say(f"An hour is one of {study.params.threads} thread(s){gpu}; of {one}, of one thread.")
     _say_missing(study.missing)
     _say_disk("what can run now", study)
     if len(whole.steps) > len(study.steps):
@@ -61,8 +61,8 @@ def _hours(todo: list[Step], found: list[Estimate]) -> str:
         return "not estimated"
     low, high = sum(each.low for each in found) / HOUR, sum(each.high for each in found) / HOUR
     rest = f", and {len(todo) - len(found)} jobs not estimated" if len(found) < len(todo) else ""
-    digits = ",.0f" if high >= 10 else ".2g"
-    return f"{low:{digits}} to {high:{digits}}{rest}"
+    digits = ",.0f" if high >= 10 else ".1f"
+    return (f"{low:{digits}} to {high:{digits}}" if high >= 0.1 else "under 0.1") + rest
 
 
 def _source(verb: str, todo: list[Step], found: list[Estimate]) -> str:
@@ -93,6 +93,10 @@ def _say_disk(what: str, study: Study) -> None:
     least, with_maps = needs.disk(study)
     at = machine.existing(study.path("work"))
     most = f"at most {study.params.embed.max_dense_cache_gb:g} GB for each dataset and backbone"
-    say(f"Disk for {what}: pixels and vectors about {size(least)}, with dense maps {size(with_maps)} ({most});")
-    say("  of what is not made yet; raw downloads and predictions come on top.")
+    uncounted = [name for name in study.datasets_here if not needs.images(study, name)]
+    if len(uncounted) < len(study.datasets_here):
+        say(f"Disk for {what}: pixels and vectors about {size(least)}, with dense maps {size(with_maps)} ({most});")
+        say("  of what is not made yet; raw downloads and predictions come on top.")
+    if uncounted:
+        say(f"Disk for {what}: not known yet of {', '.join(uncounted)}: the first job of each counts its images.")
     say(f"  {size(shutil.disk_usage(at).free)} free in {at}.")

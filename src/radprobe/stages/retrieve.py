@@ -54,7 +54,8 @@ def run(study: Study, step: Step) -> None:
     if entry.package and layout.variant == "package":
         _check_package(entry.package, layout, table)
         source = f"package:{entry.package.name}=={entry.package.version}"
-    facts = {"downloads": downloads} if downloads else {}
+    counts = {"samples": len(index.table), "patients": int(index.table["patient_id"].nunique())}
+    facts = {"counts": counts, **({"downloads": downloads} if downloads else {})}
     RawManifest(layout.root, layout.variant, source, table, facts).save(step.folder, step.spec)
 
 
