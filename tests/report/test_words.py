@@ -84,7 +84,7 @@ def test_a_control_that_cannot_be_told_apart_is_named():
         {("x", "random:y"): difference(-0.01, -0.03, 0.01), ("x", "random:x"): difference(0.45, 0.4, 0.5)},
     )
     assert said[0].startswith("X with")  # a control is never announced as the winner
-    assert "Control rows: Not resolvable from Y, random (difference -0.010 [-0.030, 0.010])." in said
+    assert "Control rows: not resolvable from Y, random (difference -0.010 [-0.030, 0.010])." in said
 
 
 def test_without_intervals_nothing_is_claimed():

@@ -146,7 +146,7 @@ def against_others(column: Column, name: Name) -> list[str]:
         rows = "the other control row" if len(controls) == 1 else f"the {len(controls)} other control rows"
         return [*sentences, f"Resolvably above {rows}."]
     doubtful = [other for other, outcome in zip(controls, outcomes, strict=True) if outcome != "above"]
-    return sentences + [f"Control rows: {sentence}" for sentence in _by_outcome(column, doubtful, name)]
+    return sentences + [f"Control rows: {each[0].lower()}{each[1:]}" for each in _by_outcome(column, doubtful, name)]
 
 
 OPENINGS = {
