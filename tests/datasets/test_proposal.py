@@ -215,7 +215,12 @@ def test_a_split_that_leaks_or_tests_nothing_is_not_used(tmp_path, split, words)
 
 @pytest.mark.parametrize(
     ("path", "patient"),
-    [("data/train/{c}/{k}.png", None), ("{c}/P{k}/1.png", "P{k}"), ("{c}/{k}.png", None)],
+    [
+        ("data/train/{c}/{k}.png", None),
+        ("{c}/P{k}/1.png", "P{k}"),
+        ("{c}/{k} Ann/1.png", "{k} Ann"),
+        ("{c}/{k}.png", None),
+    ],
 )
 def test_folders_are_classes_parts_and_patients(tmp_path, path, patient):
     paths = [path.format(c=("well", "ill")[k % 2], k=k) for k in range(40)]
@@ -339,16 +344,47 @@ def test_doubts_are_told(tmp_path):
     found.seen[0] = Seen("0.png", "PNG", None, "is cut off")
     found.seen[1] = Seen("1.png", "PNG", Header((100, 500), np.int16), "", "CT", text_possible=True)
     found.seen[2] = Seen("2.png", "PNG", Header((100, 500), np.int16), "", "MRI")
-    found.others[".xlsx"] = 1
+    found.others.update({".xlsx": 1, ".zip": 2})
+    found.forms["3.png"] = "JPEG"
     proposal = decide(found)
     for words in (
         "only 20 patients", "Mass (3)", "0.png: is cut off", "modalities are mixed", "depths are mixed",
         "several shapes", "burned into", "spreadsheet", "1 of 21 rows", "1 of 21 images are in no row",
+        "formats are mixed: 19 PNG, 1 JPEG", "2 archive(s)",
     ):  # fmt: skip
         assert warned(proposal, words), words
     assert not warned(proposal, "Edema (")
     assert proposal.choice["max_quarantine"] == 1
     assert proposal.choice["allow_missing"] is True
+
+
+def test_rows_of_absent_images_are_left_out_of_a_table_that_is_written_anew(tmp_path):
+    rows = rows_of(ill=lambda k: ("no", "yes")[k % 2])
+    proposal = decide(surveyed(tmp_path, rows, paths=[row["path"] for row in rows[:-2]]))
+    assert len(proposal.rows) == len(rows) - 2
+    assert warned(proposal, "2 of 40 rows of the table name no image, and are left out")
+
+
+def test_folders_that_a_table_names_are_patients(tmp_path):
+    rows = [{"name": f"case {k}", "ill": k % 2} for k in range(20)]
+    paths = [f"case {k}/{view}.png" for k in range(20) for view in range(2)]
+    proposal = decide(surveyed(tmp_path, rows, paths=paths))
+    assert {row["path"]: row["patient"] for row in proposal.rows} == {path: path.split("/")[0] for path in paths}
+    assert not warned(proposal, "no patient column")
+
+
+def test_columns_of_which_each_image_has_one_may_be_classes_and_that_is_said(tmp_path):
+    columns = {name: lambda k, at=at: int(k % 3 == at) for at, name in enumerate(("well", "Mass", "Edema"))}
+    proposal = decide(surveyed(tmp_path, rows_of(**columns)))
+    assert proposal.choice["folder"]["task"] == "multilabel"
+    assert any("makes it multiclass" in decision.why for decision in proposal.decisions)
+
+
+def test_images_of_which_none_can_be_read_are_refused(tmp_path):
+    found = surveyed(tmp_path, rows_of(ill=lambda k: k % 2))
+    found.seen[:] = [Seen(one.path, "PNG", None, "is cut off") for one in found.seen]
+    with pytest.raises(RadprobeError, match=r"0\.png: is cut off"):
+        decide(found)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,56 @@ def test_masks_are_those_of_the_same_name(tmp_path):
     assert not found.hounsfield
 
 
+def test_masks_are_those_that_a_table_names_whatever_they_are_called(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(12):
+        own_folders.film(tmp_path / f"a/{k}.png", rng, 1)
+        Image.fromarray(np.tile(np.arange(4, dtype=np.uint8), (9, 2))).save(tmp_path / f"a/x{k}.png")
+        rows.append({"path": f"a/{k}.png", "patient": k, "mask": f"a/x{(k + 1) % 12}.png"})
+    own_folders.table(tmp_path, rows)
+    found = survey(tmp_path)
+    assert found.masks == {row["path"]: (row["mask"],) for row in rows}
+    assert set(found.forms) == set(found.masks)
+    assert found.labels == (0, 1, 2, 3)
+    proposal = decide(found)
+    assert (proposal.choice["folder"]["task"], proposal.choice["folder"]["mask"]) == ("segmentation", "mask")
+    assert proposal.rows is None
+
+
+@pytest.mark.parametrize(
+    ("content", "classes", "modality"),
+    [
+        ('{"labels": {"0": "background", "1": "spleen", "2": "cyst"}, "modality": {"0": "MRI"}}', "spleen cyst", "MRI"),
+        ('{"labels": {"background": 0, "cyst": 2, "spleen": 1}, "channel_names": {"0": "CT"}}', "spleen cyst", "CT"),
+        ('{"labels": ["spleen"]}', None, None),
+        ("{", None, None),
+    ],
+)
+def test_labels_are_called_as_dataset_json_calls_them(tmp_path, content, classes, modality):
+    own_folders.nifti_pairs(tmp_path)
+    (tmp_path / "dataset.json").write_text(content)
+    found = survey(tmp_path)
+    assert found.modality == modality
+    assert decide(found).choice["folder"]["classes"] == (classes.split() if classes else ["label 1", "label 2"])
+
+
+def test_masks_that_cannot_be_read_are_told(tmp_path):
+    own_folders.films_with_masks(tmp_path)
+    (tmp_path / "masks/3_mask.png").write_bytes((tmp_path / "masks/3_mask.png").read_bytes()[:60])
+    found = survey(tmp_path)
+    assert list(found.bad_masks) == ["masks/3_mask.png"]
+    assert any("1 mask(s) cannot be read: masks/3_mask.png" in warning for warning in decide(found).warnings)
+
+
+def test_of_very_many_images_the_headers_of_some_are_read(tmp_path, monkeypatch):
+    own_folders.films(tmp_path)
+    monkeypatch.setattr("radprobe.datasets.survey.MAX_HEADERS", 5)
+    found = survey(tmp_path)
+    assert len({one.path for one in found.seen}) == 5
+    assert len(found.forms) == 48
+
+
 def many_masks(root, n=120):
     """Films with masks; each third mask holds the label 2 as well."""
     (root / "images").mkdir(parents=True)
