@@ -48,6 +48,7 @@ def test_unknown_names_are_refused_with_the_nearest(change, nearest):
         ("rad_dino@paper", "did not use"),
         ("msn_lrage@paper", "did you mean 'msn_large'"),
         ("msn_lrage", "did you mean 'msn_large'"),
+        ("test_vit+lora", "made by adapt"),
     ],
 )
 def test_a_backbone_that_is_none_is_refused_at_once(name, reason):
@@ -93,6 +94,25 @@ def test_an_own_recipe_is_checked_with_its_entry():
     recipe = {"patch": 14, "native_size": 518, "mean": [0.5] * 3, "std": [0.5] * 3, "positions": "dinov2"}
     with pytest.raises(RadprobeError, match="positions: dinov2 is for networks of timm"):
         entries("mine", own_backbones={"mine": {**own, "recipe": recipe}})
+
+
+def test_a_mean_of_patches_wants_patches():
+    recipe = {"pool": "mean", "patch": None, "native_size": 224, "mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(RadprobeError, match="pool: mean wants patch tokens"):
+        entries("mine", own_backbones={"mine": {**OWN_NETWORK, "recipe": recipe}})
+
+
+def test_a_way_to_adapt_that_the_study_leaves_out_is_refused():
+    found = entries("test_vit", adapt={"backbones": ["test_vit"], "lora": None})
+    with pytest.raises(RadprobeError, match="does not train backbones so"):
+        found.backbone("test_vit+lora")
+
+
+def test_what_a_file_of_params_names_wrongly_is_told_with_the_file(tmp_path):
+    (path := tmp_path / "mine.yaml").write_text("study: s\ndatasets: {montgomry: {}}\nbackbones: [test_vit]\n")
+    with pytest.raises(RadprobeError, match="did you mean 'montgomery'") as error:
+        Entries(path)
+    assert str(error.value.what).startswith(f"{path}: ")
 
 
 def test_a_random_twin_of_what_has_no_weights_is_refused():

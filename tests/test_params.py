@@ -74,6 +74,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
         {"datasets": {"../mine": {"folder": {"task": "binary", "classes": ["ill"]}}}},
         {"datasets": {"mine": {"folder": {"task": "multiclass", "classes": ["ill"]}}}},
         {"datasets": {"amos": {"intensity": {"kind": "percentiles", "low": 95, "high": 5, "of": "slice"}}}},
+        {"dvc": {"push": ["amos"], "pixels": ["montgomery"]}},
+        {"study": "two\nlines"},
         {"own_backbones": {"../mine": {"like": "test_vit", "title": "t", "file": "f"}}},
         {"own_backbones": {"random-test_vit": {"like": "test_vit", "title": "t", "file": "f"}}},
     ],
@@ -99,10 +101,10 @@ def test_a_wrong_value_names_its_key(tmp_path):
         params.load(path)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", ""])
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "study: M\xfcller", "[" * 200 + "]" * 200])
 def test_a_file_that_is_no_params_file_is_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_bytes(text.encode("latin1"))
     with pytest.raises(RadprobeError, match=r"mine\.yaml"):
         params.load(path)
 

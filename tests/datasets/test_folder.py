@@ -407,6 +407,24 @@ def test_a_row_without_mask_is_left_out_only_where_that_is_allowed(tmp_path):
     assert samples(tmp_path, own, allow_missing=True).facts["n_absent"] == 1
 
 
+def test_films_with_text_in_their_pixels_are_counted(tmp_path):
+    for k in range(2):
+        write(tmp_path / f"{k}.dcm", np.full((6, 5), k, np.int16), BurnedInAnnotation=("NO", "YES")[k])
+    table(tmp_path, [{"path": f"{k}.dcm", "patient": k, "ill": k} for k in range(2)])
+    own = entry()
+    found = [decoding.decode(each, own, 16).oddities for each in decoding.pictures(samples(tmp_path, own), tmp_path)]
+    assert [decoding.BURNED_IN in oddities for oddities in found] == [False, True]
+
+
+def test_an_image_is_no_mask_of_a_volume(tmp_path):
+    volume(tmp_path / "v.nii.gz")
+    film(tmp_path / "m.png", 1)
+    table(tmp_path, [{"path": "v.nii.gz", "patient": "p", "mask": "m.png"}])
+    index = samples(tmp_path, entry(task="segmentation", classes=["organ"]))
+    bad = decoding.check(decoding.pictures(index, tmp_path)[0])
+    assert (bad.file.name, bad.why) == ("m.png", "is an image, but what it belongs to is a volume")
+
+
 @pytest.mark.parametrize(("patients", "warned"), [("abc", True), ("aab", False)])
 def test_a_mask_of_several_patients_is_doubted_but_not_one_of_several_images_of_a_patient(
     tmp_path, capsys, patients, warned

@@ -164,6 +164,16 @@ def test_several_volumes_in_a_file_are_refused_but_not_one_with_a_fourth_axis(tm
     np.testing.assert_array_equal(reading.read_volume(one).values, VALUES)
 
 
+def test_values_that_are_no_grey_values_are_refused(tmp_path):
+    write(path := tmp_path / "complex.nii", np.ones((3, 3, 3), np.complex64))
+    both_refuse(path, "holds complex64, which are no grey values")
+    write(path := tmp_path / "scaled.nii", np.ones((3, 3, 3), np.int16))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 112, np.inf)
+    path.write_bytes(content)
+    both_refuse(path, "infinite scale")
+
+
 def test_a_volume_larger_than_any_is_refused_before_room_is_made_for_it(tmp_path):
     write(path := tmp_path / "bomb.nii.gz", np.zeros((2, 2, 2), np.uint8))
     content = bytearray(gzip.decompress(path.read_bytes()))

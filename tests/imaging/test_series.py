@@ -121,6 +121,11 @@ def test_mixed_sizes_spacings_and_directions_are_refused_by_name(tmp_path):
     refused(stack(tmp_path / "c", {2: ((7, 9), turned)}), r"several directions")
 
 
+def test_slices_whose_distances_drift_are_refused(tmp_path):
+    drift = {k: ((7, 9), {"ImagePositionPatient": [0, 0, 2.5 * k + 0.005 * k * k]}) for k in range(40)}
+    refused(stack(tmp_path / "a", drift, n=40), "distances drift")
+
+
 def test_two_volumes_in_one_series_a_tilt_and_no_geometry_are_refused(tmp_path):
     twice = {2: ((7, 9), {"ImagePositionPatient": [0, 0, 2.5]})}
     refused(stack(tmp_path / "a", twice), r"two slices at one place: 1\.dcm and 2\.dcm")

@@ -117,6 +117,7 @@ def test_a_mask_on_another_grid_is_refused():
     for labels, own, why in (
         (mask, moved_by(0.3), r"0\.3 mm apart \(0\.25 allowed\)"),
         (mask[:3], affine, "shapes do not match"),
+        (mask, np.diag([0.0, 2, 3, 1]), "axes do not match"),
         (mask, np.diag([1.0, 2, 4, 1]), "mm apart"),
         (mask, affine_of(((0, 1, 2), (1, 1, 1)), (1, 2, 3), 0.3), "mm apart"),
     ):

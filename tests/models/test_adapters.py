@@ -238,6 +238,9 @@ def test_an_adapter_of_other_weights_or_with_other_bytes_is_refused(tmp_path):
     other = Weights(None, None, "random", {"seed": 5})
     with pytest.raises(RadprobeError, match="trained from random weights of seed 0, not from random weights of seed 5"):
         adapters.merged(entry, other, path, told, tmp_path)
+    wider = entry.model_copy(update={"options": {**entry.options, "embed_dim": 96}})
+    with pytest.raises(RadprobeError, match="has no place in"):
+        adapters.merged(wider, tiny.RANDOM, path, told, tmp_path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

@@ -53,6 +53,7 @@ def rename(state):
         (lambda state: state.update({"neck.weight": torch.ones(2)}), "unknown tensor neck.weight"),
         (rename, "lacks tensor norm.weight"),
         (lambda state: state.update({"norm.bias": torch.ones(3)}), "norm.bias is [3], not [64]"),
+        (lambda state: state.update({"norm.bias": torch.ones(64, dtype=torch.int8)}), "quantised ones are not read"),
         (lambda state: state["norm.bias"].fill_(torch.nan), "norm.bias has NaN"),
     ],
 )

@@ -166,6 +166,11 @@ def test_a_number_of_an_unknown_size_or_protocol_is_never_compared(whole):
         (REAL, {"limit": 50}, "a pilot, on at most 50 patients"),
         ({NIH: {**REAL[NIH], "split": "nih_real_subset"}}, {}, "another split (nih_real_subset)"),
         ({NIH: {**REAL[NIH], "size": 448}}, {}, "images of 448 px instead of 224"),
+        (
+            {NIH: {**REAL[NIH], "intensity": {"kind": "window", "low": 0, "high": 99}}},
+            {},
+            "another range of grey values",
+        ),
         (REAL, {"probe": {"linear": {"epochs": 8}}}, "another protocol: epochs of params are not the study's"),
     ],
 )
@@ -193,6 +198,12 @@ def test_everything_else_that_is_not_the_studys_is_named_in_turn(tmp_path):
         "another macro score: over 14 classes, in the study's code at its last commit over 15",
         "ours has no interval: fewer than 10 patients",
     ]
+
+
+def test_an_undefined_score_of_ours_is_compared_with_nothing(tmp_path):
+    score(made := built(tmp_path), NIH, LARGE, "linear@paper", math.nan, note="no class has positives")
+    assert line(made).verdict == "not comparable"
+    assert line(made).why == ["our score is undefined: no class has positives"]
 
 
 def test_derived_weights_are_never_those_that_were_published(tmp_path, monkeypatch):

@@ -87,6 +87,12 @@ def test_a_control_that_cannot_be_told_apart_is_named():
     assert "Control rows: not resolvable from Y, random (difference -0.010 [-0.030, 0.010])." in said
 
 
+def test_where_only_controls_are_scored_that_is_said():
+    said = sentences({"tiny": 0.6, "pixels": 0.5}, {("tiny", "pixels"): difference(0.1, 0.05, 0.15)})
+    assert "Every scored backbone is a control: nothing pretrained was tested." in said
+    assert not any("random twin" in sentence for sentence in said)
+
+
 def test_without_intervals_nothing_is_claimed():
     few = {name: Estimate(value, patients=6, note="no interval: 6 patients, fewer than 10") for name, value in
            {"x": 0.9, "y": 0.8}.items()}  # fmt: skip
