@@ -137,6 +137,8 @@ def test_the_tutorial_leads_from_a_folder_of_dicoms_to_a_verdict(here, monkeypat
     for line in re.findall(r"^  (?:task|patient|split): .+$", (DOCS / "tutorial.md").read_text(), re.MULTILINE):
         assert line in said
     assert re.search(r"snakemake --cores \d+ --configfile films.yaml", said)  # what init says to type next
+    assert "120 images" in said  # of all patients, known by plan from what the pilot retrieved
+    assert re.search(r"embed .*\d+ earlier job", said)
     assert (here / "films_sheet.png").is_file()
     assert "limit: null" in (here / "films.yaml").read_text()
     page = webpage.Page((here / "reports/films/explorer.html").read_text(encoding="utf-8")).words

@@ -75,7 +75,8 @@ def _source(verb: str, todo: list[Step], found: list[Estimate]) -> str:
     measured = sorted({each.jobs for each in found} - {0})
     words = []
     if measured:
-        words.append(f"{measured[0]}{f' to {measured[-1]}' if len(measured) > 1 else ''} earlier jobs like each, here")
+        many = f"{measured[0]} to {measured[-1]}" if len(measured) > 1 else f"{measured[0]}"
+        words.append(f"{many} earlier {'job' if many == '1' else 'jobs'} like each, here")
     if any(each.jobs == 0 for each in found):
         machines = sorted({f"{row.machine}, {row.precision}" for row in catalog.throughput()})
         words.append(f"forward passes alone, as timed on {' and '.join(machines)}: yours will differ")
