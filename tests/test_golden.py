@@ -26,7 +26,7 @@ TOLERANCE = 0.01  # of a score: other processors round otherwise, and a near tie
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # of features
 EXACT = {"retrieve": retrieve, "prepare": prepare, "split": split}
 STAGES = {**EXACT, "embed": embed, "probe": probe, "segment": segment, "score": score}
-DATASETS = {"montgomery": 9, "nih_chestxray14": 20}
+DATASETS = {"montgomery": 9, "nih_chestxray14": 60}
 REAL = {name: os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")}
 SMALL = {
     "study": "golden",

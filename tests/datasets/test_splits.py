@@ -169,6 +169,19 @@ def test_rare_classes_are_left_out_by_name():
         assert min(split.facts["parts"][part]["positive_patients"][name] for part in ("train", "val", "test")) >= 3
 
 
+@pytest.mark.parametrize("constant", [0, 1, np.nan])
+def test_a_class_that_train_cannot_teach_is_left_out_of_an_official_split_too(constant):
+    lists = [("train_val", row) for row in range(100)] + [("test", row) for row in range(10)]
+    labels = np.column_stack([np.arange(110) % 2, np.arange(110) % 2]).astype(float)
+    labels[:80, 1] = constant
+    split = splits.make_split(index([f"p{n:03d}" for n in range(110)], labels, lists), LISTS, "study", 0)
+    assert split.classes == ["c0"]
+    assert list(split.facts["left_out"]) == ["c1"]
+    whole = index([f"p{n:03d}" for n in range(110)], labels[:, 1:], lists)
+    with pytest.raises(RadprobeError, match="no class has a positive and a negative in train"):
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH)
+
+
 # --- gates ------------------------------------------------------------------------------------------------------------
 
 

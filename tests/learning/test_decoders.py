@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop
 from radprobe.learning.augment import Views, moved
-from radprobe.learning.maps import Maps
+from radprobe.learning.maps import Maps, channel_statistics
 from radprobe.models.decoders import Linear, UNet
 
 CPU = torch.device("cpu")
@@ -263,3 +263,12 @@ def test_it_learns_from_views_stored_or_new_in_each_epoch(views):
     found = fit(turning(views), [0.1], 16, 4)
     assert found.history["loss"].tail(4).max() < 0.3  # the last four epochs: every stored view, the image as it is too
     assert decoders.mean_dsc(found.decoders, turning(), 3)[0] > 0.95
+
+
+def test_a_channel_that_never_changes_where_it_is_fitted_stays_small_elsewhere():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((6, 3, 4, 4), generator=generator)
+    x[:, 1], x[:, 2] = 0, 1234.5
+    ((mean, std),) = channel_statistics([[x[:2]], [x[2:]]])
+    torch.testing.assert_close(mean, x.mean((0, 2, 3)))
+    torch.testing.assert_close(std, torch.tensor([x[:, 0].std(correction=0), 1.0, 1.0]))

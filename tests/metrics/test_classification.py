@@ -141,3 +141,33 @@ def test_under_ten_patients_the_value_stands_without_an_interval():
     assert row["value"] > 0.5
     assert np.isnan([row["low"], row["high"]]).all()
     assert "9 patients" in row["note"]
+
+
+def few_positives(*positives, n=200):
+    """Scores and targets of n patients with so many positives in each class, and their rows by metric and class."""
+    generator = np.random.default_rng(1)
+    targets = np.column_stack([np.arange(n) < k for k in positives]).astype(float)
+    classes = list("abc"[: len(positives)])
+    return table(targets + generator.normal(0, 1, targets.shape), targets, classes, np.arange(n))
+
+
+def test_resamples_of_few_positives_give_no_interval_however_many_patients_there_are():
+    found = few_positives(3)
+    for name in ("a", MACRO):
+        for metric in ("auroc", "auprc"):
+            row = found[metric, name]
+            assert np.isnan([row["low"], row["high"]]).all()
+            assert "no interval: 3 patients with the rarer label, fewer than 10" in row["note"]
+            assert row["n_patients"] == 200
+    assert not np.isnan(few_positives(197)["auroc", "a"]["value"])
+    assert np.isnan(few_positives(197)["auroc", "a"]["low"])  # negatives are the rarer ones
+
+
+def test_a_macro_says_of_which_classes_its_interval_is_too_narrow():
+    found = few_positives(40, 3)
+    assert found["auroc", "a"]["low"] < found["auroc", "a"]["value"]
+    assert np.isnan(found["auroc", "b"]["low"])
+    row = found["auroc", MACRO]
+    assert row["low"] < row["value"] < row["high"]
+    assert "the interval is too narrow, few patients have the rarer label of b (3)" in row["note"]
+    assert "too narrow" not in few_positives(40, 50)["auroc", MACRO]["note"]

@@ -100,6 +100,19 @@ def by_name(found):
     return {(row["metric"], row["class"]): row for row in found}
 
 
+def test_a_class_that_is_predicted_on_background_alone_has_no_study_jaccard_and_is_not_counted():
+    truth = np.zeros((12, 4, 4), np.uint8)
+    truth[:, 0] = 1
+    prediction = truth.copy()
+    prediction[:, 3] = 2
+    found = by_name(rows(segmenter(truth, prediction, 2), ["one", "two"], HOW))
+    assert np.isnan(found["jaccard_study", "two"]["value"])
+    assert found["jaccard_study", "two"]["n_classes"] == 0
+    assert "absent from truth, or" in found["jaccard_study", "two"]["note"]
+    assert (found["jaccard_study", MACRO]["value"], found["jaccard_study", MACRO]["n_classes"]) == (1, 1)
+    assert (found["dsc", "two"]["value"], found["dsc", MACRO]["n_classes"]) == (0, 2)
+
+
 def test_a_class_that_is_nowhere_is_missing_and_counted():
     truth, _ = maps(1, cases=12, classes=1)
     found = by_name(rows(segmenter(truth, truth, 2), ["one", "two"], HOW))

@@ -45,7 +45,7 @@ def test_a_page_of_a_classifier_says_what_it_is_and_what_it_scores(read, finishe
     said = Page(read(LOGISTIC)).words
     assert "DINOv2 derived" in said
     assert "on NIH ChestX-ray14, test part: 80 patients, 80 samples" in said
-    assert re.search(r"Macro AUROC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(left out, undefined: Hernia\)", said)
+    assert re.search(r"Macro AUROC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(left out, undefined: Hernia; ", said)
     assert "c 0.1; chosen on val among 45 candidates (c 1e-06 to 1e+05)" in said
     assert "train 80 patients, 80 samples val 40 patients, 40 samples test 80 patients, 80 samples" in said
     assert "derived weights, not the published ones" in said

@@ -16,6 +16,7 @@ from radprobe.artifacts import Embeddings, Predictions, Scores, Split
 from radprobe.files import RadprobeError
 from radprobe.learning import selection
 from radprobe.manifests import seal
+from radprobe.metrics import operating
 from radprobe.names import METADATA
 from radprobe.stages import embed, prepare, probe, retrieve, score, split
 from radprobe.study import Study
@@ -334,6 +335,9 @@ def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_p
     np.testing.assert_allclose(log_softmax(logits, axis=1), scores)
     assert np.abs(logits - scores).max() > 0.1
     assert roc_auc_score(linear["target:a"], linear["score:a"]) > 0.75
+    val, test = (found.matrices(found.rows("knn", part)) for part in ("val", "test"))
+    made_of = operating.called_by_val(test[0], found.facts["protocols"]["knn"], *val)
+    assert (made_of.positive.sum(1) == 1).all()  # the likeliest class, of kNN too
 
 
 def test_a_sample_of_a_class_that_the_split_leaves_out_is_taught_and_scored_as_none(tmp_path):

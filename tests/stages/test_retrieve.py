@@ -63,7 +63,7 @@ def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys)
 
 
 def test_the_label_table_and_lists_belong_to_it(tmp_path):
-    manifest = retrieved(study(tmp_path, "nih_chestxray14", phantom={"patients": 20}), "nih_chestxray14")
+    manifest = retrieved(study(tmp_path, "nih_chestxray14", phantom={"patients": 60}), "nih_chestxray14")
     assert {"Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"} <= set(manifest.table["path"])
     assert manifest.source == "phantom"
 
@@ -126,7 +126,7 @@ def test_the_volume_of_an_installed_package_names_its_source(tmp_path):
 
 
 def test_what_is_wrong_with_the_tables_is_said_before_anything_is_hashed(tmp_path, monkeypatch):
-    chosen = study(tmp_path, "nih_chestxray14", phantom={"patients": 20})
+    chosen = study(tmp_path, "nih_chestxray14", phantom={"patients": 60})
     step = chosen.step("retrieve", "nih_chestxray14")
     retrieve.run(chosen, step)
     table = chosen.raw_folder("nih_chestxray14") / "Data_Entry_2017_v2020.csv"

@@ -215,6 +215,20 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
     assert not (scores(folder, "nih_chestxray14", "derived").table["metric"] == "auroc_without_near").any()
 
 
+def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(tmp_path, monkeypatch):
+    study = synthetic_study.build(tmp_path)
+    monkeypatch.setattr(
+        score, "_near_cases", lambda step: set(Truth.load(step.need("prepare").folder).maps.table.index)
+    )
+    step = study.steps["score", "montgomery", "derived"]
+    score.run(study, step)
+    table = Scores.load(step.folder).table
+    rows = table[(table["part"] == "test") & (table["class"] == "macro")].set_index("metric")
+    assert rows.loc["dsc", "value"] > 0
+    assert np.isnan(rows.loc["dsc_without_near", "value"])
+    assert "every test case looks like a copy" in rows.loc["dsc_without_near", "note"]
+
+
 def test_few_shot_rows_are_means_and_percentiles_over_the_draws(finished):
     from sklearn.metrics import roc_auc_score
 

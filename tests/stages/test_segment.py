@@ -163,6 +163,22 @@ def test_d03_few_shot_decoders_see_the_drawn_patients_of_train_alone(tmp_path, m
     assert {PARTS[row % 4] for rows in drawn for row in rows} == {"train"}
 
 
+def test_few_shot_decoders_take_the_same_steps_whatever_the_number_of_images(tmp_path, monkeypatch):
+    wanted = {"shots": [1, 4], "draws": 1, "learning_rate": 0.1, "steps": 12}
+    s, step, _ = made(tmp_path, few_shot=wanted, linear={"learning_rates": [0.1], "epochs": 1, "batch_size": 4})
+    steps, fit = [], segment.decoders.fit
+
+    def watched(make, maps, labels, rates, how, **more):
+        steps.append(how.schedule.epochs * -(-len(maps) // how.batch_size))
+        return fit(make, maps, labels, rates, how, **more)
+
+    monkeypatch.setattr(segment.decoders, "fit", watched)
+    segment.run(s, step)
+    of_draws = steps[-len(Predictions.load(step.folder).few_shot.table) :]
+    assert of_draws[0] == 12
+    assert set(of_draws) <= {12, 10, 14, 15}  # whole epochs
+
+
 def test_few_shot_draws_are_counted_on_every_test_case(tmp_path):
     wanted = {"shots": [1, 4], "draws": 3, "learning_rate": 0.1, "steps": 40}
     s, step, _ = made(tmp_path, few_shot=wanted)

@@ -16,8 +16,9 @@ from radprobe.files import RadprobeError
 def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split:
     """Give every sample of `index` its part by a recipe of the catalog; the order of the rows does not matter.
 
-    Patients to whom the recipe gives no part are not in the split. `seed` matters to the stratified recipe only. facts
-    hold the recipe, counts by part and the classes left out.
+    Patients to whom the recipe gives no part are not in the split. `seed` matters to the stratified recipe only. A
+    class is left out where a part has fewer positive patients than the recipe wants, or train no positive or no
+    negative, so that nothing could teach it. facts hold the recipe, counts by part and the classes left out.
     """
     recipes = {OfficialLists: _official_lists, Systematic: _systematic, Named: _named, Stratified: _stratified}
     part_of = recipes[type(recipe)](index, recipe, seed)
@@ -26,9 +27,11 @@ def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split
     table = table.dropna(subset="part").sort_values("sample_id", ignore_index=True)
     counts = _counts(table, index)
     classes, left_out = index.facts["classes"], {}
-    if isinstance(recipe, Stratified) and index.classes:
+    if index.classes:
         positive = {c: {part: counts[part]["positive_patients"][c] for part in PARTS} for c in classes}
-        left_out = {c: by_part for c, by_part in positive.items() if min(by_part.values()) < recipe.min_positives}
+        fewest = recipe.min_positives if isinstance(recipe, Stratified) else 0
+        teach = _teachable(table, index)
+        left_out = {c: of for c, of in positive.items() if min(of.values()) < fewest or c not in teach}
     facts = {
         "dataset": index.facts["dataset"],
         "name": name,
@@ -115,6 +118,14 @@ def _stratified(index: Index, recipe: Stratified, seed: int) -> dict[str, str]:
     return {patient: PARTS[part] for patient, part in zip(labels.index, placed, strict=True)}
 
 
+def _teachable(table: pd.DataFrame, index: Index) -> set[str]:
+    """Return the classes of which train has a positive and a negative."""
+    train = table.loc[table["part"] == "train", "sample_id"]
+    labels = index.labels()[index.table["sample_id"].isin(train).to_numpy()]
+    both = (labels == 1).any(0) & (labels == 0).any(0)
+    return {name for name, known in zip(index.classes, both, strict=True) if known}
+
+
 def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
     table_of, labels = index.table.set_index("sample_id"), index.labels()  # -1 and blank count as the study says
     positive_of = pd.DataFrame(labels == 1, columns=index.classes, index=table_of.index)
@@ -167,8 +178,9 @@ def check_parts(split: Split, index: Index, entry: Dataset) -> None:
     dataset, name = split.facts["dataset"], split.facts["name"]
     remedy = _remedy(entry, name, index)
     if not split.classes:
-        wanted = split.facts["recipe"]["min_positives"]
-        reason = f"no class has {wanted} positive patients in each part"
+        wanted = split.facts["recipe"].get("min_positives")
+        each = f"{wanted} positive patients in each part" if wanted else "a positive and a negative in train"
+        reason = f"no class has {each}"
         raise RadprobeError(f"{dataset}, split '{name}'", reason, remedy)
     for part in PARTS:
         rows, where = split.rows(index, part), f"{dataset}, split '{name}', part '{part}'"

@@ -3,6 +3,7 @@
 `tuning` and `decoders` train; here is what they train, on which images, and what the networks then say.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -107,10 +108,10 @@ class Classification:
         """Return the number of cases in some parts."""
         return len(self._of(split, *parts))
 
-    def steps(self, split: Split) -> float:
+    def batches(self, split: Split) -> int:
         """Return the batches of an epoch over train."""
         train = self._images(split, "train")
-        return len(train) / train.together(self.job.knobs["batch_size"], self.job.knobs["slices"])
+        return math.ceil(len(train) / train.together(self.job.knobs["batch_size"], self.job.knobs["slices"]))
 
     def fit(self, rates: Rates, schedule, parts, split: Split, val: bool = False, **how) -> tuning.Fitted:
         """Train on `parts` of a split, and keep the best epoch by its val or, without `val`, the last one.
@@ -175,9 +176,9 @@ class Segmentation:
         """Return the number of images in some parts."""
         return len(split.rows(self.job.index, *parts))
 
-    def steps(self, split: Split) -> float:
+    def batches(self, split: Split) -> int:
         """Return the batches of an epoch over train."""
-        return self.size(split, "train") / self.job.knobs["batch_size"]
+        return math.ceil(self.size(split, "train") / self.job.knobs["batch_size"])
 
     def fit(self, rates: Rates, schedule, parts, split: Split, val: bool = False, **how) -> tuning.Fitted:
         """Train as Classification does."""

@@ -131,9 +131,9 @@ def weighted_scores(near: Neighbours, labels: torch.Tensor, ks: Sequence[int], t
 
     `labels` [N, classes] are those of all rows of the table; no k is larger than the lists are long. The weighting of
     Wu et al., Unsupervised feature learning via non-parametric instance discrimination (CVPR 2018). Where no neighbour
-    has a label, the score is the class's mean in the source.
+    has a label, the score is the class's mean in the source, or 0.5 where none there has one.
     """
-    prior = labels[near.source].nanmean(0)
+    prior = labels[near.source].nanmean(0).nan_to_num(0.5)
     value, known, at = labels.nan_to_num(0.0), (~labels.isnan()).float(), torch.as_tensor(ks) - 1
     parts = []
     for similarity, row in zip(near.similarity.split(CHUNK_ROWS), near.row.split(CHUNK_ROWS), strict=True):

@@ -12,7 +12,7 @@ from radprobe.learning.augment import moved
 from radprobe.learning.features import Dense
 
 EVERY = 8  # samples at once where nothing is trained
-STD_FLOOR = 1e-6  # a channel that never changes is left at 0
+STD_FLOOR = 1e-6  # of its mean or of 1: a channel that changes less keeps its unit, so that it stays small elsewhere
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ class Maps:
 
 @torch.no_grad()
 def channel_statistics(batches: Iterable[Sequence[torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return mean and standard deviation [C] of the channels of several [B, C, ...], streaming over batches of them."""
+    """Return mean and standard deviation [C] of the channels of several [B, C, ...], streaming over batches of them.
+
+    The deviation of a channel that never changes is 1 (as scikit-learn's StandardScaler has it): divided by a tiny one,
+    what it shows in other images would drown all else.
+    """
     sums: list[list] = []
     for batch in batches:
         sums = sums or [[0.0, 0.0, 0] for _ in batch]
@@ -83,6 +87,7 @@ def channel_statistics(batches: Iterable[Sequence[torch.Tensor]]) -> list[tuple[
     found = []
     for total, squares, count in sums:
         mean = total / count
-        variance = (squares / count - mean**2).clamp_min(0)
-        found.append((mean.float(), variance.sqrt().clamp_min(STD_FLOOR).float()))
+        std = (squares / count - mean**2).clamp_min(0).sqrt()
+        still = std < STD_FLOOR * mean.abs().clamp_min(1)
+        found.append((mean.float(), std.masked_fill(still, 1).float()))
     return found

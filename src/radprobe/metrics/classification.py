@@ -4,6 +4,8 @@ Sorting is done once. What both need is, at each distinct score that a positive 
 of everything above: sums over runs of the sorted samples, so one sparse matrix times the weights gives all resamples.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse
 
@@ -24,6 +26,7 @@ class Ranking:
         known = (targets == 0) | (targets == 1)
         scores, targets, units = scores[known], targets[known] == 1, units[known]
         self.positives, self.negatives = int(targets.sum()), int((~targets).sum())
+        self.rarer = min(len(np.unique(units[targets])), len(np.unique(units[~targets])))  # patients
         # A group is a set of tied samples with a positive among them; thresholds elsewhere change neither area.
         distinct, group = np.unique(-scores, return_inverse=True)
         kept = np.flatnonzero(np.bincount(group, weights=targets, minlength=len(distinct)))
@@ -82,6 +85,17 @@ class Classifier:
         """Return which classes have positives and negatives, bool [classes]."""
         return np.array([ranking.defined for ranking in self.rankings], bool)
 
+    @property
+    def rarer(self) -> int:
+        """The patients with the rarer label, of the class that has most of them."""
+        return max((ranking.rarer for ranking in self.rankings), default=0)
+
+    def too_few(self, classes: list[str], fewest: int) -> str:
+        """Say which classes make a macro's interval too narrow, "" where none does or where it has none."""
+        named = [(name, each.rarer) for name, each in zip(classes, self.rankings, strict=True) if each.defined]
+        few = [f"{name} ({rarer})" for name, rarer in named if rarer < fewest <= self.rarer]
+        return f"the interval is too narrow, few patients have the rarer label of {', '.join(few)}" if few else ""
+
     def areas(self, weights: np.ndarray) -> np.ndarray:
         """Return AUROC and AUPRC by class, [r, classes, 2], for patient weights [patients, r]."""
         return np.stack([np.stack(ranking.areas(weights), axis=-1) for ranking in self.rankings], axis=1)
@@ -115,20 +129,21 @@ def rows(
     areas = resampled(ours.areas, ours.patients, how)  # [..., classes, 2]
     whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.defined.sum())}
     gone = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]
-    found = []
+    found, too_few = [], ours.too_few(classes, how.min_patients)
     for column, metric in enumerate(("auroc", "auprc")):
         for index, name in enumerate(classes):
             ranking, known = ours.rankings[index], np.isin(ours.targets[:, index], (0, 1))
             sizes = {"n_patients": len(np.unique(ours.units[known])), "n_samples": int(known.sum())}
             sizes |= {"n_classes": int(ranking.defined)}
-            one = areas.map(lambda values, at=(index, column): values[:, *at])
+            one = replace(areas.map(lambda values, at=(index, column): values[:, *at]), rarer=ranking.rarer)
             found.append(row(metric, name, one, sizes))
             found[-1]["note"] = _undefined(ranking) or found[-1]["note"]
-        note = f"left out, undefined: {', '.join(gone)}" if gone else ""
-        every = areas.map(lambda values, column=column: macro(values[..., column]))
+        note = "; ".join(filter(None, (f"left out, undefined: {', '.join(gone)}" if gone else "", too_few)))
+        every = replace(areas.map(lambda values, column=column: macro(values[..., column])), rarer=ours.rarer)
         found.append(row(metric, MACRO, every, whole, note))
     theirs, whole = resampled(study.auroc_study, study.patients, how), {**whole, "n_classes": len(classes)}
-    note = f"undefined, counted as 0: {', '.join(gone)}" if gone else ""
+    theirs = replace(theirs, rarer=ours.rarer)
+    note = "; ".join(filter(None, (f"undefined, counted as 0: {', '.join(gone)}" if gone else "", too_few)))
     return [*found, row("auroc_study", MACRO, theirs, whole, note)]
 
 

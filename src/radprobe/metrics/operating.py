@@ -3,7 +3,7 @@
 Everything is a sum over samples, so one sparse matrix by patient gives all resamples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit
@@ -12,7 +12,8 @@ from radprobe.metrics.classification import MACRO, macro, row, sums
 from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
 
 BINS = 15  # of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)
-METRICS = ("balanced_accuracy", "f1", "brier", "ece")
+BY_THRESHOLD = ("balanced_accuracy", "f1")
+METRICS = (*BY_THRESHOLD, "brier", "ece")
 
 
 def thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -95,9 +96,13 @@ def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusiv
 
 def called_by_val(scores: np.ndarray, facts: dict, val_scores: np.ndarray, val_targets: np.ndarray) -> Called:
     """Call the classes of scores [n, classes] by the facts of their protocol, at the thresholds of val."""
-    exclusive = facts.get("softmax", False)
-    at = None if exclusive else thresholds(val_scores, val_targets)
-    return called(scores, probability(scores, facts), at, exclusive)
+    at = None if exclusive(facts) else thresholds(val_scores, val_targets)
+    return called(scores, probability(scores, facts), at, exclusive(facts))
+
+
+def exclusive(facts: dict) -> bool:
+    """Say whether one class is true of each sample, by the facts of a protocol: also where no softmax was made."""
+    return facts.get("exclusive", facts.get("softmax", False))
 
 
 class Operating:
@@ -108,6 +113,8 @@ class Operating:
         self.known = (targets == 0) | (targets == 1)
         self.at = made.at
         true = targets == 1
+        each = zip((true & self.known).T, (~true & self.known).T, strict=True)
+        self.rarer = [min(len(np.unique(self.units[rows])) for rows in both) for both in each]  # patients, by class
         columns = range(targets.shape[1])
         self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp
         self._errors = [self._by(c, np.zeros(len(true), int), 1, (made.probability - true)[:, c] ** 2) for c in columns]
@@ -150,12 +157,14 @@ def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
     for index, metric in enumerate(METRICS):
         for column, name in enumerate(classes):
             one = every.map(lambda values, at=(column, index): values[:, *at])
+            one = replace(one, rarer=made.rarer[column]) if metric in BY_THRESHOLD else one
             samples = made.known[:, column]
             sizes = _sizes(len(np.unique(made.units[samples])), samples.sum(), known[column, index])
             found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
         gone = [name for name, there in zip(classes, known[:, index], strict=True) if not there]
         note = f"left out, undefined: {', '.join(gone)}" if gone else ""
         whole = every.map(lambda values, index=index: macro(values[..., index]))
+        whole = replace(whole, rarer=max(made.rarer)) if metric in BY_THRESHOLD else whole
         found.append(row(metric, MACRO, whole, _sizes(made.patients, len(made.units), known[:, index].sum()), note))
     return found
 

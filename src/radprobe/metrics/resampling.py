@@ -48,7 +48,8 @@ def counts(patients: int, resamples: int, seed: int) -> np.ndarray:
 class Resampled:
     """A statistic [...] of all patients, of every resample [resamples, ...], and without each patient [patients, ...].
 
-    The last is known for few patients only, where intervals need it.
+    The last is known for few patients only, where intervals need it. rarer: the patients with the rarer label, where a
+    statistic compares two labels: resamples hold the same few of them, and so cannot show how far others would lie.
     """
 
     point: np.ndarray
@@ -56,6 +57,7 @@ class Resampled:
     without: np.ndarray | None
     patients: int
     how: Bootstrap
+    rarer: int | None = None
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
         """Return `function` of the statistic, which it gets with resamples (or patients) along the first axis."""
@@ -76,16 +78,18 @@ class Resampled:
     def interval(self, patients: int | None = None) -> tuple[float, float, str]:
         """Return low, high and a note of the 95 % interval of a scalar statistic.
 
-        `patients` are those with a value, if not all: under `min_patients` there is no interval; up to FEW it is the
-        BCa interval (Efron 1987), flagged; else the percentile interval, as also where a test has more patients than
-        FEW but few of them have a value. Resamples in which the value is undefined are left out, and the note counts
-        them.
+        `patients` are those with a value, if not all; of them, and of `rarer`, the fewer count: under `min_patients`
+        there is no interval; up to FEW it is the BCa interval (Efron 1987), flagged; else the percentile interval, as
+        also where a test has more patients than FEW but few of them count. Resamples in which the value is undefined
+        are left out, and the note counts them.
         """
-        patients, how = self.patients if patients is None else patients, self.how
+        patients, how, which = self.patients if patients is None else patients, self.how, ""
+        if self.rarer is not None and self.rarer < patients:
+            patients, which = self.rarer, " with the rarer label"
         if np.isnan(self.point):
             return np.nan, np.nan, ""
         if patients < how.min_patients:
-            return np.nan, np.nan, f"no interval: {patients} patients, fewer than {how.min_patients}"
+            return np.nan, np.nan, f"no interval: {patients} patients{which}, fewer than {how.min_patients}"
         defined = self.drawn[~np.isnan(self.drawn)]
         if not len(defined):
             return np.nan, np.nan, "no interval: undefined in every resample"
@@ -93,7 +97,7 @@ class Resampled:
         notes = [f"undefined in {gone} of {len(self.drawn)} resamples"] if gone else []
         tails = np.array([(100 - LEVEL) / 2, (100 + LEVEL) / 2]) / 100
         if patients <= FEW:
-            notes.append(f"few patients: {patients}")
+            notes.append(f"few patients{which}: {patients}")
             tails = _bca(tails, float(self.point), defined, self.without)
         low, high = np.quantile(defined, tails)
         return float(low), float(high), "; ".join(notes)

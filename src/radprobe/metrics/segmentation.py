@@ -101,6 +101,7 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
     for metric in (*segmenter.cases, *segmenter.POOLED):
         defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
         every = resampled(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
+        n_classes = int((~np.isnan(every.point[:-1])).sum())
         for column, name in enumerate([*classes, MACRO]):
             kept = defined.any(axis=1) if name == MACRO else defined[:, column]
             patients = len(np.unique(segmenter.units[kept]))
@@ -114,7 +115,7 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
             if metric in DISTANCES:
                 note = "; ".join(filter(None, (unit, note)))
             row = {"metric": metric, "class": name, "value": float(one.point), "low": low, "high": high}
-            there = int(defined.any(axis=0).sum()) if name == MACRO else int(defined[:, column].any())
+            there = n_classes if name == MACRO else int(not np.isnan(one.point))
             found.append(
                 {**row, "n_patients": patients, "n_samples": int(kept.sum()), "n_classes": there, "note": note}
             )
@@ -123,7 +124,10 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
 
 def _absence(metric: str) -> str:
     """Say when a case has no value of a metric."""
-    return {"volume_error": "absent from truth", "hd95": NO_SURFACE, "assd": NO_SURFACE}.get(metric, NOWHERE)
+    study = "absent from truth, or from truth and prediction"
+    return {"volume_error": "absent from truth", "jaccard_study": study, "hd95": NO_SURFACE, "assd": NO_SURFACE}.get(
+        metric, NOWHERE
+    )
 
 
 def case_rows(segmenter: Segmenter, classes: list[str], case_ids, patient_ids) -> pd.DataFrame:

@@ -225,7 +225,9 @@ def without_near(findings: Findings, column: Column) -> list[str]:
     ]
     rows = rows[(rows["protocol"] == column.protocol_of(column.best)) & (rows["class"] == "macro")]
     return [
-        f"Near-duplicates of other parts are among the test cases; without them {words.METRICS[column.metric]} is "
+        "Every test case looks like a copy of one in another part."
+        if not row.n_samples
+        else f"Near-duplicates of other parts are among the test cases; without them {words.METRICS[column.metric]} is "
         f"{words.number(row.value)} with {row.n_patients} patients."
         for row in rows.itertuples()
     ]
@@ -239,7 +241,7 @@ def scope(findings: Findings, dataset: str) -> list[str]:
         notes.append(f"Split {name}, not the study's: not comparable with published scores.")
     if split.get("left_out"):
         kept = split["classes"]
-        few = "the others have too few positive patients"
+        few = "the others have too few positive or negative patients"
         notes.append(f"Macro over {len(kept)} of {len(entry.classes)} classes ({', '.join(kept)}): {few}.")
     return notes
 

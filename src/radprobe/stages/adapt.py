@@ -1,5 +1,6 @@
 """adapt: a backbone trained with its head on one dataset, in one way: every bias, LoRA, or end to end."""
 
+import math
 import shutil
 
 import numpy as np
@@ -71,7 +72,7 @@ def _few_shot(task: Task) -> FewShot:
     every = draws.every(job.index, job.split, knobs["task"], wanted, knobs["seed"], paper=False)
     rates, rows, scores = (knobs["backbone_rates"][0], knobs["head_rates"][0]), [], []
     for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
-        epochs = max(1, round(wanted["steps"] * knobs["accumulate"] / task.steps(draw.split)))
+        epochs = max(1, round(wanted["steps"] / math.ceil(task.batches(draw.split) / knobs["accumulate"])))
         folder = job.training / f"draw{number}"
         try:
             network = task.fit(rates, job.schedule(epochs), ("train",), draw.split, folder=folder).network

@@ -108,7 +108,7 @@ def run(study: Study, step: Step) -> None:
             val, test, found, refit = protocol(samples, wanted, knobs["seed"])
         if "knn" in name:  # each would need the search
             took["seconds"] += search["seconds"]
-        facts[name] = {"selected_on": "val", **found, **took}
+        facts[name] = {"selected_on": "val", "exclusive": samples.exclusive, **found, **took}
         facts[name] |= {f"n_{part}": len(samples.rows[part]) for part in ("train", "val", "test")}
         softmax = found.get("softmax", False)
         tables += [_rows(samples, name, part, scores, softmax) for part, scores in (("val", val), ("test", test))]

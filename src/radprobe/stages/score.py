@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def run(study: Study, step: Step) -> None:
                 fits.append(other.rows(POINT) + ([] if truth else other.operating(of_parts["val"], facts, POINT)))
             rows = _over_fits(rows, fits)
             if part == "test" and near & set(scored.samples["id"]):
-                rows += _without(near, predictions, protocol, truth, metric, how)
+                rows += _without(near, scored, rows, predictions, protocol, truth, metric, how)
             tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
     draws = None
     if predictions.few_shot:
@@ -132,7 +132,8 @@ class Tested:
         """Return a macro metric of all patients and of every resample."""
         if metric not in self._macros:
             patients = self.scored.samples["patient_id"].nunique()
-            self._macros[metric] = resampled(self.scored.macro(metric), patients, self._how)
+            found = resampled(self.scored.macro(metric), patients, self._how)
+            self._macros[metric] = replace(found, rarer=self.scored.rarer)
         return self._macros[metric]
 
 
@@ -242,10 +243,24 @@ def _near_cases(step: Step) -> set[str]:
     return set(table.loc[table["sample_id"].isin(names), "volume_id"])
 
 
-def _without(near: set[str], predictions: Predictions, protocol: str, truth, metric: str, how: Bootstrap) -> list[dict]:
+def _without(
+    near: set[str],
+    scored,
+    rows: list[dict],
+    predictions: Predictions,
+    protocol: str,
+    truth,
+    metric: str,
+    how: Bootstrap,
+) -> list[dict]:
     """Return the rows of the primary metric without near-duplicates, named `<metric>_without_near`."""
+    name = {"metric": f"{metric}_without_near"}
+    if set(scored.samples["id"]) <= near:
+        nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "n_patients": 0, "n_samples": 0, "n_classes": 0}
+        note = "undefined: every test case looks like a copy of one in another part"
+        return [{**row, **ONE_FIT, **name, **nothing, "note": note} for row in rows if row["metric"] == metric]
     kept = _scored(predictions, protocol, "test", truth, near).rows(how)
-    return [{**row, **ONE_FIT, "metric": f"{metric}_without_near"} for row in kept if row["metric"] == metric]
+    return [{**row, **ONE_FIT, **name} for row in kept if row["metric"] == metric]
 
 
 def _scored(
@@ -277,6 +292,11 @@ class Classified:
             raise RadprobeError(f"{protocol}, {name}", "has a score that is not a number", "fit the head again")
         self.samples = table[["sample_id", "patient_id"]].rename(columns={"sample_id": "id"})
 
+    @property
+    def rarer(self) -> int:
+        """The patients with the rarer label, of the class that has most of them."""
+        return classification.Classifier(self.scores, self.targets, self.table["patient_id"]).rarer
+
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
         return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
@@ -297,6 +317,8 @@ class Segmented:
 
     Surface metrics take longer than all others, and are there where a `tolerance` is given.
     """
+
+    rarer = None  # every patient has every label
 
     def __init__(
         self,

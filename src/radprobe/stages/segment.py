@@ -1,5 +1,6 @@
 """segment: decoders on the frozen dense maps of one dataset and backbone, networks from scratch, and the ceiling."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -267,7 +268,7 @@ def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewSh
     rows, fitted = [], []
     for protocol, draw in console.track(every, "few-shot (draws)", len(every)):
         maps = job.maps(layers, "train", split=draw.split)
-        epochs = max(1, round(wanted["steps"] * batch_size / len(maps)))
+        epochs = max(1, round(wanted["steps"] / math.ceil(len(maps) / batch_size)))
         how = _recipe({**knobs["linear"], "batch_size": min(batch_size, len(maps))}, job.seed, epochs)
         build = partial(networks.build, {"kind": "linear", "labels": job.labels}, maps.statistics())
         fitted += decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how).decoders

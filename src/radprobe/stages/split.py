@@ -48,7 +48,7 @@ def run(study: Study, step: Step) -> None:
     if split.facts["published"]["equal"] is False:
         say(f"warning: the published sizes are {split.facts['published']['parts']}")
     if split.facts["left_out"]:
-        say(f"left out, too few positive patients: {', '.join(split.facts['left_out'])}")
+        say(f"left out, too few positive or negative patients: {', '.join(split.facts['left_out'])}")
 
 
 def write_listing(step: Step, path: Path) -> None:

@@ -30,7 +30,7 @@ class Test:
         self.scores, self.targets = predictions.matrices(test)
         made = operating.called_by_val(self.scores, facts, *predictions.matrices(val))
         self.at, self.probability, self.positive = made.at, made.probability, made.positive
-        self.exclusive = facts.get("softmax", False)
+        self.exclusive = operating.exclusive(facts)
         self.known = (self.targets == 0) | (self.targets == 1)
 
 
