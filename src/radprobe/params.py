@@ -327,7 +327,9 @@ class Score(Strict):
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of the resamples: the same for every backbone, so differences are paired."
     )
-    min_patients: int = Field(10, ge=2, description="Under this many patients no interval is given.")
+    min_patients: int = Field(
+        10, ge=2, description="Under this many patients, of AUROC with the rarer label, no interval is given."
+    )
 
 
 class Report(Strict):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,13 @@ def test_without_intervals_nothing_is_claimed():
         "Without an interval, so unresolved, against y (difference 0.100; no interval: 6 patients"
     )
     assert "Resolvably" not in " ".join(said)
+
+
+def test_why_there_is_no_interval_is_said_without_what_else_the_note_says():
+    note = "left out, undefined: Hernia; no interval: 4 patients with the rarer label, fewer than 10"
+    found = replace(column({"x": 0.9}, {}), scores={"x": Estimate(0.9, patients=25, note=note)})
+    said = words.verdict(found, "multilabel", lambda name: "X", "CPU")[0]
+    assert said.endswith("DSC 0.900. No interval: 4 patients with the rarer label, fewer than 10.")
 
 
 def test_what_keeps_several_from_an_order_is_said_once():

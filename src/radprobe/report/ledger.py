@@ -193,7 +193,7 @@ def _of_score(one: PublishedScore, ours: Ours) -> Iterator[str]:
     if not ours.score.defined:
         yield f"our score is undefined: {ours.score.note}"
     elif math.isnan(ours.score.low):
-        note = ours.score.note.removeprefix("no interval: ").removesuffix(": no interval")
+        note = ours.score.note.rpartition("no interval: ")[2].removesuffix(": no interval")
         yield f"ours has no interval: {note}"
 
 

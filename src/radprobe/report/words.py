@@ -125,7 +125,7 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     how = "" if whole else f" with {protocol(column.protocol)}"
     first = f"{name(best)}{how}: {metric} {text(score)}."
     if not interval(score):
-        first += f" No interval: {score.note.removeprefix('no interval: ')}."
+        first += f" No interval: {score.note.rpartition('no interval: ')[2]}."
     sentences = [first]
     if best in column.controls:
         sentences.append("Every scored backbone is a control: nothing pretrained was tested.")
