@@ -16,6 +16,12 @@ from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
 NOWHERE = "absent from truth and prediction"
 DISTANCES = ("hd95", "assd")
 NO_SURFACE = "absent from truth or prediction, so no distance exists"
+ABSENCE = {  # when a case has no value of a metric, if not NOWHERE
+    "volume_error": "absent from truth",
+    "jaccard_study": "absent from truth, or from truth and prediction",
+    "hd95": NO_SURFACE,
+    "assd": NO_SURFACE,
+}
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -108,9 +114,9 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
             one = every.map(lambda values, column=column: values[:, column])
             low, high, note = one.interval(patients)
             if np.isnan(one.point):
-                note = f"undefined: {_absence(metric)} in every case"
+                note = f"undefined: {ABSENCE.get(metric, NOWHERE)} in every case"
             elif not kept.all():
-                gone = f"{n - kept.sum()} of {n} cases left out: {_absence(metric)}"
+                gone = f"{n - kept.sum()} of {n} cases left out: {ABSENCE.get(metric, NOWHERE)}"
                 note = "; ".join(filter(None, (gone, note)))
             if metric in DISTANCES:
                 note = "; ".join(filter(None, (unit, note)))
@@ -120,14 +126,6 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
                 {**row, "n_patients": patients, "n_samples": int(kept.sum()), "n_classes": there, "note": note}
             )
     return found
-
-
-def _absence(metric: str) -> str:
-    """Say when a case has no value of a metric."""
-    study = "absent from truth, or from truth and prediction"
-    return {"volume_error": "absent from truth", "jaccard_study": study, "hd95": NO_SURFACE, "assd": NO_SURFACE}.get(
-        metric, NOWHERE
-    )
 
 
 def case_rows(segmenter: Segmenter, classes: list[str], case_ids, patient_ids) -> pd.DataFrame:
