@@ -109,6 +109,12 @@ def test_a_file_that_is_no_params_file_is_refused(tmp_path, text):
         params.load(path)
 
 
+def test_a_folder_is_no_params_file(tmp_path):
+    with pytest.raises(RadprobeError, match="cannot be read") as error:
+        params.load(tmp_path)
+    assert "radprobe init" in error.value.remedy
+
+
 @pytest.mark.survives("bug", "a key that is twice in params", "refused: YAML would take the last one")
 def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path):
     path = tmp_path / "mine.yaml"

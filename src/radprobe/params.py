@@ -439,6 +439,9 @@ def read(path: Path) -> dict[str, Any]:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RadprobeError(path, "is not there", "name a params file with --params") from None
+    except OSError as error:
+        remedy = "name a params file with --params: `radprobe init FOLDER` makes one"
+        raise RadprobeError(path, f"cannot be read ({error.strerror or error})", remedy) from None
     except UnicodeDecodeError as error:
         raise RadprobeError(path, f"is no UTF-8 text ({error})", "save it as UTF-8") from None
     except yaml.YAMLError as error:

@@ -262,6 +262,10 @@ class Study(Entries):
             known = [f"{d or ''} {b or ''}".strip() for v, d, b in self.steps if v == verb]
             wanted = " ".join(filter(None, (dataset, backbone)))
             reason = f"no step '{verb}' of it in this study"
+            if not known:
+                here = ", ".join(self.datasets_here) or "none"
+                remedy = f"the datasets of this study that are here: {here}; name another study with --params"
+                raise RadprobeError(wanted, f"this study has no step '{verb}'", remedy) from None
             raise RadprobeError(wanted, reason, f"did you mean {params.nearest_name(wanted, known)}?") from None
 
     def _step(self, verb: str, dataset: str | None, backbone: str | None, knobs: dict, *needs: Step) -> Step:

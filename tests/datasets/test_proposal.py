@@ -127,6 +127,37 @@ def test_a_split_column_that_cannot_be_used_is_told_with_its_cell_and_line(tmp_p
     assert any("column 'split' cannot be used" in each.why for each in proposal.decisions)
 
 
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("split", ("trn", "tst")),
+        ("split", "012"),
+        ("fold", "01234"),
+        ("is_test", "01"),
+        ("Set", ("train", "test", "x")),
+    ],
+)
+def test_a_split_in_other_words_is_told_and_not_denied(tmp_path, name, cell):
+    rows = rows_of(ill=lambda k: k % 2, **{name: lambda k: cell[k % len(cell)]})
+    proposal = decide(surveyed(tmp_path, rows))
+    assert warned(proposal, f"column '{name}' is not used as the split")
+    assert not any("there is no split column" in each.why for each in proposal.decisions)
+
+
+def test_a_second_column_that_names_the_images_is_told_and_the_one_that_is_called_so_is_taken(tmp_path):
+    rows = [{"No": k, "file": 39 - k, "patient": k, "label": "ab"[k % 2]} for k in range(40)]
+    proposal = decide(surveyed(tmp_path, rows, paths=[f"{k}.png" for k in range(40)]))
+    assert any(each.what == "path" and "'file'" in each.chosen for each in proposal.decisions)
+    assert warned(proposal, "column(s) No, patient name as many images in another order: 'file' is taken")
+    assert {row["path"]: row["label"] for row in proposal.rows}["39.png"] == "a"
+
+
+def test_a_table_without_a_header_is_refused(tmp_path):
+    rows = [{"0.png": f"{k}.png", "p0": f"p{k}", "1": k % 2} for k in range(1, 40)]
+    with pytest.raises(RadprobeError, match=r"labels\.csv, line 1: is no header: '0.png' is an image"):
+        surveyed(tmp_path, rows, paths=[f"{k}.png" for k in range(40)])
+
+
 @pytest.mark.parametrize("folder", ["images", "PNG"])
 def test_one_folder_in_each_class_is_no_patient(tmp_path, folder):
     paths = [f"{name}/{folder}/{k:03d}.png" for name in ("ill", "well") for k in range(12)]

@@ -57,6 +57,16 @@ def test_a_table_that_cannot_be_read_is_said_and_nothing_is_guessed_instead(tmp_
     assert any("labels.csv" in warning and "cannot be read" in warning for warning in decide(found).warnings)
 
 
+def test_another_table_that_lists_other_images_is_told(tmp_path):
+    rows = own_folders.films(tmp_path)
+    own_folders.table(tmp_path, rows[:30], "train.csv")
+    own_folders.table(tmp_path, rows[30:], "test.csv")
+    (tmp_path / "labels.csv").unlink()
+    found = decide(survey(tmp_path))
+    assert any("test.csv lists 18 other image(s), and is not used" in warning for warning in found.warnings)
+    assert any(each.what == "path" and "train.csv" in each.chosen for each in found.decisions)
+
+
 def test_masks_are_those_of_the_same_name(tmp_path):
     found = made(tmp_path, "nifti_pairs")
     assert found.masks == {f"imagesTr/case_{k:02d}_0000.nii.gz": (f"labelsTr/case_{k:02d}.nii.gz",) for k in range(12)}

@@ -136,10 +136,11 @@ def patient_column(listing: Listing) -> str | None:
 
 
 def unread_split(listing: Listing) -> tuple[str, Line] | None:
-    """Return the column that is called a split and mostly holds parts, and the first row in which it does not."""
+    """Return the column that is called a split, and the first row in which it holds no part."""
     for name in listing.table.columns:
+        called = plain(name) in SPLIT or {*words(name)} <= PART | SPLIT | {"train", "training", "kfold", "folds"}
         lost = [line for line in listing.lines if line.cells.get(name, "").lower() not in PARTS]
-        if plain(name) in SPLIT and lost and len(lost) * 2 < len(listing.lines):
+        if called and lost:
             return name, lost[0]
     return None
 

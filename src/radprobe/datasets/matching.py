@@ -4,10 +4,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from radprobe.datasets.folder import Line, Table
+from radprobe.files import RadprobeError
 
 # As the table should say it: its path below the folder. By its name, with or without suffix. By a folder around it.
 EXACT, NAME, FOLDER = range(3)
@@ -15,6 +16,7 @@ ENOUGH = 0.5  # share of the rows whose cells have to be names of files, or of t
 IMAGE_WORDS = {"image", "images", "img", "imgs", "scan", "scans", "volume", "volumes"}
 MASK_WORDS = {"mask", "masks", "label", "labels", "lbl", "seg", "segs", "segmentation", "segmentations", "gt"}
 MASK_WORDS |= {"groundtruth", "annotation", "annotations", "contour", "contours"}
+CALLED = {"path", "paths", "file", "files", "filename", "image", "images", "img"}  # columns that name images
 CHANNEL = "0000"  # of the only channel, as nnU-Net's conversions write it
 
 
@@ -75,7 +77,8 @@ def _same_end(cell: str, path: str) -> bool:
 class Listing:
     """A table whose rows name images: by which column, which images each row means; likewise masks, where it has them.
 
-    `how` is the loosest way in which a cell names its images: EXACT, NAME or FOLDER.
+    `how` is the loosest way in which a cell names its images: EXACT, NAME or FOLDER. rivals: other columns that name as
+    many images, in another order. beside: how many other images another table lists, by its name.
     """
 
     table: Table
@@ -85,6 +88,13 @@ class Listing:
     mask: str | None = None
     masks: dict[int, str] = field(default_factory=dict)
     masks_exact: bool = True
+    rivals: tuple[str, ...] = ()
+    beside: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> set[str]:
+        """The images that it names."""
+        return {path for each in self.images.values() for path in each}
 
     @property
     def lines(self) -> list[Line]:
@@ -105,7 +115,12 @@ def listing(root: Path, tables: list[Table], images: list[str], masks: list[str]
     found = [one for table in tables for column in _columns(table) if (one := _listed(table, column, names))]
     if not found:
         return None
-    best = max(found, key=lambda one: (len({path for each in one.images.values() for path in each}), -one.how))
+    best = max(found, key=lambda one: (len(one.paths), -one.how, bool(CALLED & {*words(one.column)})))
+    named_so = names.find(best.column)
+    if named_so and named_so[0] != FOLDER and "." in best.column:
+        reason = f"is no header: '{best.column}' is an image"
+        raise RadprobeError(f"{best.table.path}, line 1", reason, "write the names of the columns above it")
+    best = _with_others(best, found)
     others = [column for column in _columns(best.table) if column != best.column]
     named = [(each, column) for column in others if (each := _listed(best.table, column, drawn))]
     named = [(each, column) for each, column in named if each.how < FOLDER and _of_masks(each, best, set(masks))]
@@ -113,7 +128,17 @@ def listing(root: Path, tables: list[Table], images: list[str], masks: list[str]
         return best
     of_masks, column = max(named, key=lambda pair: len(pair[0].images))
     one_each = {number: paths[0] for number, paths in of_masks.images.items()}
-    return Listing(best.table, best.column, best.images, best.how, column, one_each, of_masks.how == EXACT)
+    return replace(best, mask=column, masks=one_each, masks_exact=of_masks.how == EXACT)
+
+
+def _with_others(best: Listing, found: list[Listing]) -> Listing:
+    """Return a listing with what else names images: columns of its table, other tables."""
+    same = [one for one in found if one.table is best.table and len(one.paths) == len(best.paths)]
+    beside: dict[str, int] = {}
+    for one in found:
+        if one.table is not best.table and (more := len(one.paths - best.paths)):
+            beside[one.table.path.name] = max(more, beside.get(one.table.path.name, 0))
+    return replace(best, rivals=tuple(one.column for one in same if one.images != best.images), beside=beside)
 
 
 def _of_masks(named: Listing, of_images: Listing, masks: set[str]) -> bool:

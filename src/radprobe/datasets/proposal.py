@@ -55,6 +55,7 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     patient_of, by_patient = _patients(found, cases, notes)
     part_of, by_part = _parts(listing, cases, patient_of, question, notes)
     own = own and by_patient is not None and (by_part is not None or not part_of)
+    _tell_listing(listing, notes)
     folder: dict[str, Any] = {"task": question.task, "classes": question.classes}
     choice: dict[str, Any] = {"folder": folder}
     if own:
@@ -158,6 +159,23 @@ def _metas(listing: Listing | None, cases: list[Case], called: dict[str, tuple[s
     return found
 
 
+def _tell_listing(listing: Listing | None, notes: Notes) -> None:
+    if not listing:
+        return
+    named = f"{len(listing.paths)} images"
+    notes.decide("path", f"column '{listing.column}' of {listing.table.path.name}", f"its cells name {named}")
+    if rivals := [name for name in listing.rivals if name != listing.mask]:
+        notes.warn(
+            f"column(s) {', '.join(rivals)} name as many images in another order: '{listing.column}' is taken. Rename "
+            "those that are no file names if that is wrong: else labels go to other images"
+        )
+    for name, more in listing.beside.items():
+        notes.warn(
+            f"{name} lists {more} other image(s), and is not used: put both into one CSV, with a column `split` if "
+            "that is what tells them apart"
+        )
+
+
 def _tell_left_out(found: Survey, cases: list[Case], notes: Notes) -> None:
     listing = found.listing
     if listing:
@@ -216,7 +234,7 @@ def _parts(
         name, line = unread
         notes.warn(
             f"column '{name}' is not used as the split: '{line.cells[name]}' in line {line.number} is none of "
-            f"{', '.join(sorted(PARTS))}. Mend it or remove the row, and call init again"
+            f"{', '.join(sorted(PARTS))}. If it says the split, write these words and call init again"
         )
         return _ours(f"column '{name}' cannot be used", notes)
     if not given:
