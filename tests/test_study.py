@@ -292,3 +292,10 @@ def test_a_step_is_done_with_all_of_its_manifests_alone(tmp_path, lost):
     assert step.done
     (step.folder / f"{lost}.json").unlink()
     assert not step.done
+
+
+def test_a_step_of_a_verb_that_the_study_has_not_is_refused_with_its_datasets():
+    with pytest.raises(RadprobeError, match="this study has no step 'segment'") as error:
+        backbones("test_vit", datasets={"nih_chestxray14": {"phantom": {"patients": 60}}}).step("segment", "mine", "x")
+    assert "nih_chestxray14" in error.value.remedy
+    assert "--params" in error.value.remedy

@@ -144,6 +144,13 @@ def test_a_split_in_other_words_is_told_and_not_denied(tmp_path, name, cell):
     assert not any("there is no split column" in each.why for each in proposal.decisions)
 
 
+def test_a_column_without_a_name_is_no_split(tmp_path):
+    rows = [{"": k, "#": k, **row} for k, row in enumerate(rows_of(ill=lambda k: k % 2))]  # as pandas writes an index
+    proposal = decide(surveyed(tmp_path, rows))
+    assert not warned(proposal, "not used as the split")
+    assert any("there is no split column" in each.why for each in proposal.decisions)
+
+
 def test_a_second_column_that_names_the_images_is_told_and_the_one_that_is_called_so_is_taken(tmp_path):
     rows = [{"No": k, "file": 39 - k, "patient": k, "label": "ab"[k % 2]} for k in range(40)]
     proposal = decide(surveyed(tmp_path, rows, paths=[f"{k}.png" for k in range(40)]))

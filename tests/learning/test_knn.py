@@ -198,3 +198,11 @@ def test_scores_of_lists_do_not_depend_on_the_order_of_the_rows(unknown):
 def test_length_of_the_features_does_not_matter():
     x, y, q = data()
     assert_close(knn_scores(x * 7, y, q * 0.1, [5], 0.07), knn_scores(x, y, q, [5], 0.07), atol=1e-5, rtol=1e-5)
+
+
+def test_a_class_without_any_label_in_the_source_scores_one_half():
+    x, y, q = data()
+    y[:, 1] = torch.nan
+    (scores,) = knn_scores(x, y, q, [5], 0.07)
+    assert (scores[:, 1] == 0.5).all()
+    assert scores.isfinite().all()

@@ -205,6 +205,23 @@ def test_d03_few_shot_backbones_see_the_drawn_patients_of_train_alone(tmp_path, 
     assert {PARTS[row % 4] for rows in drawn for row in rows} == {"train"}
 
 
+@pytest.mark.parametrize(("dataset", "room"), [(NIH, tuning), (MONTGOMERY, decoders)])
+def test_few_shot_fits_take_the_same_steps_whatever_the_number_of_images(tmp_path, monkeypatch, dataset, room):
+    steps, fit = [], room.loop.fit
+
+    def watched(heads, batches, losses, schedule, *rest, steps_per_epoch, **how):
+        steps.append((schedule.epochs, steps_per_epoch))
+        return fit(heads, batches, losses, schedule, *rest, steps_per_epoch=steps_per_epoch, **how)
+
+    monkeypatch.setattr(room.loop, "fit", watched)
+    epoch = {"epochs": 1, "batch_size": 4}
+    wanted = {"shots": [1, 8], "draws": 1, "steps": 6}
+    _, found = run(made(tmp_path, dataset, few_shot=wanted, classify=epoch, segment=epoch), "bitfit", dataset)
+    of_draws = steps[-len(found.few_shot.table) :]
+    assert len({each for _, each in of_draws}) > 1
+    assert all(epochs == max(1, round(6 / each)) for epochs, each in of_draws)
+
+
 def test_few_shot_draws_are_adapted_each_and_score_every_test_case(tmp_path):
     wanted = {"shots": [1, 8], "draws": 2, "steps": 8}
     _, found = run(made(tmp_path, few_shot=wanted), "bitfit")

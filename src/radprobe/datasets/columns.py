@@ -21,6 +21,7 @@ NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", 
 NO_LABEL |= {"fold", "folds", "kfold", "split", "splits", "subset", "partition", "datasplit", "train", "training"}
 # a name of such words alone says a part: is_test, but not rapid_test
 PART = {"is", "in", "set", "test", "testing", "val", "valid", "validation", "dev", "part", "data"}
+SAYS_PART = PART | SPLIT | {"train", "training", "kfold", "folds"}
 WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1")}
 WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
 SEVERAL = ("|", ";")  # between the findings of one cell
@@ -138,7 +139,8 @@ def patient_column(listing: Listing) -> str | None:
 def unread_split(listing: Listing) -> tuple[str, Line] | None:
     """Return the column that is called a split, and the first row in which it holds no part."""
     for name in listing.table.columns:
-        called = plain(name) in SPLIT or {*words(name)} <= PART | SPLIT | {"train", "training", "kfold", "folds"}
+        said = {*words(name)}  # none of a column without a name, as pandas writes its index
+        called = plain(name) in SPLIT or (said and said <= SAYS_PART)
         lost = [line for line in listing.lines if line.cells.get(name, "").lower() not in PARTS]
         if called and lost:
             return name, lost[0]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -292,7 +293,7 @@ class Classified:
             raise RadprobeError(f"{protocol}, {name}", "has a score that is not a number", "fit the head again")
         self.samples = table[["sample_id", "patient_id"]].rename(columns={"sample_id": "id"})
 
-    @property
+    @cached_property
     def rarer(self) -> int:
         """The patients with the rarer label, of the class that has most of them."""
         return classification.Classifier(self.scores, self.targets, self.table["patient_id"]).rarer
@@ -318,7 +319,7 @@ class Segmented:
     Surface metrics take longer than all others, and are there where a `tolerance` is given.
     """
 
-    rarer = None  # every patient has every label
+    rarer = None  # overlap compares no two labels
 
     def __init__(
         self,
