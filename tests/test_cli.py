@@ -53,6 +53,9 @@ def test_a_verb_says_which_command_must_come_first(folder):
     done = radprobe(folder, "prepare", "montgomery")
     assert done.returncode == 2
     assert "run `radprobe retrieve montgomery`" in done.stderr
+    (folder / "params.yaml").rename(folder / "my study.yaml")
+    done = radprobe(folder, "prepare", "montgomery", "--params", "my study.yaml")
+    assert "run `radprobe retrieve montgomery --params 'my study.yaml'`" in done.stderr
 
 
 def test_again_makes_it_again(folder):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from radprobe import params
+from radprobe import catalog, params
 from radprobe.files import RadprobeError
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,39 @@ def test_a_wrong_value_names_its_key(tmp_path):
     path.write_text(yaml.safe_dump({**SMALL, "threads": "many"}))
     with pytest.raises(RadprobeError, match=r"mine\.yaml: threads.*many"):
         params.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("datasets: {mine: {folder: {task: multiclass, classes: [0, 1]}}}", 'put it in quotes: "0"'),
+        ("datasets: {mine: {folder: {task: multiclass, classes: [yes, no]}}}", 'in quotes ("yes", "no")'),
+        ("datasets: {mine: {folder: {task: multiclass, classes: [2024-05-06, a]}}}", 'put it in quotes: "2024-05-06"'),
+        ("datasets: {my-films: {folder: {task: binary, classes: [ill]}}}", "digits and underscores only, as my_films"),
+        ("limit: some", "A pilot on so many patients of each dataset"),
+        ("embed: {precision: 16}", "Autocast of the forward pass"),
+    ],
+)
+def test_a_wrong_value_says_what_to_write(tmp_path, text, remedy):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **yaml.safe_load(text)}))
+    with pytest.raises(RadprobeError) as caught:
+        params.load(path)
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("dinov2-small", "'vit_small_patch14_dinov2' or 'vit_small_patch14_reg4_dinov2'"),
+        ("rad-dino", "'rad_dino'"),
+        ("vit_smal_patch14_dinov2", "'vit_small_patch14_dinov2'"),
+        ("biomedclip", "'biomedclip_base'"),
+        ("zzz", "one of"),
+    ],
+)
+def test_a_name_is_found_by_its_parts(word, near):
+    assert params.nearest_name(word, list(catalog.backbones())).startswith(near)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "study: M\xfcller", "[" * 200 + "]" * 200])

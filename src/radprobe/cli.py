@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -279,9 +280,9 @@ def _make_step(study: Study, step: Step) -> None:
         files.wait_for(need.outputs, say)
         for manifest in need.outputs:
             if not manifest.is_file():
-                raise RadprobeError(
-                    manifest, f"'{step.verb}' needs it and it is not there", f"run `radprobe {need.command}`"
-                )
+                own = [] if study.file in (None, Path("params.yaml")) else ["--params", str(study.file)]
+                typed = shlex.join(["radprobe", *need.command.split(), *own])
+                raise RadprobeError(manifest, f"'{step.verb}' needs it and it is not there", f"run `{typed}`")
     with files.writing(step.folder), files.lock(step.folder / "lock", on_wait=say):
         if OPTIONS["again"]:
             for manifest in step.outputs:

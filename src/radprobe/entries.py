@@ -37,7 +37,7 @@ class Entries:
     """
 
     def __init__(self, source: Path | str | dict[str, Any]):
-        self.params = params.load(source)
+        self.params, self.file = params.load(source), None if isinstance(source, dict) else Path(source)
         try:
             self._check()
         except RadprobeError as error:

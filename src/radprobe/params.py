@@ -4,6 +4,8 @@ import difflib
 import json
 import math
 import os
+import re
+from datetime import date
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +18,7 @@ from radprobe.files import RadprobeError
 
 MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hundred values
 SHOWN = 300  # letters of a value in a message
+MIN_PART, MAX_NAMES = 3, 4  # letters of a part of a name; names that are suggested
 
 
 def _writable(text: Any) -> Any:
@@ -514,23 +517,50 @@ def _explain(name: str, error: ValidationError) -> RadprobeError:
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")
     reason = f"{first['msg'].removeprefix('Value error, ')} (got {short(repr(first.get('input')))})"
-    return RadprobeError(f"{name}: {key}", reason, "see workflow/schemas/params.schema.json")
+    return RadprobeError(f"{name}: {key}", reason, _remedy(first["type"], first["loc"], first.get("input")))
+
+
+def _remedy(kind: str, where: tuple, given: Any) -> str:
+    if kind in ("string_type", "path_type") and isinstance(given, bool):
+        return 'put it in quotes ("yes", "no"): without them YAML reads a truth value'
+    if kind in ("string_type", "path_type") and isinstance(given, int | float | date):
+        return f'put it in quotes: "{given}"'
+    if kind == "string_pattern_mismatch":
+        near = re.sub(r"[^A-Za-z0-9_]+", "_", str(given)).strip("_") or "mine"
+        return f"letters, digits and underscores only, as {short(near)}"
+    return f"{_description(where) or ''} See workflow/schemas/params.schema.json".lstrip()
 
 
 def nearest_name(word: str, names: list[str]) -> str:
-    """Return the name nearest to `word`, or all of them when none is near."""
-    close = difflib.get_close_matches(word, names, 1, 0.5)
-    return f"'{close[0]}'" if close else "one of " + ", ".join(names)
+    """Return the name that is nearly `word`, else those that share most of its parts, the nearest one, or all."""
+    parts = [part for part in re.split(r"[^a-z0-9]+", word.lower()) if len(part) >= MIN_PART]
+    shared = {name: sum(part in name.lower() for part in parts) for name in names}
+    sharing = [name for name, n in shared.items() if n and n == max(shared.values())][:MAX_NAMES]
+    near = difflib.get_close_matches(word, names, 1, 0.8) or sharing or difflib.get_close_matches(word, names, 1, 0.5)
+    return " or ".join(f"'{name}'" for name in near) if near else "one of " + ", ".join(names)
 
 
 def valid_keys(where: tuple) -> list[str]:
     """Return the keys that are valid in the section at `where` of params."""
+    return list(_section(where).model_fields)
+
+
+def _section(where: tuple) -> type[BaseModel]:
     model: Any = Params
     for step in where:
-        fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+        fields = model.model_fields
         if step in fields:
             model = _model_in(fields[step].annotation) or model
-    return list(model.model_fields)
+    return model
+
+
+def _description(where: tuple) -> str | None:
+    """Return what a key of params, or the innermost around it, is."""
+    for n in range(len(where), 0, -1):
+        field = _section(where[: n - 1]).model_fields.get(where[n - 1])
+        if field and field.description:
+            return field.description
+    return None
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -16,6 +16,7 @@ from PIL import Image
 from radprobe import datasets
 from radprobe.artifacts import Index
 from radprobe.datasets import decoding, raw, splits
+from radprobe.datasets.folder import NOT_KNOWN
 from radprobe.files import RadprobeError
 from radprobe.study import Study
 
@@ -122,6 +123,7 @@ DIALECTS = st.fixed_dictionaries(
         "bom": st.booleans(),
         "pad": st.sampled_from(["", " ", "  "]),
         "separator": st.sampled_from(["/", "\\"]),
+        "excel": st.booleans(),
         "quoting": st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
         "tail": st.sampled_from(["", "\n", "\r\n\r\n"]),
         "order": st.permutations(["path", "patient", "ill", "note"]),
@@ -149,9 +151,41 @@ def test_however_a_program_writes_the_csv_it_means_the_same(own, dialect):
         row = row | {"path": row["path"].replace("/", dialect["separator"])}
         # spaces before a quoted cell are part of no dialect
         writer.writerow([row[name] if name == "note" else f"{pad}{row[name]}{pad}" for name in dialect["order"]])
-    content = text.getvalue() + dialect["tail"]
+    first = f"sep={dialect['delimiter']}{dialect['end']}" * dialect["excel"]
+    content = first + text.getvalue() + dialect["tail"]
     (root / "labels.csv").write_bytes(b"\xef\xbb\xbf" * dialect["bom"] + content.encode())
     pd.testing.assert_frame_equal(samples(root, entry()).table, expected)
+
+
+def test_the_line_that_names_the_delimiter_is_counted(tmp_path):
+    rows = films(tmp_path)
+    lines = ["sep=;", "path;patient;ill", *(f"{row['path']};{row['patient']};{row['ill']}" for row in rows)]
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "a.png;x"]))
+    with pytest.raises(RadprobeError, match=rf"labels\.csv, line {len(lines) + 1}: has 2 cells, the header 3"):
+        samples(tmp_path, entry())
+
+
+@pytest.mark.parametrize(
+    ("row", "remedy"),
+    [("a.png;x;1", "separate its cells by ','"), ("a.png,x,1,2", "put quotes around cells that hold ','")],
+)
+def test_a_row_of_another_number_of_cells_says_what_to_do(tmp_path, row, remedy):
+    table(tmp_path, [{name: each[name] for name in ("path", "patient", "ill")} for each in films(tmp_path)])
+    with (tmp_path / "labels.csv").open("a") as handle:
+        handle.write(f"{row}\n")
+    with pytest.raises(RadprobeError) as error:
+        samples(tmp_path, entry())
+    assert remedy in error.value.remedy
+
+
+@pytest.mark.parametrize("cell", sorted(NOT_KNOWN))
+def test_what_programs_write_for_not_known_is_not_known(tmp_path, cell):
+    rows = [row | {"age": "50", "sex": "F"} for row in films(tmp_path)]
+    table(tmp_path, [row | dict.fromkeys(("ill", "age", "sex"), cell) if k == 3 else row for k, row in enumerate(rows)])
+    unknown = samples(tmp_path, entry()).table.set_index("image").loc[rows[3]["path"]]
+    assert unknown[["label:ill", "meta:age", "meta:sex"]].isna().all()
+    known = samples(tmp_path, entry()).table.set_index("image").drop(index=rows[3]["path"])
+    assert known[["label:ill", "meta:age", "meta:sex"]].notna().all(axis=None)
 
 
 @settings(deadline=None)
@@ -225,7 +259,9 @@ def change(k, **cells):
         (change(4, patient=" "), "line 6, column 'patient'", "is empty", "keeps a patient's images in one part"),
         (change(4, ill="yes"), "line 6, column 'ill'", "unknown label 'yes'", "write 1 "),
         (change(4, ill="2"), "line 6, column 'ill'", "unknown label '2'", "write 1 "),
-        (change(4, ill="nan"), "line 6, column 'ill'", "unknown label 'nan'", "write 1 "),
+        (change(4, ill="inf"), "line 6, column 'ill'", "unknown label 'inf'", "write 1 "),
+        (change(4, ill="1,0"), "line 6, column 'ill'", "unknown label '1,0'", "write 1 "),
+        (change(4, patient="NA"), "line 6, column 'patient'", "is empty, or NA", "keeps a patient's images"),
         (change(4, path=""), "line 6, column 'path'", "is empty", "or remove the row"),
         (change(4, path="site 0/99.png"), "line 6, column 'path'", "is not there", "datasets.mine.allow_missing"),
         (change(4, path="../other/4.png"), "line 6, column 'path'", "outside the raw folder", "datasets.mine.raw"),

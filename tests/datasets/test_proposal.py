@@ -186,13 +186,13 @@ def test_a_blank_cell_of_findings_is_not_known_and_never_0(tmp_path):
     assert proposal.choice["folder"]["classes"] == ["Effusion", "Mass"]
     labels = [(row["Mass"], row["Effusion"]) for row in proposal.rows[:5]]
     assert labels == [("0", "0"), ("1", "1"), ("", ""), ("1", "0"), ("", "")]
-    assert warned(proposal, "16 of 40 images have a blank label (Findings): taken as not known, never as 0")
+    assert warned(proposal, "16 of 40 images have a blank label or NA (Findings): taken as not known, never as 0")
 
 
 @pytest.mark.parametrize("words", [(0, 1, ""), ("no", "yes", "")])
 def test_blank_labels_are_counted(tmp_path, words):
     proposal = decide(surveyed(tmp_path, rows_of(30, ill=lambda k: words[k % 3])))
-    assert warned(proposal, "10 of 30 images have a blank label (ill)")
+    assert warned(proposal, "10 of 30 images have a blank label or NA (ill)")
     assert not proposal.rows or [row["ill"] for row in proposal.rows[:3]] == ["0", "1", ""]
     assert not warned(decide(surveyed(tmp_path, rows_of(ill=lambda k: k % 2))), "blank")
 
@@ -201,7 +201,7 @@ def test_images_of_no_known_class_are_left_out(tmp_path):
     rows = rows_of(40, label=lambda k: ("well", "ill", "")[k % 3 if k < 9 else k % 2], smoker=lambda k: k % 2)
     proposal = decide(surveyed(tmp_path, rows))
     assert proposal.choice["folder"]["classes"] == ["ill", "well"]
-    assert warned(proposal, "3 of 40 images have a blank label (label), and are left out")
+    assert warned(proposal, "3 of 40 images have a blank label or NA (label), and are left out")
     assert [row["path"] for row in proposal.rows] == [row["path"] for row in rows if row["label"]]
 
 
@@ -378,15 +378,16 @@ def test_doubts_are_told(tmp_path):
     rows = rows_of(20, Mass=lambda k: int(k < 3), Edema=lambda k: k % 2)
     paths = [*(row["path"] for row in rows), "unlisted.png"]
     found = surveyed(tmp_path, [*rows, {**rows[0], "path": "gone.png"}], paths=paths)
-    found.seen[-1] = Seen("unlisted.png", "PNG", None, "is cut off")
-    found.seen[0] = Seen("0.png", "PNG", None, "is cut off")
-    found.seen[1] = Seen("1.png", "PNG", Header((100, 500), np.int16), "", "CT", text_possible=True)
-    found.seen[2] = Seen("2.png", "PNG", Header((100, 500), np.int16), "", "MRI")
+    cut_off = RadprobeError(tmp_path / "0.png", "is cut off", "copy it again")
+    found.seen[-1] = Seen("unlisted.png", "PNG", None, cut_off)
+    found.seen[0] = Seen("0.png", "PNG", None, cut_off)
+    found.seen[1] = Seen("1.png", "PNG", Header((100, 500), np.int16), None, "CT", text_possible=True)
+    found.seen[2] = Seen("2.png", "PNG", Header((100, 500), np.int16), None, "MRI")
     found.others.update({".xlsx": 1, ".zip": 2})
     found.forms["3.png"] = "JPEG"
     proposal = decide(found)
     for words in (
-        "only 20 patients", "Mass (3)", "0.png: is cut off", "modalities are mixed", "depths are mixed",
+        "only 20 patients", "Mass (3)", "0.png: is cut off. copy it again", "modalities are mixed", "depths are mixed",
         "several shapes", "burned into", "spreadsheet", "1 of 21 rows", "1 of 21 images are in no row",
         "formats are mixed: 19 PNG, 1 JPEG", "2 archive(s)",
     ):  # fmt: skip
@@ -418,11 +419,25 @@ def test_columns_of_which_each_image_has_one_may_be_classes_and_that_is_said(tmp
     assert any("makes it multiclass" in decision.why for decision in proposal.decisions)
 
 
-def test_images_of_which_none_can_be_read_are_refused(tmp_path):
+@pytest.mark.parametrize(("n_bad", "refused"), [(1, False), (8, False), (9, True), (40, True)])
+def test_some_images_that_cannot_be_used_are_set_aside_and_many_are_refused_with_their_remedy(tmp_path, n_bad, refused):
     found = surveyed(tmp_path, rows_of(ill=lambda k: k % 2))
-    found.seen[:] = [Seen(one.path, "PNG", None, "is cut off") for one in found.seen]
-    with pytest.raises(RadprobeError, match=r"0\.png: is cut off"):
+    error = RadprobeError(tmp_path / "0.png", "holds 2 series", "give each series a folder of its own")
+    found.seen[:n_bad] = [Seen(one.path, "PNG", None, error) for one in found.seen[:n_bad]]
+    if not refused:
+        assert decide(found).choice["max_quarantine"] == n_bad
+        assert warned(decide(found), f"{n_bad} file(s) cannot be used and will be set aside")
+        return
+    with pytest.raises(RadprobeError, match=rf"0\.png: holds 2 series; {n_bad} of 40 images cannot be used") as refusal:
         decide(found)
+    assert refusal.value.remedy == error.remedy
+
+
+@pytest.mark.parametrize(("side", "told"), [(300, False), (599, False), (601, True)])
+def test_images_of_several_sizes_are_told(tmp_path, side, told):
+    found = surveyed(tmp_path, rows_of(ill=lambda k: k % 2))
+    found.seen[3] = Seen("3.png", "PNG", Header((side, side * 280 // 300), np.uint8))
+    assert warned(decide(found), f"images are of several sizes, 300 to {side} pixels") == told
 
 
 @pytest.mark.parametrize(
@@ -431,6 +446,7 @@ def test_images_of_which_none_can_be_read_are_refused(tmp_path):
         (None, ["a.png", "b.png"], "", "no table, masks or folders"),
         ([{"path": "x.png", "ill": 1}], ["a.png", "b.png"], "labels.csv", "names the 2 image"),
         ([{"path": "a.png", "sex": "F"}], ["a.png"], "labels.csv", "no column of labels"),
+        ([{"path": "a.png", "is_test": 1}, {"path": "b.png", "is_test": 0}], [], "labels.csv", "no column of labels"),
         ([{"path": "a.png", "ill": 1}, {"path": "a.png", "ill": 0}], ["a.png"], "line 3", "also in line 2"),
         ([*rows_of(2, ill=lambda k: k), {"path": "2.png", "patient": "", "ill": 0}], [], "line 4", "is empty"),
     ],
@@ -440,3 +456,78 @@ def test_what_says_nothing_is_refused_with_what_to_do(tmp_path, rows, paths, wha
         decide(surveyed(tmp_path, rows, paths=paths))
     assert what in error.value.what
     assert error.value.remedy
+
+
+def test_a_table_without_labels_is_told_what_to_call_them_and_what_is_there_twice(tmp_path):
+    rows = rows_of(size=lambda k: k % 7)
+    found = surveyed(tmp_path, rows)
+    found.listing.table.columns.extend(["ill", "ill"])
+    with pytest.raises(RadprobeError, match="path, patient, size, ill; ill is there twice") as error:
+        decide(found)
+    assert "If one of these is the label, call it so" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("suffix", "told"), [(".xlsx", "save it as CSV"), (".ods", "save it as CSV"), (".txt", "save it as CSV")]
+)
+def test_where_there_is_no_csv_a_spreadsheet_or_text_is_pointed_at(tmp_path, suffix, told):
+    found = surveyed(tmp_path, paths=["a.png", "b.png"])
+    found.others.update({suffix: 1, ".pdf": 1})
+    with pytest.raises(RadprobeError, match=rf"\{suffix} files are not read") as error:
+        decide(found)
+    assert told in error.value.remedy
+    assert ".pdf" not in str(error.value)
+
+
+# --- cells as people write them ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", ["-", "--", "?", "."])
+@pytest.mark.parametrize("cells", [("0", "1"), ("no", "yes"), ("nein", "Ja"), ("1,0", "0,0")])
+def test_signs_for_not_known_are_blank_and_told_and_never_a_class(tmp_path, blank, cells):
+    cells = (*cells, blank)
+    proposal = decide(surveyed(tmp_path, rows_of(label=lambda k: cells[k % 3])))
+    assert (proposal.choice["folder"]["task"], proposal.choice["folder"]["classes"]) == ("binary", ["label"])
+    written = [row["label"] for row in proposal.rows[:3]]
+    assert [float(cell) for cell in sorted(written[:2])] == [0, 1]
+    assert written[2] == ""
+    assert warned(proposal, "13 of 40 images have a blank label or NA (label)")
+    assert any(f"'{blank}' as blank" in each.why for each in proposal.decisions)
+
+
+def test_of_several_labels_one_with_na_is_no_class_of_its_own(tmp_path):
+    cells = ("0", "1", "-")
+    rows = rows_of(Mass=lambda k: cells[k % 3], Edema=lambda k: k % 2)
+    folder = decide(surveyed(tmp_path, rows)).choice["folder"]
+    assert (folder["task"], folder["classes"]) == ("multilabel", ["Mass", "Edema"])
+
+
+def test_plus_and_minus_are_present_and_absent(tmp_path):
+    proposal = decide(surveyed(tmp_path, rows_of(label=lambda k: ("+", "-", "")[k % 3])))
+    assert [row["label"] for row in proposal.rows[:3]] == ["1", "0", ""]
+
+
+@pytest.mark.parametrize(("cells", "fit"), [(("1.0", "0.0"), True), (("1,0", "0,0"), False), (("1", "0,00"), False)])
+def test_numbers_of_any_spelling_are_signs(tmp_path, cells, fit):
+    proposal = decide(surveyed(tmp_path, rows_of(ill=lambda k: cells[k % 2])))
+    assert (proposal.choice["folder"]["task"], proposal.choice["folder"]["classes"]) == ("binary", ["ill"])
+    assert (proposal.rows is None) == fit
+    assert fit or [float(row["ill"]) for row in proposal.rows[:2]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["pat_nr", "PatientenNr", "Patienten-ID", "pat_id", "ptid", "Subj No", "USUBJID", "PID"]
+)
+def test_the_column_of_patients_is_known_by_many_names(tmp_path, name):
+    rows = [{"path": f"{k}.png", name: f"p{k // 2}", "ill": k // 2 % 2} for k in range(40)]
+    folder = decide(surveyed(tmp_path, rows)).choice["folder"]
+    assert (folder["patient"], folder["classes"]) == (name, ["ill"])
+
+
+@pytest.mark.parametrize("name", ["pat_code", "patientcode", "subj_key", "Patient Initials"])
+def test_a_column_that_sounds_like_patients_is_no_label_and_told(tmp_path, name):
+    rows = [{"path": f"{k}.png", name: f"p{k // 4}", "ill": k // 4 % 2} for k in range(40)]
+    proposal = decide(surveyed(tmp_path, rows))
+    assert proposal.choice["folder"]["classes"] == ["ill"]
+    assert warned(proposal, f"call the right one of {name} `patient`")
+    assert not warned(proposal, "also possible")

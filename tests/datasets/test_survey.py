@@ -1,7 +1,8 @@
+import nibabel
 import numpy as np
 import pytest
 from datasets import own_folders
-from imaging.dicom_files import SECRETS, write
+from imaging.dicom_files import SECRETS, write, write_series
 from PIL import Image
 
 from radprobe.datasets import matching
@@ -81,7 +82,7 @@ def test_masks_are_those_that_a_table_names_whatever_they_are_called(tmp_path):
     rows = []
     for k in range(12):
         own_folders.film(tmp_path / f"a/{k}.png", rng, 1)
-        Image.fromarray(np.tile(np.arange(4, dtype=np.uint8), (9, 2))).save(tmp_path / f"a/x{k}.png")
+        Image.fromarray(np.tile(np.arange(4, dtype=np.uint8), (70, 15))).save(tmp_path / f"a/x{k}.png")
         rows.append({"path": f"a/{k}.png", "patient": k, "mask": f"a/x{(k + 1) % 12}.png"})
     own_folders.table(tmp_path, rows)
     found = survey(tmp_path)
@@ -115,7 +116,53 @@ def test_masks_that_cannot_be_read_are_told(tmp_path):
     (tmp_path / "masks/3_mask.png").write_bytes((tmp_path / "masks/3_mask.png").read_bytes()[:60])
     found = survey(tmp_path)
     assert list(found.bad_masks) == ["masks/3_mask.png"]
-    assert any("1 mask(s) cannot be read: masks/3_mask.png" in warning for warning in decide(found).warnings)
+    proposal = decide(found)
+    assert any("1 file(s) cannot be used" in each and "3_mask.png" in each for each in proposal.warnings)
+    assert proposal.choice["max_quarantine"] == 1
+
+
+def masks_of(root, sides, side=60):
+    """Films of 70 x 60, each with a mask of 70 x `side`; the first `sides` are of that width, others of 60."""
+    own_folders.films_with_masks(root)
+    for k in range(sides):
+        path = root / f"masks/{k}_mask.png"
+        Image.fromarray(np.asarray(Image.open(path))[:, :side]).save(path)
+
+
+def test_masks_of_another_size_than_their_image_are_set_aside_or_refused_where_they_are_many(tmp_path):
+    masks_of(tmp_path / "few", 2, 50)
+    proposal = decide(survey(tmp_path / "few"))
+    assert proposal.choice["max_quarantine"] == 2
+    assert any("the mask is (70, 50), its image (70, 60)" in each for each in proposal.warnings)
+    masks_of(tmp_path / "many", 20, 50)
+    with pytest.raises(RadprobeError, match=r"the mask is \(70, 50\).*; 20 of 24 images cannot be used") as error:
+        decide(survey(tmp_path / "many"))
+    assert error.value.remedy == "draw the mask on the image as it is"
+
+
+def test_masks_of_volumes_lie_on_their_grid(tmp_path):
+    own_folders.nifti_pairs(tmp_path)
+    path = tmp_path / "labelsTr/case_03.nii.gz"
+    labels = np.asarray(nibabel.load(path).dataobj)
+    turned = nibabel.Nifti1Image(labels[::-1], own_folders.AFFINE @ [[-1, 0, 0, 19], [0, 1, 0, 0], *np.eye(4)[2:]])
+    nibabel.save(turned, path)
+    assert not survey(tmp_path).bad_masks
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), path)
+    assert list(survey(tmp_path).bad_masks) == ["labelsTr/case_03.nii.gz"]
+
+
+def test_masks_that_belong_to_no_image_are_told(tmp_path):
+    own_folders.films_with_masks(tmp_path)
+    (tmp_path / "masks/3_mask.png").rename(tmp_path / "masks/drei_mask.png")
+    assert survey(tmp_path).lone_masks == ("masks/drei_mask.png",)
+    warnings = decide(survey(tmp_path)).warnings
+    assert any("1 mask(s), as masks/drei_mask.png, belong to no image by their names" in each for each in warnings)
+    assert any("1 of 24 images have no mask" in each for each in warnings)
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(path.with_name(f"of {path.name}"))
+    with pytest.raises(RadprobeError, match=r"24 masks, as masks/of 0_mask\.png, have the name of no image") as error:
+        decide(survey(tmp_path))
+    assert "call each mask as its image" in error.value.remedy
 
 
 def test_of_very_many_images_the_headers_of_some_are_read(tmp_path, monkeypatch):
@@ -181,6 +228,52 @@ def test_a_table_that_names_slices_one_by_one_keeps_them_apart(tmp_path):
     assert set(survey(tmp_path / "mine").forms.values()) == {"DICOM"}
 
 
+def two_series(folder, first=9, second=9):
+    """A folder with the slices of two series, those of the first before the others."""
+    for k, n in enumerate((first, second)):
+        write_series(folder.with_name("one"), np.zeros((6, 5, n), np.int16), own_folders.AFFINE, seed=k)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.with_name("one").iterdir():
+            path.rename(folder / f"{'ab'[k]}{path.name}")
+        folder.with_name("one").rmdir()
+
+
+@pytest.mark.parametrize(("first", "second"), [(9, 9), (1, 40), (70, 1), (1, 1)])
+def test_several_series_in_one_folder_are_never_films(tmp_path, first, second):
+    for k in range(4):
+        (tmp_path / f"P{k}").mkdir()
+        two_series(tmp_path / f"P{k}/all", first, second)
+    own_folders.table(tmp_path, [{"patient": f"P{k}", "label": k % 2} for k in range(4)])
+    found = survey(tmp_path)
+    if first == second == 1:  # two single slices
+        assert set(found.forms.values()) == {"DICOM"}
+        return
+    assert set(found.forms) == {f"P{k}/all" for k in range(4)}
+    with pytest.raises(RadprobeError, match=r"P0/all: holds 2 series .*; 4 of 4 images cannot be used") as error:
+        decide(found)
+    assert "give each series a folder of its own" in error.value.remedy
+
+
+def test_slices_of_series_in_the_folder_itself_are_refused(tmp_path):
+    two_series(tmp_path / "all")
+    with pytest.raises(RadprobeError, match="holds 18 DICOM files that are slices of series, as aIM") as error:
+        survey(tmp_path / "all")
+    assert "give each series a folder of its own" in error.value.remedy
+    rows = [{"path": path.name, "patient": k, "ill": k % 2} for k, path in enumerate((tmp_path / "all").iterdir())]
+    own_folders.table(tmp_path / "all", rows)
+    assert len(survey(tmp_path / "all").forms) == 18
+
+
+def test_a_label_names_no_slice(tmp_path):
+    for k in range(4):
+        (tmp_path / f"P{k}").mkdir()
+        folder = write_series(tmp_path / f"P{k}/s", np.zeros((6, 5, 6), np.int16), own_folders.AFFINE)
+        for path in folder.iterdir():
+            path.rename(path.with_name(f"{int(path.stem[2:])}.dcm"))
+    own_folders.table(tmp_path, [{"patient": f"P{k}", "label": k % 2} for k in range(4)])
+    assert set(survey(tmp_path).forms) == {f"P{k}/s" for k in range(4)}
+
+
 def test_kinds_modalities_and_damage_are_seen_and_nobody_is_named(tmp_path):
     own_folders.dicom_films(tmp_path / "mine")
     (tmp_path / "mine/IM0_0").write_bytes((tmp_path / "mine/IM0_0").read_bytes()[:-50])
@@ -189,7 +282,7 @@ def test_kinds_modalities_and_damage_are_seen_and_nobody_is_named(tmp_path):
     (tmp_path / "mine/.hidden.png").touch()
     found = survey(tmp_path / "mine")
     by_path = {one.path: one for one in found.seen}
-    assert "cut off" in by_path["IM0_0"].why
+    assert "cut off" in by_path["IM0_0"].error.reason
     assert by_path["us"].modality == "ultrasound"
     assert by_path["us"].text_possible
     assert by_path["IM1_0"].modality == "X-ray"
@@ -202,8 +295,6 @@ def test_kinds_modalities_and_damage_are_seen_and_nobody_is_named(tmp_path):
 
 def test_hounsfield_units_are_known_by_air(tmp_path):
     own_folders.nifti_pairs(tmp_path / "mine")
-    import nibabel
-
     for path in (tmp_path / "mine/imagesTr").iterdir():
         image = nibabel.load(path)
         values = np.asarray(image.dataobj) - 1200

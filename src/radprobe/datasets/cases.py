@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from radprobe.datasets.folder import Line
+from radprobe.datasets.folder import Line, sign
 from radprobe.datasets.survey import Survey
 
 MAX_CLASSES = 30
-SIGNS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}  # as the loader reads labels
 
 
 @dataclass(frozen=True)
@@ -87,4 +86,4 @@ def held(question: Question, case: Case) -> list[str]:
     cells = question.cells(case)
     if question.task == "segmentation":
         return []
-    return [cells["label"]] if question.task == "multiclass" else [k for k, v in cells.items() if SIGNS.get(v) == 1]
+    return [cells["label"]] if question.task == "multiclass" else [k for k, v in cells.items() if sign(v) == 1]

@@ -3,13 +3,16 @@
 import re
 
 from radprobe.datasets import raw
-from radprobe.datasets.cases import MAX_CLASSES, SIGNS, Case, Question
-from radprobe.datasets.folder import PARTS, Line
+from radprobe.datasets.cases import MAX_CLASSES, Case, Question
+from radprobe.datasets.folder import PARTS, Line, sign
 from radprobe.datasets.matching import Listing, words
 
 # names of columns, without case and marks between their words; the first that is there is taken
-PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientkey", "pid", "mrn")
-PATIENT += ("subject", "subjectid", "participant", "participantid", "person", "personid", "caseid", "case")
+PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientnr", "patientkey")
+PATIENT += ("patients", "patientsid", "patid", "patno", "patnr", "patnum", "pat", "pid", "ptid", "ptno", "pt", "mrn")
+PATIENT += ("patientenid", "patientennr", "patientennummer", "patientin", "pseudonym", "pseudonymid", "pseudoid")
+PATIENT += ("subject", "subjectid", "subjectno", "subjectnr", "subjid", "subjno", "subj", "usubjid", "proband")
+PATIENT += ("probandid", "probandennr", "participant", "participantid", "person", "personid", "caseid", "case")
 SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
 SURELY = {"label", "labels", "class", "classes", "target", "targets"}
 LABEL = SURELY | {"diagnosis", "diagnoses", "dx", "finding", "findings", "category", "y", "pathology", "pathologies"}
@@ -19,24 +22,46 @@ NO_LABEL = {"id", "uid", "date", "time", "path", "file", "filename", "name", "no
 NO_LABEL |= {"gender", "view", "position", "width", "height", "spacing", "size", "weight", "follow", "manufacturer"}
 NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", "side", "slices", "index", "url"}
 NO_LABEL |= {"fold", "folds", "kfold", "split", "splits", "subset", "partition", "datasplit", "train", "training"}
+# of a patient, whatever else it says: who it is, where a column of PATIENT says that as well
+OF_PATIENT = {"patient", "patients", "patienten", "patientin", "pat", "pt", "subject", "subj", "proband", "probanden"}
 # a name of such words alone says a part: is_test, but not rapid_test
 PART = {"is", "in", "set", "test", "testing", "val", "valid", "validation", "dev", "part", "data"}
 SAYS_PART = PART | SPLIT | {"train", "training", "kfold", "folds"}
 WORDED = {**dict.fromkeys(("yes", "true", "positive", "pos", "present", "y"), "1")}
 WORDED |= dict.fromkeys(("no", "false", "negative", "neg", "absent", "n"), "0")
+WORDED |= {"ja": "1", "nein": "0", "+": "1", "-": "0"}
+BLANK = {"-", "--", "?", "."}  # cells that people write where nothing is known; beside a + the - is none
+DECIMAL = r"-?\d+(?:[.,]\d+)?"
+SHOWN = 3  # cells that are named
 SEVERAL = ("|", ";")  # between the findings of one cell
 NOTHING = {"no finding", "no findings", "normal", "none", "healthy"}  # of such a cell: no finding
 
 
+class Column:
+    """A column that may hold labels: what its cells mean ("" is not known), and the kind of labels that it holds.
+
+    kind: several in a cell, signs (1, 0, -1), or classes; None where it holds no labels.
+    """
+
+    def __init__(self, name: str, cells: list[str]):
+        self.name, self._meaning = name, _meaning(cells)
+        self.cells = [self._meaning[cell] for cell in cells]
+        self.kind = _kind(name, self.cells)
+        self.reads = [f"'{cell}' as {meant or 'blank'}" for cell, meant in self._meaning.items() if cell != meant]
+
+    def of(self, case: Case) -> str:
+        """Return what the cell of a case means."""
+        return self._meaning[case.line.cells[self.name]]
+
+
 def of_table(listing: Listing) -> list[Question]:
     """Return what the columns of a table allow to ask, the likeliest first."""
-    columns = {name: listing.values(name) for name in _label_columns(listing)}
-    kinds = {name: kind for name, values in columns.items() if (kind := _kind(name, values))}
-    alone = [_several(name, columns[name]) for name, kind in kinds.items() if kind == "several"]
-    alone += [_classes(name, columns[name]) for name, kind in kinds.items() if kind == "classes"]
-    signs = [name for name, kind in kinds.items() if kind in ("signs", "worded")]
-    sure, more = [name for name in signs if _surely(name)], [name for name in signs if not _surely(name)]
-    together = {names[0]: _signs(names, kinds, columns) for names in (sure, more) if names}
+    columns = [Column(name, listing.values(name)) for name in _label_columns(listing)]
+    alone = [_several(each) for each in columns if each.kind == "several"]
+    alone += [_classes(each) for each in columns if each.kind == "classes"]
+    signs = [each for each in columns if each.kind == "signs"]
+    sure, more = [each for each in signs if _surely(each.name)], [each for each in signs if not _surely(each.name)]
+    together = {some[0].name: _signs(some) for some in (sure, more) if some}
     by_name = {one.columns[0]: one for one in alone} | together
     # 0 and 1 without a name of a label come before other columns without one, as those rather describe the image
     return sorted(by_name.values(), key=lambda one: _rank(one.columns[0], one.columns[0] in together))
@@ -68,22 +93,35 @@ def _surely(column: str) -> bool:
 
 def _says_else(column: str) -> bool:
     found = {word for word in words(column) if not word.isdigit()}
-    return bool(NO_LABEL & found) or (bool(found) and found <= PART)
+    return bool(NO_LABEL & found) or (bool(found) and found <= PART) or _of_patient(column)
+
+
+def _of_patient(column: str) -> bool:
+    return bool(OF_PATIENT & {*words(column)}) or plain(column).startswith(("patient", "subject", "proband"))
+
+
+def _meaning(cells: list[str]) -> dict[str, str]:
+    """Return what each cell means: "" where nothing is known, 1 and 0 for words of these, a point for a comma."""
+    blank = BLANK - {"-"} if "+" in cells else BLANK
+    values = sorted({*cells} - {"", *blank}, key=raw.natural)
+    meant = {value: value for value in values}
+    if all(re.fullmatch(DECIMAL, value) for value in values):
+        meant = {value: value.replace(",", ".") for value in values}
+    elif all(value.casefold() in WORDED for value in values):
+        meant = {value: WORDED[value.casefold()] for value in values}
+    return meant | dict.fromkeys({*cells} - {*values}, "")
 
 
 def _kind(name: str, cells: list[str]) -> str | None:
-    """Return how a column holds labels: several in a cell, signs (1, 0, -1), words for them, or classes; else None."""
     values = {cell for cell in cells if cell}
-    signs = {SIGNS.get(value) for value in values}
+    signs = {sign(value) for value in values}
     if None not in signs:
         return "signs" if {0, 1} <= signs else None
-    if {value.casefold() for value in values} <= WORDED.keys():
-        return "worded" if len({WORDED[value.casefold()] for value in values}) == 2 else None
     if any(mark in value for value in values for mark in SEVERAL):
         apart = {part for cell in values for part in _found(cell)}
         return "several" if 1 <= len(apart) <= MAX_CLASSES else None
     enough = 2 <= len(values) <= MAX_CLASSES and (_called(name) or "" not in cells)
-    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
+    numbers = all(re.fullmatch(DECIMAL, value) for value in values)
     return "classes" if enough and (_called(name) or (not numbers and len(values) * 2 <= len(cells))) else None
 
 
@@ -96,33 +134,41 @@ def _found(cell: str) -> set[str]:
     return {part for part in _parts_of(cell) if part.casefold() not in NOTHING}
 
 
-def _several(column: str, cells: list[str]) -> Question:
-    classes = sorted({part for cell in cells for part in _found(cell)})
+def _several(column: Column) -> Question:
+    classes = sorted({part for cell in column.cells for part in _found(cell)})
 
     def of(case: Case) -> dict[str, str]:
-        cell = case.line.cells[column]
+        cell = column.of(case)
         return {name: str(int(name in _found(cell))) if _parts_of(cell) else "" for name in classes}
 
-    why = f"column '{column}' holds several findings in a cell"
-    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False, (column,))
+    why = f"column '{column.name}' holds several findings in a cell"
+    return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False, (column.name,))
 
 
-def _signs(names: list[str], kinds: dict[str, str], columns: dict[str, list[str]]) -> Question:
-    def of(case: Case) -> dict[str, str]:
-        return {name: WORDED.get(case.line.cells[name].casefold(), case.line.cells[name]) for name in names}
-
-    worded = [name for name in names if kinds[name] == "worded"]
-    why = f"column(s) of 0 and 1: {', '.join(names)}" + (f" (words in {', '.join(worded)})" if worded else "")
-    rows = zip(*(columns[name] for name in names), strict=True)
-    if len(names) > 2 and all([SIGNS.get(cell) for cell in row].count(1) == 1 for row in rows):
+def _signs(columns: list[Column]) -> Question:
+    names = [each.name for each in columns]
+    why = f"column(s) of 0 and 1: {', '.join(names)}"
+    rows = zip(*(each.cells for each in columns), strict=True)
+    if len(names) > 2 and all([sign(cell) for cell in row].count(1) == 1 for row in rows):
         why += "; each image has exactly one: if they exclude each other, one column `label` makes it multiclass"
-    return Question("binary" if len(names) == 1 else "multilabel", names, why, of, not worded, tuple(names))
+    return _question("binary" if len(names) == 1 else "multilabel", names, why, {each.name: each for each in columns})
 
 
-def _classes(column: str, cells: list[str]) -> Question:
-    classes = sorted({cell for cell in cells if cell}, key=raw.natural)
-    why = f"column '{column}' holds one of {len(classes)} classes"
-    return Question("multiclass", classes, why, lambda case: {"label": case.line.cells[column]}, True, (column,))
+def _classes(column: Column) -> Question:
+    classes = sorted({cell for cell in column.cells if cell}, key=raw.natural)
+    why = f"column '{column.name}' holds one of {len(classes)} classes"
+    return _question("multiclass", classes, why, {"label": column})
+
+
+def _question(task: str, classes: list[str], why: str, columns: dict[str, Column]) -> Question:
+    """Return the question of columns, by the names of its cells; its reason says what is read in other words."""
+    for each in columns.values():
+        if each.reads:
+            more = ", ..." if each.reads[SHOWN:] else ""
+            why += f"; in '{each.name}' {', '.join(each.reads[:SHOWN])}{more}"
+    fit = not any(each.reads for each in columns.values())
+    names = tuple(each.name for each in columns.values())
+    return Question(task, classes, why, lambda case: {key: each.of(case) for key, each in columns.items()}, fit, names)
 
 
 def plain(column: str) -> str:
@@ -153,3 +199,9 @@ def split_column(listing: Listing) -> str | None:
         if plain(name) in SPLIT and {cell.lower() for cell in listing.values(name)} <= PARTS.keys():
             return name
     return None
+
+
+def like_patients(listing: Listing) -> list[str]:
+    """Return columns that say something of patients by a word in their names, and are none that says who they are."""
+    chosen = patient_column(listing)
+    return [name for name in listing.table.columns if name != chosen and _of_patient(name)]

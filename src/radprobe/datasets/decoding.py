@@ -78,13 +78,13 @@ def check(picture: Picture) -> tuple[Picture, type] | Bad:
     try:
         header = reading.probe(picture.image)
         for path in picture.masks:
-            _check_mask(path, reading.probe(path), header)
+            check_mask(path, reading.probe(path), header)
     except RadprobeError as error:
         return Bad(Path(error.what), error.reason, picture.names, error.remedy)
     return picture, header.dtype
 
 
-def _check_mask(path: Path, mask: reading.Header, image: reading.Header) -> None:
+def check_mask(path: Path, mask: reading.Header, image: reading.Header) -> None:
     """Raise RadprobeError unless a mask lies on its image's grid (volumes: but for turned axes)."""
     if image.affine is None:
         if mask.shape != image.shape:

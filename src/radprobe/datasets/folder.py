@@ -29,13 +29,15 @@ PARTS = {
 }
 MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones
 SHOWN = 3  # ids or files in a warning
-AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*[Yy]?")  # DICOM writes 058Y
+AGE = re.compile(r"0*(\d{1,3}(?:[.,]\d+)?)\s*[Yy]?")  # DICOM writes 058Y
+# cells that R, pandas, Excel and SQL write where nothing is known: read as blank, as pandas does
+NOT_KNOWN = {"NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"}
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the CSV: the number of its line, and its cells by column, without spaces around them."""
+    """A row of the CSV: the number of its line, and its cells by column, without spaces around them, NA as blank."""
 
     number: int
     cells: dict[str, str]
@@ -48,6 +50,10 @@ class Table:
     path: Path
     columns: list[str]
     lines: list[Line]
+
+    def cells(self, column: str) -> list[str]:
+        """Return the cells of a column, from top to bottom."""
+        return [line.cells[column] for line in self.lines]
 
     def error(self, line: Line, column: str, reason: str, remedy: str) -> RadprobeError:
         """Return an error about a cell."""
@@ -130,16 +136,23 @@ def read_table(path: Path, needed: Sequence[str] = ("path", "patient", "label"))
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RadprobeError(path, f"is no UTF-8 text ({error})", "save it as CSV UTF-8") from None
-    header = "".join(text.lstrip().splitlines()[:1])
-    pieces = {mark: [cell.strip(' "') for cell in header.split(mark)] for mark in DELIMITERS}
-    delimiter = max(DELIMITERS, key=lambda mark: (len({*pieces[mark]} & {*needed}), len(pieces[mark])))
+    text, delimiter = _delimiter(text, needed)
     try:
         (_, columns), *rows = _cells(io.StringIO(text, newline=None), delimiter)
     except csv.Error as error:
         raise RadprobeError(path, f"is no CSV table ({error})", "save it as CSV UTF-8") from None
     if not columns:
         raise RadprobeError(path, "is empty", f"list your images in it, under the columns {', '.join(needed)}")
-    return Table(path, columns, [_line(path, number, columns, cells) for number, cells in rows])
+    return Table(path, columns, [_line(path, number, columns, cells, delimiter) for number, cells in rows])
+
+
+def _delimiter(text: str, needed: Sequence[str]) -> tuple[str, str]:
+    """Return the text of a table, and its delimiter: the one that Excel's first line names, else that of the header."""
+    first, *others = text.lstrip().splitlines(keepends=True) or [""]
+    if named := re.fullmatch(rf"sep=([{DELIMITERS}])[{DELIMITERS}]*", first.strip('\r\n" ')):
+        return "\n" + "".join(others), named[1]  # a line each, as errors name them
+    pieces = {mark: [cell.strip(' "') for cell in first.strip("\r\n").split(mark)] for mark in DELIMITERS}
+    return text, max(DELIMITERS, key=lambda mark: (len({*pieces[mark]} & {*needed}), len(pieces[mark])))
 
 
 def _needed(entry: Dataset) -> list[str]:
@@ -155,13 +168,18 @@ def _cells(lines: Iterable[str], delimiter: str) -> list[tuple[int, list[str]]]:
     return [row for row in rows if any(row[1])] or [(1, [])]
 
 
-def _line(path: Path, number: int, columns: list[str], cells: list[str]) -> Line:
+def _line(path: Path, number: int, columns: list[str], cells: list[str], delimiter: str) -> Line:
     while len(cells) > len(columns) and not cells[-1]:  # separators at the end of the line
         cells = cells[:-1]
     if len(cells) != len(columns):
         reason = f"has {len(cells)} cells, the header {len(columns)}"
-        raise RadprobeError(f"{path}, line {number}", reason, "put quotes around cells that hold the separator")
-    return Line(number, dict(zip(columns, cells, strict=True)))
+        other = next((mark for mark in DELIMITERS if cells[0].count(mark) == len(columns) - 1 > 0), None)
+        remedy = f"put quotes around cells that hold '{delimiter}', which separates the columns of the header"
+        if len(cells) == 1 and other:
+            remedy = f"separate its cells by '{delimiter}', as those of the header: they have '{other}'"
+        raise RadprobeError(f"{path}, line {number}", reason, remedy)
+    known = ("" if cell in NOT_KNOWN else cell for cell in cells)
+    return Line(number, dict(zip(columns, known, strict=True)))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -238,7 +256,7 @@ def _described(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
     patient = line.cells[entry.folder.patient]
     if not patient:
         remedy = "write an id for each patient: it keeps a patient's images in one part"
-        raise table.error(line, entry.folder.patient, "is empty", remedy)
+        raise table.error(line, entry.folder.patient, "is empty, or NA", remedy)
     return {"patient_id": patient, **_labels(entry, table, line), **_meta(entry, table, line)}
 
 
@@ -252,21 +270,27 @@ def _labels(entry: Dataset, table: Table, line: Line) -> dict[str, float]:
             near = difflib.get_close_matches(text, entry.classes, 1, 0.5)
             hint = f"did you mean {near[0]}? " if near else ""
             remedy = f"{hint}datasets.{entry.id}.folder.classes are {', '.join(entry.classes)}"
-            raise table.error(line, column, f"unknown class '{text}'" if text else "is empty", remedy)
+            raise table.error(line, column, f"unknown class '{text}'" if text else "is empty, or NA", remedy)
         return {LABEL + name: float(text == name) for name in entry.classes}
     return {LABEL + name: _label(table, line, name) for name in entry.classes}
 
 
 def _label(table: Table, line: Line, column: str) -> float:
     text = line.cells[column]
-    try:
-        value = float(text) if text else np.nan
-    except ValueError:
-        value = None
-    if text and value not in (0, 1, -1):
+    value = sign(text) if text else np.nan
+    if value is None:
         remedy = "write 1 (present), 0 (absent), -1 (uncertain) or leave it blank (not known)"
         raise table.error(line, column, f"unknown label '{text}'", remedy)
     return value
+
+
+def sign(cell: str) -> float | None:
+    """Return 1, 0 or -1 where a cell is this number, however it is written (1.0), else None."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if value in (0, 1, -1) else None
 
 
 def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
@@ -277,7 +301,7 @@ def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
         years = AGE.fullmatch(text)
         if not years:
             raise table.error(line, columns["age"], f"unknown age '{text}'", "write years, or leave it blank")
-        meta[f"{META}age"] = float(years[1])
+        meta[f"{META}age"] = float(years[1].replace(",", "."))
     if entry.folder.split:
         column = entry.folder.split
         text = line.cells[column]

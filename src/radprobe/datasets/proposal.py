@@ -2,18 +2,19 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from radprobe.datasets import matching, raw
-from radprobe.datasets.cases import SIGNS, Case, Decision, Notes, Question, cases_of, held
-from radprobe.datasets.columns import patient_column, plain, split_column, unread_split
-from radprobe.datasets.folder import AGE, METAS, PARTS
+from radprobe.datasets.cases import Case, Decision, Notes, Question, cases_of, held
+from radprobe.datasets.columns import like_patients, patient_column, plain, split_column, unread_split
+from radprobe.datasets.folder import AGE, METAS, PARTS, sign
 from radprobe.datasets.matching import EXACT, Listing
 from radprobe.datasets.nesting import are_patients, class_folders, patient_folders
 from radprobe.datasets.questions import question_of
-from radprobe.datasets.survey import Seen, Survey
+from radprobe.datasets.survey import SPREADSHEETS, Seen, Survey
 from radprobe.files import RadprobeError
 
 CALLED = {"age": ("age", "patientage"), "sex": ("sex", "gender", "patientsex", "patientgender")}
@@ -23,6 +24,8 @@ CLASSIFY, SEGMENT = 224, 448  # sides that a backbone gets
 FEW, FEW_POSITIVE, TESTED = 10, 10, 0.3  # patients under which no interval is given; share of them in test
 VAL_OF_TRAIN = 5  # one of so many train patients is val where a given split has no val
 SHOWN = 3  # names in a warning
+MANY_BAD = 0.2  # share of images that cannot be used: where it is higher, something is wrong with all
+SIZES = 2  # the longest side of one image over that of another: where it is higher, that is told
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
         _tell_left_out(found, cases, notes)
     folder["metadata"] = list(metas)
     folder |= _imaging(found, question, notes)
-    if doubtful := sum(SIGNS.get(cell) == -1 for case in cases for cell in question.cells(case).values()):
+    if doubtful := sum(sign(cell) == -1 for case in cases for cell in question.cells(case).values()):
         choice["uncertain"] = "ignore"
         notes.decide("uncertain", "ignore", f"{doubtful} label(s) are -1: not known; `zeros` would take them as 0")
-    _tell_images(found, choice, notes)
+    _tell_bad(found, choice, notes)
+    _tell_images(found, notes)
     _tell_counts(question, cases, patient_of, part_of, notes)
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
 
@@ -93,9 +97,8 @@ def _with_mask(found: Survey, cases: list[Case], _: Question, notes: Notes) -> l
     drawn = [case for case in cases if case.mask]
     if without := len(cases) - len(drawn):
         notes.warn(f"{without} of {len(cases)} images have no mask, and are left out")
-    if found.bad_masks:
-        path, why = next(iter(found.bad_masks.items()))
-        notes.warn(f"{len(found.bad_masks)} mask(s) cannot be read: {path}: {why}")
+    if lone := found.lone_masks:
+        notes.warn(f"{len(lone)} mask(s), as {lone[0]}, belong to no image by their names, and are left out")
     if found.unread_masks:
         n = len(found.masks)
         notes.warn(
@@ -109,7 +112,7 @@ def _with_label(_: Survey, cases: list[Case], question: Question, notes: Notes) 
     blank = {case.image for case in cases if "" in question.cells(case).values()}
     if not blank:
         return cases
-    counted = f"{len(blank)} of {len(cases)} images have a blank label ({', '.join(question.columns)})"
+    counted = f"{len(blank)} of {len(cases)} images have a blank label or NA ({', '.join(question.columns)})"
     if question.task == "multiclass":
         notes.warn(f"{counted}, and are left out")
         return [case for case in cases if case.image not in blank]
@@ -197,7 +200,7 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
         notes.decide("patient", f"column '{column}'", "by its name; no patient is in two parts")
         if nobody := next((case.line for case in cases if not case.line.cells[column]), None):
             remedy = "write an id for each patient: it keeps a patient's images in one part"
-            raise listing.table.error(nobody, column, "is empty", remedy)
+            raise listing.table.error(nobody, column, "is empty, or NA", remedy)
         return {case.image: case.line.cells[column] for case in cases}, column
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
@@ -213,9 +216,11 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
     each = "volume" if found.volumes else "image"
     where = f"columns are {', '.join(listing.table.columns)}" if listing else "there is no table"
     notes.decide("patient", f"each {each} its own", f"nothing says who is who ({where})")
+    like = like_patients(listing) if listing else []
+    name = f"call the right one of {', '.join(like)} `patient`" if like else "add a column `patient`"
     notes.warn(
         f"no patient column: each {each} is taken as a patient of its own. If some patients have several, they leak "
-        "from train to test, and every score is too high: add a column `patient`"
+        f"from train to test, and every score is too high: {name}"
     )
     return {case.image: matching.stem(case.image) for case in cases}, None
 
@@ -319,15 +324,24 @@ def _intensity(found: Survey, modality: str | None) -> tuple[dict[str, Any], str
 # --- doubts -----------------------------------------------------------------------------------------------------------
 
 
-def _tell_images(found: Survey, choice: dict[str, Any], notes: Notes) -> None:
+def _tell_bad(found: Survey, choice: dict[str, Any], notes: Notes) -> None:
+    """Let files that cannot be used be set aside; raise RadprobeError, with its remedy, where they are many."""
+    bad = {one.path: one.error for one in found.seen if one.error}
+    for image, masks in found.masks.items():
+        if error := found.bad_masks.get(masks[0]):
+            bad.setdefault(image, error)
+    if not bad:
+        return
+    first, n = next(iter(bad.values())), len(found.seen)
+    if len(bad) > MANY_BAD * n:
+        raise RadprobeError(first.what, f"{first.reason}; {len(bad)} of {n} images cannot be used", first.remedy)
+    choice["max_quarantine"] = len(bad)
+    named = "; ".join(f"{Path(error.what).name}: {error.reason}" for error in [*bad.values()][:SHOWN])
+    notes.warn(f"{len(bad)} file(s) cannot be used and will be set aside (max_quarantine): {named}. {first.remedy}")
+
+
+def _tell_images(found: Survey, notes: Notes) -> None:
     sound = [one for one in found.seen if one.header]
-    bad = [one for one in found.seen if not one.header]
-    if not sound:
-        raise RadprobeError(found.root / bad[0].path, bad[0].why, "none of the images can be read: export them again")
-    if bad:
-        choice["max_quarantine"] = len(bad)
-        named = "; ".join(f"{one.path}: {one.why}" for one in bad[:SHOWN])
-        notes.warn(f"{len(bad)} file(s) cannot be read and will be set aside (max_quarantine): {named}")
     if len(modalities := Counter(one.modality for one in sound if one.modality)) > 1:
         notes.warn(f"several modalities are mixed: {_counted(modalities)}")
     if len(forms := Counter(found.forms.values())) > 1:
@@ -337,11 +351,17 @@ def _tell_images(found: Survey, choice: dict[str, Any], notes: Notes) -> None:
     ratios = [max(_plane(one)) / min(_plane(one)) for one in sound]
     if ratios and max(ratios) > 1.5 * min(ratios):
         notes.warn("images are of several shapes: all are made square, so their contents are stretched differently")
+    sides = [max(_plane(one)) for one in sound]
+    if sides and max(sides) > SIZES * min(sides):
+        notes.warn(
+            f"images are of several sizes, {min(sides)} to {max(sides)} pixels: small ones show less detail. Where one "
+            "class has mostly small ones, a model may learn that"
+        )
     if text := sum(one.text_possible for one in sound):
         notes.warn(f"{text} file(s) may have a name burned into the pixels: look before you share pictures")
     for error in found.unread_tables:
         notes.warn(f"a table cannot be read, and is not used: {error.what}: {error.reason}")
-    if tables := sum(found.others[suffix] for suffix in (".xls", ".xlsx", ".ods")):
+    if tables := sum(found.others[suffix] for suffix in SPREADSHEETS):
         notes.warn(f"{tables} spreadsheet(s) are not read: save them as CSV")
     if packed := sum(found.others[suffix] for suffix in (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")):
         notes.warn(f"{packed} archive(s) are not unpacked")

@@ -1,10 +1,12 @@
 """What can be asked of somebody's images, by their masks, the columns of their table or the folders around them."""
 
+from collections import Counter
+
 from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Notes, Question
 from radprobe.datasets.columns import of_table
 from radprobe.datasets.nesting import numbered_folders, of_folders
-from radprobe.datasets.survey import Survey
+from radprobe.datasets.survey import SPREADSHEETS, Survey
 from radprobe.files import RadprobeError
 
 LABEL_MAPS = "write one label map an image: 0 background, 1 the first class, 2 the second ..."
@@ -40,13 +42,22 @@ def _nothing_asked(found: Survey, cases: list[Case], questions: list[Question], 
         reason = f"no column of it ({', '.join(table.columns)}) names the {n} image(s), as {image}"
         return RadprobeError(table.path, reason, "write the paths of the images into a column `path`")
     if found.listing:
-        listed = ", ".join(found.listing.table.columns)
-        reason = f"has no column of labels among {listed}"
-        return RadprobeError(found.listing.table.path, reason, "add a column of 0 and 1, or of class names: label")
+        columns = found.listing.table.columns
+        reason = f"has no column of labels among {', '.join(dict.fromkeys(columns))}"
+        if twice := [name for name, times in Counter(columns).items() if name and times > 1]:
+            reason += f"; {', '.join(twice)} is there twice"
+        remedy = "add a column of 0 and 1, or of class names: label. If one of these is the label, call it so"
+        return RadprobeError(found.listing.table.path, reason, remedy)
     reason = f"holds {n} image(s), but no table, masks or folders of classes say what is asked of them"
     if numbered := sorted(numbered_folders(cases), key=raw.natural):
         reason += f"; folders that differ only by a number, as {' and '.join(numbered[:2])}, are no classes"
         put += "; if the folders are classes, name them so: class 0, class 1"
+    if others := [suffix for suffix in (*SPREADSHEETS, ".txt") if found.others[suffix]]:
+        reason += f"; {' and '.join(others)} files are not read"
+        put = f"if your table is one of the {' or '.join(others)} files, save it as CSV; else {put}"
+    if found.lone_masks and len(found.lone_masks) < n:
+        reason += f"; {len(found.lone_masks)} masks, as {found.lone_masks[0]}, have the name of no image"
+        put += "; or call each mask as its image: a.png and a_mask.png, images/a.png and masks/a.png"
     return RadprobeError(found.root, reason, put)
 
 
@@ -64,9 +75,8 @@ def _of_masks(found: Survey) -> list[Question]:
     read = f"; {n - found.unread_masks} of {n} were looked at" if found.unread_masks else ""
     why = f"{n} images have a mask ({listed}), with the labels {', '.join(map(str, values)) or 'none'}{read}"
     if not values:
-        bad = next(iter(found.bad_masks.items()), None)
-        what, reason = (found.root / bad[0], bad[1]) if bad else (found.root, "all masks that were looked at are empty")
-        raise RadprobeError(what, reason, LABEL_MAPS)
+        bad = next(iter(found.bad_masks.values()), None)
+        raise bad or RadprobeError(found.root, "all masks that were looked at are empty", LABEL_MAPS)
     n = 1 if len(values) == 1 else values[-1]  # one class may be drawn as 255
     if n > MAX_CLASSES:
         reason = f"masks hold the labels {', '.join(map(str, values[:10]))} ...: grey values, or no label maps"

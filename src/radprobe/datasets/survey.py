@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from radprobe.console import track
-from radprobe.datasets import matching
+from radprobe.datasets import decoding, matching
 from radprobe.datasets.folder import Table, read_table
 from radprobe.datasets.matching import Listing
 from radprobe.files import RadprobeError, stream_in_threads
@@ -20,7 +20,7 @@ from radprobe.imaging import dicom, nifti, reading
 from radprobe.imaging.values import DICOM, Header, is_dicom
 
 RASTERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
-TABLES = (".csv", ".tsv")
+TABLES, SPREADSHEETS = (".csv", ".tsv"), (".xlsx", ".xls", ".ods")
 # files that are no images, whatever they hold: they are not opened
 OTHERS = {".txt", ".json", ".xml", ".html", ".md", ".pdf", ".yaml", ".yml", ".py", ".ipynb", ".log", ".npy", ".npz"}
 OTHERS |= {".zip", ".gz", ".tar", ".tgz", ".rar", ".7z", ".xls", ".xlsx", ".ods", ".parquet", ".mha", ".nrrd", ".h5"}
@@ -29,18 +29,19 @@ SERIES = "DICOM series"
 MODALITIES = {**dict.fromkeys(("CR", "DX", "DR", "RG", "PX"), "X-ray"), "CT": "CT", "MR": "MRI", "MRI": "MRI"}
 MODALITIES |= {"MG": "mammography", "US": "ultrasound", "PT": "PET", "NM": "scintigraphy"}
 MAX_HEADERS = 5000  # that are read; of more images evenly spaced ones
+FEW_FILES = 32  # of a folder that are looked at: where it holds fewer series, two of them are of one
 ENOUGH_MASKS, MASK_PIXELS = 40, 10**9  # masks are looked at until there were so many, and so many pixels
 AIR_HU = -900  # grey values below it are Hounsfield units
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An image file, a volume, or a folder that holds one DICOM series. `header` None: `why` says what is wrong."""
+    """An image file, a volume, or a folder that holds one DICOM series. `header` None: `error` says what is wrong."""
 
     path: str  # below the root
     form: str  # PNG, DICOM, DICOM series, NIfTI ...
     header: Header | None = None
-    why: str = ""
+    error: RadprobeError | None = None
     modality: str | None = None
     text_possible: bool = False  # a name may be burned into the pixels
 
@@ -50,8 +51,9 @@ class Survey:
     """A folder of images as it was found.
 
     masks: image -> its masks, by the table or by name. labels: the values of the masks that were read; `bad_masks`
-    those that could not be read, and why; `unread_masks`: how many were not looked at. names: what a dataset.json calls
-    the labels. modality: that of most images. hounsfield: all grey values are HU.
+    those that could not be read or do not lie on their image, and why; `unread_masks`: how many were not looked at.
+    lone_masks: those that no image has the name of. names: what a dataset.json calls the labels. modality: that of most
+    images. hounsfield: all grey values are HU.
     """
 
     root: Path
@@ -59,8 +61,9 @@ class Survey:
     seen: list[Seen]  # all images, or evenly spaced ones of many
     masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: tuple[int, ...] = ()
-    bad_masks: dict[str, str] = field(default_factory=dict)
+    bad_masks: dict[str, RadprobeError] = field(default_factory=dict)
     unread_masks: int = 0
+    lone_masks: tuple[str, ...] = ()
     names: dict[int, str] = field(default_factory=dict)
     listing: Listing | None = None
     tables: list[Table] = field(default_factory=list)
@@ -83,7 +86,8 @@ class Survey:
 def survey(root: Path, table: Path | None = None) -> Survey:
     """Look at a folder, and at a table that may lie elsewhere; without one, at all CSV files in the folder.
 
-    Raises RadprobeError where it is no folder, holds no image, or where a table that was named cannot be read.
+    Raises RadprobeError where it is no folder, holds no image, or slices of volumes without folders, or where a table
+    that was named cannot be read.
     """
     if not root.is_dir():
         raise RadprobeError(root, "is no folder", "name the folder that holds your images")
@@ -110,8 +114,9 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         images = [path for path in images if path not in drawn]
     else:
         of_image = matching.pairs(images, masks)
+    paired = {*of_image, *(mask for each in of_image.values() for mask in each)}
     names, modality = _dataset_json(root)
-    labels, bad, not_looked_at = _labels(root, [each[0] for each in of_image.values() if len(each) == 1])
+    labels, bad, not_looked_at = _labels(root, {each[0]: image for image, each in of_image.items() if len(each) == 1})
     seen = _headers(root, {path: forms[path] for path in images})
     told = Counter(one.modality for one in seen if one.modality)
     modality = modality or next((name for name, _ in told.most_common(1)), None)
@@ -123,6 +128,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         labels=labels,
         bad_masks=bad,
         unread_masks=not_looked_at,
+        lone_masks=tuple(path for path in forms if matching.is_mask(path) and path not in paired),
         names=names,
         listing=listing,
         tables=tables,
@@ -180,29 +186,47 @@ def _form(path: Path, suffix: str) -> str | None:
 
 
 def _with_series(root: Path, forms: dict[str, str], tables: list[Table]) -> dict[str, str]:
-    """Put the folder in the place of its DICOM files where they are one series, and no table names them one by one."""
-    cells = {cell.replace("\\", "/") for table in tables for line in table.lines for cell in line.cells.values()}
-    by_folder, series = defaultdict(list), {}
+    """Put the folder in the place of its DICOM files where they are slices of series, and no table names them.
+
+    Raises RadprobeError where such slices lie in the root itself.
+    """
+    columns = [{cell.replace("\\", "/") for cell in table.cells(name)} for table in tables for name in table.columns]
+    by_folder = defaultdict(list)
     for path, form in forms.items():
-        if form == "DICOM" and "/" in path:
+        if form == "DICOM":
             by_folder[path.rpartition("/")[0]].append(path)
-    for folder, inside in by_folder.items():
-        named = {text for path in inside[:2] for text in (path, Path(path).name, matching.stem(Path(path).name))}
-        if len(inside) > 1 and not named & cells and _one_series(root / inside[0], root / inside[1]):
-            series[folder] = inside
+    apart = {folder: inside for folder, inside in by_folder.items() if not _named(inside, columns)}
+    looked_at = track(apart.items(), "look for series", len(apart))
+    series = {folder: inside for folder, inside in looked_at if _of_series(root, inside)}
+    if "" in series:
+        reason = f"holds {len(series[''])} DICOM files that are slices of series, as {series[''][0]}"
+        remedy = "give each series a folder of its own; or list them in a CSV, if each slice is an image of its own"
+        raise RadprobeError(root, reason, remedy)
     slices = {path for inside in series.values() for path in inside}
     forms = {path: form for path, form in forms.items() if path not in slices} | dict.fromkeys(series, SERIES)
     return dict(sorted(forms.items()))
 
 
-def _one_series(one: Path, other: Path) -> bool:
-    """Say whether two files are slices of one series. Their UIDs are only compared."""
-    try:
-        first, second = dicom.header(one), dicom.header(other)
-    except RadprobeError:
-        return False
-    same = first.get("SeriesInstanceUID") and first.get("SeriesInstanceUID") == second.get("SeriesInstanceUID")
-    return bool(same and first.get("ImagePositionPatient") and second.get("ImagePositionPatient"))
+def _named(paths: list[str], columns: list[set[str]]) -> bool:
+    """Say whether a column names most of the files; one of labels names those that are called 0 and 1."""
+    names = [{path, matching.last(path), matching.stem(matching.last(path))} for path in paths]
+    return any(2 * sum(bool(each & cells) for each in names) > len(paths) for cells in columns)
+
+
+def _of_series(root: Path, paths: list[str]) -> bool:
+    """Say whether two of the files are slices of one series. Their UIDs are only compared."""
+    seen = set()
+    some = paths[:: max(1, len(paths) // FEW_FILES)] if len(paths) > 1 else []
+    for path in dict.fromkeys([*some[:1], *paths[1:2], *some]):
+        try:
+            data = dicom.header(root / path)
+        except RadprobeError:
+            continue
+        series = data.get("SeriesInstanceUID") if data.get("ImagePositionPatient") else None
+        if series and series in seen:
+            return True
+        seen.add(series)
+    return False
 
 
 def _apart(forms: dict[str, str]) -> tuple[list[str], list[str]]:
@@ -226,37 +250,47 @@ def _headers(root: Path, forms: dict[str, str]) -> list[Seen]:
             if forms[path] in ("DICOM", SERIES):
                 told = dicom.describe(root / path)
                 modality, text = MODALITIES.get(told["modality"], told["modality"]), told["text_possible"]
-            return Seen(path, forms[path], header, "", modality, text)
+            return Seen(path, forms[path], header, None, modality, text)
         except RadprobeError as error:
-            return Seen(path, forms[path], None, error.reason)
+            return Seen(path, forms[path], None, error)
 
     return list(track(stream_in_threads(look, chosen), "look at headers", len(chosen)))
 
 
-def _labels(root: Path, masks: list[str]) -> tuple[tuple[int, ...], dict[str, str], int]:
-    """Return the values of the masks, why some could not be read, and how many were not, as they are many and large."""
+def _labels(root: Path, masks: dict[str, str]) -> tuple[tuple[int, ...], dict[str, RadprobeError], int]:
+    """Return the values of masks (mask -> image), what is wrong with some, and how many of many were not looked at."""
 
-    def look(path: str) -> tuple[np.ndarray, int, str]:
+    def look(path: str) -> tuple[np.ndarray, int, RadprobeError | None]:
         values = np.zeros(256, bool)
         try:
+            _check_grid(root / path, root / masks[path])
             labels = reading.read_labels(root / path)
         except RadprobeError as error:
-            return values, 0, error.reason
+            return values, 0, error
         values[labels] = True
-        return values, labels.size, ""
+        return values, labels.size, None
 
     if not masks:
         return (), {}, 0
-    found, bad, n, pixels = np.zeros(256, bool), {}, 0, 0
-    chosen = [masks[k] for k in np.random.default_rng(0).permutation(len(masks))]  # no period can hide a label
+    found, bad, n, pixels, names = np.zeros(256, bool), {}, 0, 0, list(masks)
+    chosen = [names[k] for k in np.random.default_rng(0).permutation(len(names))]  # no period can hide a label
     looks = track(stream_in_threads(look, chosen, threads=2), "look at masks", len(chosen))
-    for path, (values, size, why) in zip(chosen, looks, strict=False):
+    for path, (values, size, error) in zip(chosen, looks, strict=False):
         found |= values
-        bad |= {path: why} if why else {}
+        bad |= {path: error} if error else {}
         n, pixels = n + 1, pixels + size
         if n >= ENOUGH_MASKS and pixels > MASK_PIXELS:
             break
     return tuple(int(value) for value in np.flatnonzero(found)), bad, len(masks) - n
+
+
+def _check_grid(mask: Path, image: Path) -> None:
+    """Raise RadprobeError where a mask does not lie on its image; what is wrong with an image is told where it is."""
+    try:
+        header = reading.probe(image)
+    except RadprobeError:
+        return
+    decoding.check_mask(mask, reading.probe(mask), header)
 
 
 def _dataset_json(root: Path) -> tuple[dict[int, str], str | None]:
