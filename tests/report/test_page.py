@@ -6,7 +6,8 @@ import pytest
 import synthetic_study
 from webpage import LOADING, Page
 
-from radprobe.artifacts import SCORES_SCHEMA, Comparison, Index, Split
+from radprobe.artifacts import SCORES_SCHEMA, Comparison, Index, Split, Truth
+from radprobe.stages import score
 
 
 def everything(text):
@@ -41,6 +42,25 @@ def test_verdicts_carry_scores_twins_costs_and_caveats(text):
     assert "Generated (phantom) data" in said
     assert "has derived weights, not the published ones" in said
     assert "A partial copy of NIH ChestX-ray14: 111920 of 112120 images are absent." in said
+
+
+def test_near_duplicates_among_the_test_cases_are_said_beside_the_verdict(text):
+    said = re.search(r"Near-duplicates of other parts are among the test cases; without them DSC is (0\.\d{3})", text)
+    assert 0.9 < float(said[1]) < 1
+
+
+def test_where_every_test_case_looks_like_a_copy_the_verdict_says_so(root, render, monkeypatch):
+    study = synthetic_study.study(root)
+    monkeypatch.setattr(
+        score, "_near_cases", lambda step: set(Truth.load(step.need("prepare").folder).maps.table.index)
+    )
+    for backbone in study.backbones:
+        if step := study.steps.get(("score", "montgomery", backbone)):
+            score.run(study, step)
+    page = Page(render(root)).words
+    assert "Every test case looks like a copy of one in another part." in page
+    assert "without them" not in page
+    assert re.search(r"with a linear decoder: DSC 0\.9", page)
 
 
 @pytest.mark.survives("attack", "HTML in titles, names and params, into explorer.html", "shown as text")

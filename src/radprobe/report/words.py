@@ -126,6 +126,8 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     first = f"{name(best)}{how}: {metric} {text(score)}."
     if not interval(score):
         first += f" No interval: {score.note.rpartition('no interval: ')[2]}."
+    elif score.note:
+        first += f" {score.note[0].upper()}{score.note[1:]}."
     sentences = [first]
     if best in column.controls:
         sentences.append("Every scored backbone is a control: nothing pretrained was tested.")

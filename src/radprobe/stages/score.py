@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,37 +31,27 @@ from radprobe.study import Step, Study
 
 PARTS = ("val", "test")
 POINT = Bootstrap(resamples=1, seed=0, min_patients=sys.maxsize)  # values alone
+ALL_NEAR = {"value": np.nan, "low": np.nan, "high": np.nan, "n_patients": 0, "n_samples": 0, "n_classes": 0}
+ALL_NEAR["note"] = "undefined: every test case looks like a copy of one in another part"
 ONE_FIT = {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.nan}
 
 
 def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
     source = next(need for need in step.needs if need.backbone)
-    predictions, how = Predictions.load(source.folder), _how(step)
-    truth, near = _truth(study, step), _near_cases(step)
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
+    cell = Cell(Predictions.load(source.folder), _truth(study, step), metric, _how(step), step.knobs.get("tolerance"))
+    predictions, near = cell.predictions, _near_cases(step)
     tables, cases = [], []
     for protocol in _protocols(predictions):
-        facts = predictions.facts["protocols"][protocol]
-        costs = _costs(predictions.facts["embedding"], facts)
-        of_parts = {
-            part: _scored(predictions, protocol, part, truth, tolerance=step.knobs.get("tolerance")) for part in PARTS
-        }
-        for part, scored in of_parts.items():
-            if truth:
-                cases.append(scored.cases().assign(protocol=protocol, part=part))
-            rows, fits = scored.rows(how), []
-            if part == "test" and not truth:
-                rows += scored.operating(of_parts["val"], facts, how)
-            for number in range(1, len(facts.get("seeds", [0])) if part == "test" else 1):
-                other = _scored(
-                    predictions, again(protocol, number), part, truth, tolerance=step.knobs.get("tolerance")
-                )
-                fits.append(other.rows(POINT) + ([] if truth else other.operating(of_parts["val"], facts, POINT)))
-            rows = _over_fits(rows, fits)
-            if part == "test" and near & set(scored.samples["id"]):
-                rows += _without(near, scored, rows, predictions, protocol, truth, metric, how)
-            tables.append(pd.DataFrame(rows).assign(protocol=protocol, part=part, **costs))
+        of_parts = {part: cell.scored(protocol, part) for part in PARTS}
+        if cell.truth:
+            cases += [each.cases().assign(protocol=protocol, part=part) for part, each in of_parts.items()]
+        val = _over_fits(of_parts["val"].rows(cell.how), [])
+        test = [*_of_test(cell, protocol, **of_parts), *_without_near(cell, protocol, of_parts["test"], near)]
+        costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
+        tables += [pd.DataFrame(val).assign(protocol=protocol, part="val", **costs)]
+        tables += [pd.DataFrame(test).assign(protocol=protocol, part="test", **costs)]
     draws = None
     if predictions.few_shot:
         draws = _draws(predictions, metric, study.dataset(step.dataset).task == "multiclass")
@@ -71,6 +61,45 @@ def run(study: Study, step: Step) -> None:
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
     Scores(table, pd.concat(cases, ignore_index=True) if cases else None, draws).save(step.folder, step.spec)
     _say(table, metric)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The predictions of a backbone on a dataset, and by what they are scored: `truth` of label maps, `tolerance`."""
+
+    predictions: Predictions
+    truth: Truth | None
+    metric: str  # the primary one
+    how: Bootstrap
+    tolerance: float | None = None
+
+    def scored(self, protocol: str, part: str, without: Collection[str] = ()) -> "Classified | Segmented":
+        """Return one protocol's predictions of one part, to be scored; cases in `without` are left out."""
+        if self.truth:
+            return Segmented(self.predictions, protocol, part, self.truth, without, self.tolerance)
+        return Classified(self.predictions, protocol, part, without)
+
+
+def _of_test(cell: Cell, protocol: str, val: "Classified | Segmented", test: "Classified | Segmented") -> list[dict]:
+    """Return the rows of test: all metrics, those at val's thresholds, and how far they move over fits with seeds."""
+    facts = cell.predictions.facts["protocols"][protocol]
+
+    def rows(scored: "Classified | Segmented", how: Bootstrap) -> list[dict]:
+        return scored.rows(how) + scored.operating(val, facts, how)
+
+    others = range(1, len(facts.get("seeds", [0])))
+    fits = [rows(cell.scored(again(protocol, number), "test"), POINT) for number in others]
+    return _over_fits(rows(test, cell.how), fits)
+
+
+def _without_near(cell: Cell, protocol: str, test: "Classified | Segmented", near: set[str]) -> list[dict]:
+    """Return the rows of the primary metric without near-duplicates, named `<metric>_without_near`; [] without any."""
+    ids = {*test.samples["id"]}
+    if not near & ids:
+        return []
+    left, nothing = (test, ALL_NEAR) if ids <= near else (cell.scored(protocol, "test", near), {})
+    rows = [row for row in left.rows(POINT if nothing else cell.how) if row["metric"] == cell.metric]
+    return [{**row, **ONE_FIT, "metric": f"{cell.metric}_without_near", **nothing} for row in rows]
 
 
 def _over_fits(rows: list[dict], others: list[list[dict]]) -> list[dict]:
@@ -91,13 +120,14 @@ def compare(study: Study, step: Step) -> None:
     how, truth = _how(step), _truth(study, step)
     predictions = {need.backbone: Predictions.load(need.folder) for need in step.needs if need.backbone}
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
+    cells = {backbone: Cell(each, truth, metric, how) for backbone, each in predictions.items()}
     controls = {backbone for backbone in predictions if study.backbone(backbone).family == "control"}
     others = {name for of, *names in step.knobs["variants"] if of == "metric" for name in names} - {metric}
     found, of_variants, samples = [], {}, {}
     standing: dict[tuple[str, str], Tested] = {}  # those that stand beside every protocol, made once for all
 
     def tested(backbone: str, name: str) -> Tested:
-        made = standing.get((backbone, name)) or Tested(_scored(predictions[backbone], name, "test", truth), how)
+        made = standing.get((backbone, name)) or Tested(cells[backbone].scored(name, "test"), how)
         if name in STANDING:
             standing[backbone, name] = made
         return made
@@ -184,7 +214,7 @@ def _draws(predictions: Predictions, metric: str, exclusive: bool) -> pd.DataFra
     if predictions.table is None:
         found = [_overlap(counts, metric) for counts in predictions.few_shot.scores]
         return pd.concat([predictions.few_shot.table.reset_index(drop=True), pd.DataFrame(found)], axis=1)
-    tests = _scored(predictions, _protocols(predictions)[0], "test", None)
+    tests = Classified(predictions, _protocols(predictions)[0], "test")
     patients, found = tests.table["patient_id"], []
     for scores in predictions.few_shot.scores:
         learnt = ~np.isnan(scores).all(axis=0)
@@ -212,7 +242,7 @@ def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
         cases = predictions.maps[first].table
         tests = cases[cases["part"] == "test"]
     else:
-        tests = _scored(predictions, first, "test", None).samples
+        tests = Classified(predictions, first, "test").samples
     sizes = {"n_patients": tests["patient_id"].nunique(), "n_samples": len(tests), "class": classification.MACRO}
     rows = []
     for (protocol, shots), each in draws.groupby(["protocol", "shots"], sort=False):
@@ -242,39 +272,6 @@ def _near_cases(step: Step) -> set[str]:
         return set()
     table = Index.load(step.need("prepare").folder).table
     return set(table.loc[table["sample_id"].isin(names), "volume_id"])
-
-
-def _without(
-    near: set[str],
-    scored,
-    rows: list[dict],
-    predictions: Predictions,
-    protocol: str,
-    truth,
-    metric: str,
-    how: Bootstrap,
-) -> list[dict]:
-    """Return the rows of the primary metric without near-duplicates, named `<metric>_without_near`."""
-    name = {"metric": f"{metric}_without_near"}
-    if set(scored.samples["id"]) <= near:
-        nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "n_patients": 0, "n_samples": 0, "n_classes": 0}
-        note = "undefined: every test case looks like a copy of one in another part"
-        return [{**row, **ONE_FIT, **name, **nothing, "note": note} for row in rows if row["metric"] == metric]
-    kept = _scored(predictions, protocol, "test", truth, near).rows(how)
-    return [{**row, **ONE_FIT, **name} for row in kept if row["metric"] == metric]
-
-
-def _scored(
-    predictions: Predictions,
-    protocol: str,
-    part: str,
-    truth: Truth | None,
-    without: Collection[str] = (),
-    tolerance: float | None = None,
-):
-    if truth:
-        return Segmented(predictions, protocol, part, truth, without, tolerance)
-    return Classified(predictions, protocol, part, without)
 
 
 class Classified:
@@ -348,6 +345,10 @@ class Segmented:
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics; those of distances say in which unit they are where it is not mm alone."""
         return segmentation.rows(self.segmenter, self.classes, how, self._unit())
+
+    def operating(self, val: "Segmented", facts: dict, how: Bootstrap) -> list[dict]:
+        """Return no row: label maps have no threshold."""
+        return []
 
     def _unit(self) -> str:
         if not self.in_pixels:
