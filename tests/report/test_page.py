@@ -37,6 +37,7 @@ def test_verdicts_carry_scores_twins_costs_and_caveats(text):
     assert "Segmentation, Montgomery County chest X-rays (24 test patients)" in said
     assert re.search(r"with a linear decoder: DSC 0\.9\d\d \[0\.9\d\d, 0\.9\d\d\]\.", said)
     assert "Not resolvable from" in said
+    assert "Nothing is compared yet" not in said
     assert "Beats its random twin by" in said
     assert "Costs 3.0 min of CPU" in said
     assert "Generated (phantom) data" in said
@@ -170,6 +171,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
     assert "needs segment of tf_efficientnet_lite0" in said  # the comparison waits for it
     assert "with a linear decoder: DSC" in said  # the others are still there
     assert "Not compared with its random twin." in said
+    assert "Nothing is compared yet. That waits for EfficientNet-Lite0: mend what failed, or take them out" in said
     assert (root / "reports/figures/montgomery_scores.svg").is_file()
 
 

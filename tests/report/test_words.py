@@ -116,8 +116,8 @@ def test_why_there_is_no_interval_is_said_without_what_else_the_note_says():
 def test_what_makes_an_interval_doubtful_is_said():
     note = "left out, undefined: Hernia; the interval is too narrow, few patients have the rarer label of Mass (3)"
     found = replace(column({"x": 0.9}, {}), scores={"x": Estimate(0.9, 0.8, 0.95, 25, note)})
-    said = words.verdict(found, "multilabel", lambda name: "X", "CPU")[0]
-    assert said.endswith("DSC 0.900 [0.800, 0.950]. L" + note[1:] + ".")
+    said = words.verdict(found, "multilabel", lambda name: "X", "CPU")[:2]
+    assert said == ["X with a linear decoder: DSC 0.900 [0.800, 0.950].", f"L{note[1:]}."]
 
 
 def test_what_keeps_several_from_an_order_is_said_once():

@@ -147,6 +147,7 @@ def _card(findings: Findings, dataset: str, column: Column | None) -> dict:
     if trust.is_phantom(findings, dataset):
         card["notes"].append("Generated data: these numbers say nothing about radiology.")
     card["notes"] += trust.scope(findings, dataset) + trust.without_near(findings, column)
+    card["notes"] += trust.not_compared(findings, dataset)
     if best and findings.study.backbone(best).derived:
         card["notes"].append(f"Derived weights: {findings.study.backbone(best).derived}.")
     patients = max(score.patients for score in column.scores.values())

@@ -233,6 +233,16 @@ def without_near(findings: Findings, column: Column) -> list[str]:
     ]
 
 
+def not_compared(findings: Findings, dataset: str) -> list[str]:
+    """Return which backbones the comparison of a dataset waits for, and what to do, where it does."""
+    (comparison,) = (cell for cell in findings.cells if cell.dataset == dataset and cell.backbone is None)
+    waits = [findings.title(need.backbone) for need in comparison.step.needs if need.backbone and not need.done]
+    if not waits:
+        return []
+    what = "mend what failed, or take them out of `backbones` in params, and run again: all else is kept"
+    return [f"Nothing is compared yet. That waits for {inline(waits)}: {what}."]
+
+
 def scope(findings: Findings, dataset: str) -> list[str]:
     """Return what a dataset's scores are about: doubts about its table, less than the study's split and classes."""
     split, entry = findings.facts("split", dataset), findings.datasets[dataset]

@@ -126,9 +126,8 @@ def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
     first = f"{name(best)}{how}: {metric} {text(score)}."
     if not interval(score):
         first += f" No interval: {score.note.rpartition('no interval: ')[2]}."
-    elif score.note:
-        first += f" {score.note[0].upper()}{score.note[1:]}."
-    sentences = [first]
+    doubt = [f"{score.note[0].upper()}{score.note[1:]}."] if interval(score) and score.note else []
+    sentences = [first, *doubt]
     if best in column.controls:
         sentences.append("Every scored backbone is a control: nothing pretrained was tested.")
     sentences += [*against_others(column, name), *against_controls(column)]
