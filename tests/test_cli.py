@@ -58,6 +58,12 @@ def test_a_verb_says_which_command_must_come_first(folder):
     assert "run `radprobe retrieve montgomery --params 'my study.yaml'`" in done.stderr
 
 
+def test_what_is_not_segmented_yet_cannot_be_exported(folder):
+    done = radprobe(folder, "export", "montgomery", "test_vit", "out")
+    assert done.returncode == 2
+    assert "run `radprobe segment montgomery test_vit`, or snakemake" in done.stderr
+
+
 def test_again_makes_it_again(folder):
     radprobe(folder, "retrieve", "montgomery")
     (manifest,) = folder.glob("work/montgomery/retrieve/*/raw.json")

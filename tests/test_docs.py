@@ -17,6 +17,7 @@ import yaml
 from datasets import own_folders
 
 from radprobe.artifacts import Index
+from radprobe.report import words
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -86,6 +87,12 @@ def test_a_link_into_the_docs_leads_to_a_page_and_its_heading(site, name):
         if anchor:
             page = site / path.resolve().relative_to(DOCS).with_suffix(".html")
             assert f'id="{anchor}"' in page.read_text(encoding="utf-8"), f"{name}: {target}"
+
+
+def test_every_metric_is_defined():
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    assert [name for name in {**words.METRICS, **words.OTHERS} if f"`{name}`" not in text] == []
+    assert f"`<metric>{words.WITHOUT_NEAR}`" in text
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))

@@ -219,6 +219,28 @@ def test_metadata_alone_classify_where_there_are_any():
     assert not study.applies("montgomery", "metadata")
 
 
+def test_without_a_decoder_nothing_frozen_segments_but_all_else_does():
+    decoders = {"linear": None, "unet": None, "scratch": {}}
+    adapt = {"backbones": ["test_vit"], "lora": {}}
+    controls = ["random", "pixels", "ceiling"]
+    study = backbones("test_vit", "unet", segment=decoders, adapt=adapt, controls=controls)
+    predicting = [key for key in study.steps if key[1] == "montgomery" and key[0] in ("embed", "segment", "adapt")]
+    assert {key[2] for key in predicting} == {
+        "unet",
+        "ceiling",
+        "test_vit+lora",
+        "test_vit+bitfit",
+        "test_vit+end_to_end",
+    }
+    assert not [key for key in predicting if key[0] == "embed"]
+    assert study.steps["probe", "nih_chestxray14", "test_vit"]
+
+
+def test_weights_that_params_forbid_to_fetch_are_told_to_be_fetched():
+    (missing,) = backbones("mae_large", hub=False).missing
+    assert "or let it be fetched: `hub: true` in params, and no HF_HUB_OFFLINE" in missing.remedy
+
+
 def test_two_checkpoints_of_one_name_are_two():
     specs_ = [
         backbones("mine", own_backbones={"mine": {"title": "t", "like": "test_vit", "file": f"{folder}/best.pth"}})

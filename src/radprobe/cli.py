@@ -190,8 +190,10 @@ def export(
 ) -> None:
     """Write the predicted label maps of a cell as NIfTI (volumes) or PNG (films), for a viewer."""
     study = Study(params)
-    verb = "adapt" if mode_of(backbone) else "segment"
-    _stage("export").run(study, study.step(verb, dataset, backbone), folder, protocol)
+    step = study.step("adapt" if mode_of(backbone) else "segment", dataset, backbone)
+    if not step.done:
+        raise RadprobeError(step.folder, "has no label maps yet", f"run `{_typed(study, step)}`, or snakemake")
+    _stage("export").run(study, step, folder, protocol)
 
 
 @app.command()
@@ -275,14 +277,19 @@ def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = N
     _make_step(study, study.step(verb, dataset, backbone))
 
 
+def _typed(study: Study, step: Step) -> str:
+    """Return what a person types to make a step."""
+    own = [] if study.file in (None, Path("params.yaml")) else ["--params", str(study.file)]
+    return shlex.join(["radprobe", *step.command.split(), *own])
+
+
 def _make_step(study: Study, step: Step) -> None:
     for need in step.needs:
         files.wait_for(need.outputs, say)
         for manifest in need.outputs:
             if not manifest.is_file():
-                own = [] if study.file in (None, Path("params.yaml")) else ["--params", str(study.file)]
-                typed = shlex.join(["radprobe", *need.command.split(), *own])
-                raise RadprobeError(manifest, f"'{step.verb}' needs it and it is not there", f"run `{typed}`")
+                reason = f"'{step.verb}' needs it and it is not there"
+                raise RadprobeError(manifest, reason, f"run `{_typed(study, need)}`")
     with files.writing(step.folder), files.lock(step.folder / "lock", on_wait=say):
         if OPTIONS["again"]:
             for manifest in step.outputs:

@@ -62,12 +62,15 @@ class DatasetChoice(Strict):
     """How this study uses a benchmark, or a folder of your own."""
 
     raw: Place | None = Field(None, description="Folder of the raw download; default <paths.raw>/<dataset>.")
-    split: str = Field("study", description="A named split of the catalog.")
+    split: str = Field("study", description="A named split of the catalog; `radprobe datasets <id>` lists them.")
     allow_missing: bool = Field(False, description="Accept a partial copy: listed images may be absent.")
     max_quarantine: int = Field(0, ge=0, description="How many unreadable files may be set aside before it fails.")
     phantom: Phantom | None = Field(None, description="Generate the raw download; for demos and tests.")
     folder: Folder | None = Field(None, description="Your own images: the columns of your CSV.")
-    classes: str | None = Field(None, description="A named list of classes of the catalog, other than its default.")
+    classes: str | None = Field(
+        None,
+        description="A named list of classes, other than the default one; `radprobe datasets <id>` lists them.",
+    )
     uncertain: Literal["zeros", "ones", "ignore"] = Field("zeros", description="What a label of -1 counts as.")
     slices: Literal["canonical", "paper"] = Field(
         "canonical", description="Slices of volumes: axial, or (paper) along the last stored axis."

@@ -194,7 +194,10 @@ class Study(Entries):
             if not entry.gated or logged_in():
                 return None
             why = "its weights are given out only to those who accept their terms, and no token of the hub is here"
-        return Missing("backbone", name, why, catalog.how_to_get_weights(entry, self.path("weights")))
+        how = catalog.how_to_get_weights(entry, self.path("weights"))
+        if entry.repo and not self.may_fetch:
+            how += ", or let it be fetched: `hub: true` in params, and no HF_HUB_OFFLINE"
+        return Missing("backbone", name, why, how)
 
     def _not_adaptable(self, name: str) -> Missing | None:
         cost = self.cost(name)
@@ -222,7 +225,10 @@ class Study(Entries):
         return [name for name in self.backbones if not {name, frozen(name)} & gone]
 
     def applies(self, dataset: str, backbone: str) -> bool:
-        """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment."""
+        """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment.
+
+        Frozen ones segment where params have a decoder for them.
+        """
         entry = self.dataset(dataset)
         if mode_of(backbone) and entry.task not in PREDICTING:
             return False
@@ -230,6 +236,8 @@ class Study(Entries):
             return bool(entry.metadata and entry.task not in ("segmentation", "look"))
         if backbone in SCRATCH:
             return entry.task == "segmentation" and self.params.segment.scratch is not None
+        if entry.task == "segmentation" and backbone != CEILING and not mode_of(backbone):
+            return bool(self._decoders(entry))
         return backbone != CEILING or entry.task == "segmentation"
 
     def predicting(self, dataset: str, backbone: str | None) -> str | None:

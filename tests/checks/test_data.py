@@ -7,10 +7,12 @@ def test_what_is_absent_leaves_the_study_or_stops_it(folder, capsys):
     assert well
     assert [checks[f"data: {name}"]["state"] for name in datasets] == ["ok", "note", "note"]
     assert "put in data/raw/btcv" in checks["data: btcv"]["remedy"]
+    assert checks["data: btcv"]["found"].endswith("left out")
     assert "labels.csv" in checks["data: mine"]["remedy"]
     well, checks = look(capsys, datasets=datasets, on_missing="fail")
     assert not well
     assert checks["data: btcv"]["state"] == "problem"
+    assert checks["data: btcv"]["found"].endswith("stops a run (on_missing: fail)")
 
 
 def test_a_layout_that_is_found_is_named(folder, capsys):

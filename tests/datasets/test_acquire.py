@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import tarfile
 import zipfile
 
@@ -7,7 +8,16 @@ import pytest
 
 from radprobe import catalog, files
 from radprobe.catalog import Download
-from radprobe.datasets import DOWNLOADED, DOWNLOADING, archives, download, locate, montgomery, nih_chestxray14
+from radprobe.datasets import (
+    DOWNLOADED,
+    DOWNLOADING,
+    archives,
+    download,
+    loader,
+    locate,
+    montgomery,
+    nih_chestxray14,
+)
 from radprobe.datasets.acquire import acquire
 from radprobe.files import RadprobeError
 
@@ -47,7 +57,7 @@ def in_parts(server, tmp_path):
         unpack = path.suffix == ".gz"
         facts = {"bytes": path.stat().st_size, "sha256": files.sha256(path), "unpack": unpack}
         downloads.append(Download(file=path.name, urls=[server.url(path.name)], **facts))
-    return NIH.model_copy(update={"downloads": downloads})
+    return NIH.model_copy(update={"downloads": downloads, "by_hand": []})
 
 
 def content_of(folder):
@@ -90,6 +100,26 @@ def test_parts_become_the_official_folders(server, in_parts, tmp_path):
     assert content_of(tmp_path / "raw") == content_of(tmp_path / "site")
     index = nih_chestxray14.samples(layout, in_parts, allow_missing=False)
     assert len(index.table) == len(content_of(tmp_path / "site"))
+
+
+@pytest.mark.parametrize("name", [name for name, entry in catalog.datasets().items() if entry.by_hand])
+def test_what_has_no_link_is_asked_for_before_anything_is_fetched(server, published, tmp_path, name):
+    """The pattern is that of the dataset's own files, as its phantom writes them."""
+    entry = catalog.datasets()[name].model_copy(update={"downloads": published[0].downloads})
+    loader(entry).phantom(tmp_path / "whole", entry, 6, 0)
+    raw = tmp_path / "raw"
+    for pattern in entry.by_hand:
+        with pytest.raises(RadprobeError, match=re.escape(f"holds no {pattern}")) as error:
+            acquire(entry, raw)
+        assert entry.urls[0] in error.value.remedy
+        assert not server.requests
+        for path in (tmp_path / "whole").rglob(pattern):
+            there = raw / path.relative_to(tmp_path / "whole")
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_bytes(path.read_bytes())
+    acquire(entry, raw)
+    assert server.requests
+    assert f"put {entry.by_hand[0]}" in catalog.how_to_get(entry, raw)
 
 
 def test_a_half_download_is_no_dataset_and_goes_on_where_it_was(server, in_parts, tmp_path, monkeypatch):

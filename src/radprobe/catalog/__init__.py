@@ -165,7 +165,7 @@ Intensity = Annotated[MinMax | Window | Percentiles, Field(discriminator="kind")
 class Folder(Strict):
     """Your own images, as a CSV in the raw folder describes them: one row an image, DICOM series or NIfTI volume."""
 
-    table: str = Field("labels.csv", description="The CSV, in the raw folder.")
+    table: str = Field("labels.csv", description="The CSV: below the raw folder, or an absolute path.")
     task: Literal["multilabel", "binary", "multiclass", "segmentation"] = Field(description="What is asked of them.")
     classes: list[str] = Field(
         min_length=1,
@@ -220,6 +220,9 @@ class Dataset(Strict):
     root: str | None = Field(None, description="Name of the folder that the official archive unpacks to.")
     urls: list[str] = Field([], description="Pages for a person.")
     downloads: list[Download] = Field([], description="What `retrieve` fetches; none for gated sets.")
+    by_hand: list[str] = Field(
+        [], description="Patterns of files without a link, to be put there before the downloads."
+    )
     package: Package | None = None
     slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
     metadata: list[Metadata] = Field([], description="What its tables say of a patient or film besides the labels.")
@@ -233,6 +236,11 @@ class Dataset(Strict):
     published: Published | None = None
 
 
+def by_hand(entry: Dataset) -> str:
+    """Tell which files have no link and come first, "" where all can be fetched."""
+    return f"put {', '.join(entry.by_hand)} there, " if entry.by_hand else ""
+
+
 def how_to_get(entry: Dataset, folder: Path) -> str:
     """Tell a person how the images of a dataset come into `folder`: where, under which terms, and as which files."""
     if entry.package:
@@ -243,7 +251,7 @@ def how_to_get(entry: Dataset, folder: Path) -> str:
     where = f"{entry.access}: {', '.join(entry.urls)}"
     get = f"register and accept the terms ({where})" if entry.gated else f"get it ({where})"
     if entry.downloads:
-        get = f"set `download: true` in params and it is fetched, or {get}"
+        get = f"{by_hand(entry)}set `download: true` in params and it is fetched, or {get}"
     return f"{get}; licence: {entry.licence}; then {put}; or say where it is: datasets.{entry.id}.raw"
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 
+from radprobe import catalog
 from radprobe.checks import Check
 from radprobe.files import RadprobeError
 from radprobe.study import Missing, Study
@@ -18,7 +19,8 @@ def datasets(study: Study, fail: bool) -> Iterator[Check]:
         if choice.phantom:
             yield Check(what, "ok", f"generated, {choice.phantom.patients} patients: a phantom, not real images")
         elif one := missing.get(name):
-            yield Check(what, "problem" if fail else "note", f"{one.why}: left out", _how_to_get(study, name, one))
+            then = "stops a run (on_missing: fail)" if fail else "left out"
+            yield Check(what, "problem" if fail else "note", f"{one.why}: {then}", _how_to_get(study, name, one))
         elif study.will_download(name):
             yield Check(what, "note", f"downloaded to {study.raw_folder(name)} by the next run")
         else:
@@ -31,7 +33,7 @@ def _how_to_get(study: Study, name: str, missing: Missing) -> str:
     entry = study.dataset(name)
     if entry.folder or entry.package:
         return missing.remedy
-    fetch = "set download: true; or " if entry.downloads else ""
+    fetch = f"{catalog.by_hand(entry)}set download: true; or " if entry.downloads else ""
     where = f"put in {study.raw_folder(name)}: {entry.layout}; or say where it is: datasets.{name}.raw"
     return f"{fetch}get it (`radprobe datasets {name}` says how), and {where}"
 

@@ -18,7 +18,8 @@ def backbones(study: Study, fail: bool) -> Iterator[Check]:
     """Look for the weights of every backbone of a study; `fail`: those that are missing stop a run."""
     state, gone = "problem" if fail else "note", [one for one in study.missing if one.kind != "dataset"]
     for one in gone:
-        yield Check(f"weights: {one.name}", state, f"{one.why}: left out", one.remedy)
+        then = "stops a run (on_missing: fail)" if fail else "left out"
+        yield Check(f"weights: {one.name}", state, f"{one.why}: {then}", one.remedy)
     if not set(study.params.backbones) & set(study.backbones_here):
         yield Check("weights", "problem", "none of the study's backbones is here", "see the lines above")
     here, fetched = [], []
@@ -64,7 +65,7 @@ def _from_the_hub(study: Study, names: list[str]) -> Check:
     largest = [f"{name} ({catalog.weights_size(study.backbone(name))})" for name in names]
     if why := _unreachable(hub):
         remedy = "where there is a network, `radprobe weights pack FOLDER`; then RADPROBE_WEIGHTS=FOLDER here"
-        remedy += "; `hub: false` in params leaves out what is not here"
+        remedy += "; `hub: false` in params, or HF_HUB_OFFLINE=1, leaves out what is not here"
         return Check("hub", "problem", f"{hub} is not reached ({why}); wanted from it: {some(largest)}", remedy)
     return Check("hub", "ok", f"{hub} answers; fetched by the next run: {some(largest)}")
 

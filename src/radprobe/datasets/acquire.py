@@ -17,7 +17,8 @@ def acquire(entry: Dataset, raw: Path) -> None:
 
     While DOWNLOADING.json is in the folder no layout is found in it, so a download that was killed is never taken for
     the dataset: the next call goes on with it. This record holds URL, bytes and SHA-256 of each file; when all are
-    there it becomes DOWNLOADED.json. The archives stay. Raises RadprobeError where a file cannot be had or verified.
+    there it becomes DOWNLOADED.json. The archives stay. Raises RadprobeError where a file cannot be had or verified,
+    or where one that has no link is not there.
     """
     try:
         raw.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,15 @@ def acquire(entry: Dataset, raw: Path) -> None:
         raise RadprobeError(raw, reason, f"name another folder in params: datasets.{entry.id}.raw") from None
     with files.lock(raw / ".download.lock", on_wait=say):
         if locate(entry, raw) is None:  # else another process has done it meanwhile
+            _refuse_without_what_has_no_link(entry, raw)
             _acquire(entry, raw)
+
+
+def _refuse_without_what_has_no_link(entry: Dataset, raw: Path) -> None:
+    for pattern in entry.by_hand:
+        if not next(raw.rglob(pattern), None):
+            remedy = f"put it there first, from {' or '.join(entry.urls)}, so that nothing large is fetched in vain"
+            raise RadprobeError(raw, f"holds no {pattern}, of which no direct link is known", remedy)
 
 
 def _acquire(entry: Dataset, raw: Path) -> None:

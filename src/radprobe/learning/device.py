@@ -54,7 +54,10 @@ def fits(what: str, where: torch.device) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if machine.lacks_memory(error):
             reason = f"a batch does not fit into the memory of the {'GPU' if where.type == 'cuda' else 'machine'}"
-            remedy = "halve batch_size and double accumulate, which trains the same, or give it smaller images (size)"
+            remedy = (
+                "give it smaller images (size), or halve batch_size: where it adapts, double adapt.accumulate with it, "
+            )
+            remedy += "which trains the same; a decoder or a network from scratch trains otherwise then"
             raise RadprobeError(what, reason, remedy) from error
         raise
 

@@ -185,6 +185,7 @@ Beside these ids, params may name
 - `random:<id>`: the same architecture with seeded random weights, the control that a backbone has to beat;
 - `pixels`: the control without any network, grey values alone;
 - `metadata`: the control without any image: age, sex and view, where the benchmark's tables have them;
+- `unet`, `transunet`: networks that are trained from scratch, to segment: they have no weights;
 - `<id>@paper`: features as the study made them (arXiv 2312.02366), where that differs: ImageNet's mean and std for all,
   tokens before the final norm, or a projection. It differs for the ids marked \\*.
 """

@@ -90,6 +90,8 @@ def facts(study: Study, name: str) -> None:
         say(f"  file: {item.file}, {size(item.bytes)}, sha256 {item.sha256 or 'not known'}")
         for url in item.urls:
             say(f"    {url}")
+    for named, classes in entry.class_sets.items():
+        say(f"  classes {named}: {', '.join(classes)}")
     for split, recipe in entry.splits.items():
         say(f"  split {split}: {recipe.recipe}; {recipe.source}")
 

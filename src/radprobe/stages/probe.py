@@ -121,7 +121,11 @@ def run(study: Study, step: Step) -> None:
         best = samples.value(ranking(val, softmax))
         console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}")
     if not tables:
-        raise RadprobeError("params: probe", "every protocol is null", "leave at least one of knn, mlknn, linear")
+        raise RadprobeError(
+            "params: probe",
+            "every protocol is null",
+            "leave at least one of knn, linear, logistic (or mlknn, of several labels)",
+        )
     facts = {"protocols": facts, "embedding": embeddings.costs}
     few_shot = None
     if knobs["few_shot"]:

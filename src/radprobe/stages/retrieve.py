@@ -118,12 +118,15 @@ def found(study: Study) -> str:
     return json.dumps({"datasets": raw, "backbones": weights}, indent=1)
 
 
+MEND = "list each dataset of the study once, under dvc.push or dvc.keep, and nothing else"
+
+
 def _check_versioned(params: Params) -> None:
     """Raise RadprobeError where params do not say for each dataset whether it is pushed, or name other folders."""
     listed, known = params.dvc.push + params.dvc.keep if params.dvc else [], list(params.datasets)
     for name in sorted({*listed, *known}):
         if listed.count(name) != known.count(name):
-            raise RadprobeError("params: dvc", f"{name} is not once under push or keep, or is no dataset", "mend it")
+            raise RadprobeError("params: dvc", f"{name} is not once under push or keep, or is no dataset", MEND)
     default = Paths()
     for name in ("root", "work", "results", "reports"):
         if getattr(params.paths, name) != getattr(default, name):
