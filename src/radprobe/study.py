@@ -23,7 +23,7 @@ from radprobe.names import CEILING, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, 
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 2, "split": 3, "embed": 5, "probe": 8, "segment": 7, "adapt": 2}
+VERSIONS = {"retrieve": 2, "prepare": 3, "split": 3, "embed": 5, "probe": 8, "segment": 7, "adapt": 2}
 VERSIONS |= {"score": 8, "compare": 4}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}

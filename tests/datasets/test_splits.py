@@ -209,16 +209,47 @@ def test_a_split_without_any_class_is_refused():
 
 
 @quick
-@given(st.integers(1, 100), st.integers(1, 120))
-def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, limit):
-    whole = random_index(0, n_patients)
-    some = splits.limited(whole, limit)
+@given(st.integers(1, 100), st.integers(1, 120), st.booleans())
+def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, limit, labelled):
+    whole = random_index(0, n_patients) if labelled else index([f"p{k:04d}" for k in range(n_patients)])
+    some = splits.limited(whole, catalog.datasets()["montgomery"], limit)
     chosen = some.table["patient_id"].unique()
     assert len(chosen) == min(limit, n_patients)
     assert len(some.table) == whole.table["patient_id"].isin(chosen).sum()
-    positions = [int(name[1:]) for name in chosen]
-    assert max(np.diff([*positions, n_patients]), default=1) <= -(-n_patients // len(chosen))
     assert (some.facts["limit"] is None) == (limit >= n_patients)
+    if labelled:
+        of_first = {
+            name: part.table.groupby("patient_id")["label:c0"].max() for name, part in (("all", whole), ("some", some))
+        }
+        assert abs(of_first["some"].sum() - of_first["all"].mean() * len(chosen)) <= 1
+    else:
+        positions = [int(name[1:]) for name in chosen]
+        assert max(np.diff([*positions, n_patients]), default=1) <= -(-n_patients // len(chosen))
+
+
+@quick
+@given(st.integers(3, 60), st.sampled_from([(100, 1, 1), (40, 40, 40), (300, 2, 5), (20, 0, 20)]))
+def test_a_pilot_has_patients_of_each_list_of_the_publisher(limit, sizes):
+    names = [part for part, n in zip(("train", "val", "test"), sizes, strict=True) for _ in range(n)]
+    whole = index([f"p{k:03d}" for k in range(len(names))], np.zeros((len(names), 1)), [(name, 0) for name in names])
+    some = splits.limited(whole, NIH, limit)
+    taken = some.table.groupby("meta:list")["patient_id"].nunique()
+    assert taken.sum() == min(limit, len(names))
+    wanted = {"train": 0.5 * limit, "val": 0.2 * limit, "test": 0.3 * limit}
+    for part, n in zip(("train", "val", "test"), sizes, strict=True):
+        assert taken.get(part, 0) >= min(n, int(wanted[part]))
+        assert bool(taken.get(part, 0)) == (n > 0)
+
+
+@pytest.mark.parametrize("name", ["chexpert", "nih_chestxray14"])
+def test_a_pilot_of_20_patients_can_be_split_by_the_official_lists(tmp_path, name):
+    entry = catalog.datasets()[name]
+    datasets.loader(entry).phantom(tmp_path, entry, 400, 0)
+    whole = datasets.loader(entry).samples(datasets.locate(entry, tmp_path), entry, False)
+    some = splits.limited(whole, entry, 20)
+    split = splits.make_split(some, entry.splits["study"], "study", 0)
+    splits.check_parts(split, some, entry)
+    assert sizes(split, "patients") == [10, 4, 6]
 
 
 LISTED = ["montgomery", "msd_hippocampus"]

@@ -12,6 +12,8 @@ from radprobe.catalog import Dataset, Named, OfficialLists, Published, SplitReci
 from radprobe.datasets import Layout, loader
 from radprobe.files import RadprobeError
 
+PILOT = {"train": 0.5, "val": 0.2, "test": 0.3}  # share of a pilot's patients, where the publisher's lists say the part
+
 
 def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split:
     """Give every sample of `index` its part by a recipe of the catalog; the order of the rows does not matter.
@@ -151,8 +153,9 @@ def checked_samples(
 
     Reads tables, lists, file names and the headers of volumes, no pixels: what is wrong with them is said in seconds.
     """
-    index = limited(loader(entry).samples(layout, entry, allow_missing), limit)
-    index.facts["uncertain"] = uncertain
+    whole = loader(entry).samples(layout, entry, allow_missing)
+    whole.facts["uncertain"] = uncertain
+    index = limited(whole, entry, limit)
     check_split(index, entry, split, seed)
     return index
 
@@ -163,14 +166,35 @@ def check_split(index: Index, entry: Dataset, split: str, seed: int) -> None:
         check_parts(make_split(index, entry.splits[split], split, seed), index, entry)
 
 
-def limited(index: Index, limit: int | None) -> Index:
-    """Return the samples of `limit` evenly spaced patients (all, where there are no more), and say so in facts."""
-    patients = sorted(set(index.table["patient_id"]))
+def limited(index: Index, entry: Dataset, limit: int | None) -> Index:
+    """Return the samples of `limit` patients (all, where there are no more), and say so in facts.
+
+    They are evenly spaced in the order of their labels, then names, so that each label has its share. Of each part of
+    the publisher's lists there are as many as PILOT says, as far as it has them: of CheXpert's patients 1 % are in val
+    and test, and a pilot would miss them.
+    """
+    held = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"]).max()
+    patients = [patient for *_, patient in sorted(zip(*held.to_numpy().T, held.index, strict=True))]
     if limit is None or limit >= len(patients):
         return index
-    chosen = {patients[position * len(patients) // limit] for position in range(limit)}
+    recipe = entry.splits.get("study")
+    part_of = _official_lists(index, recipe, 0) if isinstance(recipe, OfficialLists) else {}
+    by_part: dict[str | None, list[str]] = {}
+    for patient in patients:
+        by_part.setdefault(part_of.get(patient), []).append(patient)
+    quotas = _quotas({part: len(some) for part, some in by_part.items()}, limit)
+    chosen = {patient for part, some in by_part.items() for patient in _evenly(some, quotas[part])}
     table = index.table[index.table["patient_id"].isin(chosen)].reset_index(drop=True)
     return Index(table, {**index.facts, "limit": {"patients": limit, "of": len(patients)}})
+
+
+def _quotas(sizes: dict[str | None, int], limit: int) -> dict[str | None, int]:
+    """Return how many patients to take of each part, `limit` together: each time one of the part that lacks most."""
+    quotas = dict.fromkeys(sizes, 0)
+    for _ in range(limit):
+        room = [part for part, n in quotas.items() if n < sizes[part]]
+        quotas[min(room, key=lambda part: quotas[part] / PILOT.get(part, 1))] += 1
+    return quotas
 
 
 def check_parts(split: Split, index: Index, entry: Dataset) -> None:

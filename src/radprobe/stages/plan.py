@@ -71,7 +71,7 @@ def _source(verb: str, todo: list[Step], found: list[Estimate]) -> str:
     if verb in ("retrieve", "weights"):
         return "disk and network"
     if not found:
-        return "no job like these has run here: run a pilot (limit: 20, or as many as the split needs) and plan again"
+        return "no job like these has run here: run a pilot (limit: 20) and plan again"
     measured = sorted({each.jobs for each in found} - {0})
     words = []
     if measured:
