@@ -66,6 +66,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
     "change",
     [
         {"probe": {"knn": {"k": [0, 5]}}},
+        {"datasets": {"montgomery": {"max_quarantine": True}}},
+        {"limit": True},
+        {"seed": False},
+        {"embed": {"batch_size": True}},
         {"probe": {"linear": {"learning_rates": [-1]}}},
         {"datasets": {"amos": {"intensity": {"kind": "window", "low": 600, "high": -1024}}}},
         {"datasets": {"mine": {"folder": {"task": "multilabel", "classes": ["ill", "well", "ill"]}}}},
@@ -108,6 +112,7 @@ def test_a_wrong_value_names_its_key(tmp_path):
         ("datasets: {mine: {folder: {task: multiclass, classes: [yes, no]}}}", 'in quotes ("yes", "no")'),
         ("datasets: {mine: {folder: {task: multiclass, classes: [2024-05-06, a]}}}", 'put it in quotes: "2024-05-06"'),
         ("datasets: {my-films: {folder: {task: binary, classes: [ill]}}}", "digits and underscores only, as my_films"),
+        ("backbones: rad_dino", "write a list: [rad_dino]"),
         ("limit: some", "A pilot on so many patients of each dataset"),
         ("embed: {precision: 16}", "Autocast of the forward pass"),
     ],

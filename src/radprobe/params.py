@@ -397,7 +397,9 @@ class Params(Strict):
         True, description="May weights be fetched from the Hugging Face hub (HF_HUB_OFFLINE=1 forbids it)."
     )
     download: bool = Field(False, description="Download open sets that are not here; else they are left out, by name.")
-    limit: int | None = Field(None, gt=0, description="A pilot on so many patients of each dataset, marked as such.")
+    limit: int | None = Field(
+        None, gt=0, description="A pilot on so many patients of each dataset, marked as such; null: all."
+    )
     paths: Paths = Paths()
     datasets: dict[DatasetId, DatasetChoice] = Field(
         min_length=1,
@@ -525,12 +527,14 @@ def _explain(name: str, error: ValidationError) -> RadprobeError:
 
 def _remedy(kind: str, where: tuple, given: Any) -> str:
     if kind in ("string_type", "path_type") and isinstance(given, bool):
-        return 'put it in quotes ("yes", "no"): without them YAML reads a truth value'
+        return 'put it in quotes ("yes", "no"): without them YAML reads a truth value. null leaves a thing out'
     if kind in ("string_type", "path_type") and isinstance(given, int | float | date):
         return f'put it in quotes: "{given}"'
     if kind == "string_pattern_mismatch":
         near = re.sub(r"[^A-Za-z0-9_]+", "_", str(given)).strip("_") or "mine"
         return f"letters, digits and underscores only, as {short(near)}"
+    if kind == "list_type" and isinstance(given, str):
+        return f"write a list: [{short(given)}]"
     return f"{_description(where) or ''} See workflow/schemas/params.schema.json".lstrip()
 
 

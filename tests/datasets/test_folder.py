@@ -157,6 +157,21 @@ def test_however_a_program_writes_the_csv_it_means_the_same(own, dialect):
     pd.testing.assert_frame_equal(samples(root, entry()).table, expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "years"), [("058Y", 58), ("006M", 0.5), ("26w", 0.498), ("10 D", 0.0274), ("58,5", 58.5), ("7", 7)]
+)
+def test_ages_are_read_in_years(tmp_path, text, years):
+    table(tmp_path, [row | {"age": text} for row in films(tmp_path)])
+    assert samples(tmp_path, entry()).table["meta:age"].tolist() == pytest.approx([years] * 12, rel=1e-3)
+
+
+def test_cells_that_excel_was_made_to_keep_as_text_are_that_text(tmp_path):
+    rows = films(tmp_path)
+    lines = ["path,patient,ill", *(f'{row["path"]},"=""00{k}""",{row["ill"]}' for k, row in enumerate(rows))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    assert set(samples(tmp_path, entry()).table["patient_id"]) == {f"00{k}" for k in range(12)}
+
+
 def test_the_line_that_names_the_delimiter_is_counted(tmp_path):
     rows = films(tmp_path)
     lines = ["sep=;", "path;patient;ill", *(f"{row['path']};{row['patient']};{row['ill']}" for row in rows)]

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -387,7 +389,7 @@ def test_doubts_are_told(tmp_path):
     found.forms["3.png"] = "JPEG"
     proposal = decide(found)
     for words in (
-        "only 20 patients", "Mass (3)", "0.png: is cut off. copy it again", "modalities are mixed", "depths are mixed",
+        "only 19 patients", "Mass (2)", "0.png: is cut off. copy it again", "modalities are mixed", "depths are mixed",
         "several shapes", "burned into", "spreadsheet", "1 of 21 rows", "1 of 21 images are in no row",
         "formats are mixed: 19 PNG, 1 JPEG", "2 archive(s)",
     ):  # fmt: skip
@@ -531,3 +533,142 @@ def test_a_column_that_sounds_like_patients_is_no_label_and_told(tmp_path, name)
     assert proposal.choice["folder"]["classes"] == ["ill"]
     assert warned(proposal, f"call the right one of {name} `patient`")
     assert not warned(proposal, "also possible")
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen", "told"),
+    [
+        ({"case_id": lambda k: k, "patient_code": lambda k: f"p{k // 2}"}, "case_id", "patient_code"),
+        ({"patient": lambda k: k, "mrn": lambda k: f"p{k // 2}"}, "mrn", None),
+        ({"patient": lambda k: f"p{k // 2}", "Patient_2": lambda k: k}, "patient", None),
+        ({"SUBJID": lambda k: f"s{k // 4}", "USUBJID": lambda k: f"u{k // 2}"}, "USUBJID", None),
+        ({"case": lambda k: k % 2}, None, None),
+        ({"PT": lambda k: 10 + k % 7}, None, None),
+    ],
+)
+def test_the_column_of_patients_is_the_one_that_groups_images(tmp_path, columns, chosen, told):
+    rows = [
+        {"path": f"{k}.png", **{name: of(k) for name, of in columns.items()}, "label": k // 2 % 2} for k in range(40)
+    ]
+    proposal = decide(surveyed(tmp_path, rows))
+    assert proposal.choice["folder"]["classes"] == ["label"]
+    (decided,) = (each.chosen for each in proposal.decisions if each.what == "patient")
+    assert decided == (f"column '{chosen}'" if chosen else "each image its own")
+    assert warned(proposal, "has another patient in each row") == bool(told)
+    assert not told or warned(proposal, f"and {told} has not")
+
+
+@pytest.mark.parametrize("nobody", ["?", "unknown", "Anonymous", "unbekannt"])
+def test_a_word_for_nobody_is_no_patient(tmp_path, nobody):
+    rows = rows_of(ill=lambda k: k % 2)
+    rows[3]["patient"] = nobody
+    with pytest.raises(RadprobeError, match=re.escape(f"line 5, column 'patient': is '{nobody}': no patient")):
+        decide(surveyed(tmp_path, rows))
+
+
+def test_a_row_without_image_and_patient_does_not_stop_the_others(tmp_path):
+    rows = rows_of(ill=lambda k: k % 2)
+    found = surveyed(tmp_path, [*rows, {"path": "Total", "patient": "", "ill": 20}], [row["path"] for row in rows])
+    proposal = decide(found)
+    assert len(proposal.rows) == 40
+    assert warned(proposal, "1 of 41 rows of the table name no image, and are left out")
+
+
+@pytest.mark.parametrize(("name", "own"), [("age", True), ("Age", True), ("Age_1", False), ("Patient Age", False)])
+def test_metadata_of_a_table_that_is_used_as_it_is_are_those_that_are_read(tmp_path, name, own):
+    proposal = decide(surveyed(tmp_path, rows_of(ill=lambda k: k % 2, **{name: 50})))
+    assert proposal.rows is None
+    assert proposal.choice["folder"]["metadata"] == (["age"] if own else [])
+
+
+def test_of_headers_of_some_images_the_number_of_bad_ones_is_reckoned(tmp_path):
+    found = surveyed(tmp_path, rows_of(ill=lambda k: k % 2))
+    error = RadprobeError(tmp_path / "0.png", "is cut off", "copy it again")
+    found.seen[:] = [Seen("0.png", "PNG", None, error), *found.seen[1:20]]
+    proposal = decide(found)
+    assert proposal.choice["max_quarantine"] == 2
+    assert warned(proposal, "20 of 40 were looked at: raise it if a run finds more")
+
+
+def test_val_is_taken_although_no_two_patients_are_alike(tmp_path):
+    names = "abcdef"
+    columns = {name: lambda k, at=at: k >> at & 1 for at, name in enumerate(names)}
+    rows = rows_of(40, **columns, set=lambda k: "test" if k % 4 == 3 else "train")
+    proposal = decide(surveyed(tmp_path, rows))
+    assert sum(row["split"] == "val" for row in proposal.rows) == 6
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"mass": lambda k: 11 if k == 5 else k % 2}, "column 'mass': '11' in line 7 is none of 1, 0, -1 and blank"),
+        ({"mass": lambda k: ("yes", "no", "unsure", "")[k % 4 if k < 4 else k % 2]}, "'unsure' in line 4 is none of"),
+        ({"mass": lambda k: ("1", "")[k % 2]}, "column 'mass': it holds only 1 and blank; write 0 where it is absent"),
+        ({"mass": lambda k: ("x", "")[k % 2]}, "column 'mass': it holds only x and blank; write 0 where it is absent"),
+        ({"slices": lambda k: k % 20}, None),
+        ({"always": 1}, None),
+    ],
+)
+def test_a_column_that_is_nearly_a_label_is_told(tmp_path, columns, told):
+    proposal = decide(surveyed(tmp_path, rows_of(effusion=lambda k: k % 2, **columns)))
+    assert proposal.choice["folder"]["classes"] == ["effusion"]
+    assert warned(proposal, "not used as a label: column") == bool(told)
+    assert not told or warned(proposal, told)
+    with pytest.raises(RadprobeError, match="no column of labels") as error:
+        decide(surveyed(tmp_path, rows_of(**columns)))
+    assert not told or told.removeprefix("column ") in error.value.reason
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (("Normal", "normal", "ill"), "'Normal', 'normal' are taken for different classes"),
+        (("1", "1.0", "2"), "'1', '1.0' are taken for different classes"),
+        (("yes", "no", "1", "0"), "are classes beside others: if they say yes and no"),
+        (("1", "0", "rest"), "'0', '1' are classes beside others"),
+        (("ill", "well", "unknown"), "'unknown' is a class: leave its cells blank"),
+        (("Mass", "Effusion", "Mass, Effusion"), "'Mass, Effusion' may be several findings in a cell"),
+        (("Mass", "Effusion", "Mass/Effusion"), "'Mass/Effusion' may be several findings in a cell"),
+        (("Mass", "no mass", "Mass|Edema"), "'no mass' is a class: if it means that nothing was found"),
+        (("ill", "well", "COVID-19"), None),
+        (("0", "1", "2"), None),
+    ],
+)
+def test_what_is_odd_about_classes_is_told(tmp_path, classes, told):
+    proposal = decide(surveyed(tmp_path, rows_of(label=lambda k: classes[k % len(classes)])))
+    odd = ("different classes", "beside others", "is a class", "several findings in")
+    assert [each for each in proposal.warnings if any(words in each for words in odd)] == [
+        each for each in proposal.warnings if told and told in each
+    ]
+    assert not told or warned(proposal, told)
+
+
+@pytest.mark.parametrize("names", [("train", "test", "masks"), ("test", "rest"), ("P00", "P01", "P02", "phantom")])
+def test_parts_masks_and_patients_are_no_classes(tmp_path, names):
+    paths = [f"{name}/{k}.png" for name in names for k in range(9)]
+    with pytest.raises(RadprobeError, match="no table, masks or folders of classes"):
+        decide(surveyed(tmp_path, paths=paths))
+
+
+def test_an_image_beside_folders_of_classes_is_pointed_at(tmp_path):
+    paths = [*(f"{name}/{k}.png" for name in ("ill", "well") for k in range(9)), "overview.png"]
+    with pytest.raises(RadprobeError, match=r"1 image\(s\), as overview\.png, lie beside the folders"):
+        decide(surveyed(tmp_path, paths=paths))
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"), [(["path patient ill"], "separate its columns by a comma"), (["a", "b"], "")]
+)
+def test_a_table_of_one_column_is_told_to_be_separated(tmp_path, columns, told):
+    found = surveyed(tmp_path, paths=["a.png"])
+    found.tables.append(Table(tmp_path / "labels.csv", columns, []))
+    with pytest.raises(RadprobeError, match="names the 1 image") as error:
+        decide(found)
+    assert told in error.value.remedy
+    assert "write the paths of the images into a column `path`" in error.value.remedy
+
+
+def test_a_first_line_that_is_no_header_is_told(tmp_path):
+    rows = [{"Export of today": f"{k}.png", "": k % 2} for k in range(20)]
+    with pytest.raises(RadprobeError, match="its first line is read as the header"):
+        decide(surveyed(tmp_path, rows, paths=[f"{k}.png" for k in range(20)]))

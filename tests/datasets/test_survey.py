@@ -58,6 +58,95 @@ def test_a_table_that_cannot_be_read_is_said_and_nothing_is_guessed_instead(tmp_
     assert any("labels.csv" in warning and "cannot be read" in warning for warning in decide(found).warnings)
 
 
+def numbered_folders(root, table, patients=12):
+    """<k>/<2k-1>.png and <k>/<2k>.png, so that 2 is a folder, and the name of a film of another."""
+    rng = np.random.default_rng(0)
+    for k in range(1, patients + 1):
+        for n in (2 * k - 1, 2 * k):
+            own_folders.film(root / f"{k}/{n}.png", rng, k % 2)
+    own_folders.table(root, table(patients))
+
+
+def test_a_number_that_names_a_folder_and_a_film_elsewhere_is_the_folder_where_all_are(tmp_path):
+    numbered_folders(tmp_path, lambda n: [{"patient": k, "label": "ab"[k % 2]} for k in range(1, n + 1)])
+    proposal = decide(survey(tmp_path))
+    assert len(proposal.rows) == 24
+    for row in proposal.rows:
+        folder = int(row["path"].split("/")[0])
+        assert (row["patient"], row["label"]) == (str(folder), "ab"[folder % 2])
+
+
+def test_a_number_that_names_a_film_and_a_folder_elsewhere_is_the_film_where_all_are(tmp_path):
+    numbered_folders(tmp_path, lambda n: [{"film": k, "label": "ab"[k % 2]} for k in range(1, 2 * n + 1)])
+    found = survey(tmp_path)
+    assert found.listing.how == matching.NAME
+    assert {
+        paths[0]: line.cells["film"] for line in found.listing.lines for paths in [found.listing.images[line.number]]
+    } == {path: path.split("/")[1].removesuffix(".png") for path in found.forms}
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_a_table_in_a_folder_speaks_of_that_folder(tmp_path, by_folder):
+    """Two sites have the same names, and each its own table, with other labels."""
+    rng = np.random.default_rng(0)
+    for site, n in (("A", 12), ("B", 8)):
+        for k in range(n):
+            own_folders.film(tmp_path / site / (f"P{k}/0.png" if by_folder else f"{k}.png"), rng, 0)
+        name = {"patient": "P{k}"} if by_folder else {"file": "{k}.png"}
+        rows = [{key: text.format(k=k) for key, text in name.items()} | {"label": f"{site}{k % 2}"} for k in range(n)]
+        own_folders.table(tmp_path / site, rows)
+    proposal = decide(survey(tmp_path))
+    assert {row["path"].split("/")[0] for row in proposal.rows} == {"A"}
+    assert len(proposal.rows) == 12
+    assert proposal.choice["folder"]["classes"] == ["A0", "A1"]
+    assert any("B/labels.csv lists 8 other image(s), and is not used" in each for each in proposal.warnings)
+    assert any(each.what == "path" and "A/labels.csv" in each.chosen for each in proposal.decisions)
+
+
+def test_a_table_of_a_folder_says_nothing_of_films_of_the_same_names_above_it(tmp_path):
+    rows = own_folders.films(tmp_path)
+    for row in rows:
+        own_folders.film(tmp_path / "more" / row["path"], np.random.default_rng(1), 0)
+    own_folders.table(tmp_path / "more", [row | {"ill": 1 - row["ill"]} for row in rows])
+    found = survey(tmp_path)
+    assert found.listing.table.path == tmp_path / "labels.csv"
+    assert found.listing.how == matching.EXACT
+
+
+def test_another_table_of_the_same_images_is_refused_unless_it_is_a_copy(tmp_path):
+    rows = own_folders.films(tmp_path)
+    own_folders.table(tmp_path, rows, "labels - Copy.csv")
+    assert survey(tmp_path).listing
+    own_folders.table(tmp_path, [row | {"ill": 1 - row["ill"]} for row in rows], "labels - Copy.csv")
+    with pytest.raises(
+        RadprobeError, match=r"labels - Copy\.csv: names 48 images that labels\.csv .* names, too"
+    ) as error:
+        survey(tmp_path)
+    assert "--table FILE" in error.value.remedy
+    assert survey(tmp_path, tmp_path / "labels.csv").listing.table.path.name == "labels.csv"
+
+
+def test_a_table_that_names_no_image_is_told_where_folders_are_classes(tmp_path):
+    films_of_classes(tmp_path)
+    own_folders.table(tmp_path, [{"file": "x.png", "site": "north"}], "other.csv")
+    proposal = decide(survey(tmp_path))
+    assert proposal.choice["folder"]["classes"] == ["a", "b"]
+    assert any("other.csv is not used: no column of it names the images" in each for each in proposal.warnings)
+
+
+def test_a_column_of_numbers_that_are_names_of_files_by_chance_is_refused(tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for k in range(12):
+        own_folders.film(tmp_path / f"{k}.png", rng, 0)
+        rows.append({"image": f"img{k}", "slices": 11 - k, "label": "ab"[k % 2]})
+    own_folders.table(tmp_path, rows)
+    with pytest.raises(RadprobeError, match=r"line 2, column 'slices': is a number, and 11\.png is called so") as error:
+        decide(survey(tmp_path))
+    assert "`path`" in error.value.remedy
+    own_folders.table(tmp_path, [{"image id": row["slices"], "label": row["label"]} for row in rows])
+    assert len(decide(survey(tmp_path)).rows) == 12
+
+
 def test_another_table_that_lists_other_images_is_told(tmp_path):
     rows = own_folders.films(tmp_path)
     own_folders.table(tmp_path, rows[:30], "train.csv")
@@ -149,6 +238,27 @@ def test_masks_of_volumes_lie_on_their_grid(tmp_path):
     assert not survey(tmp_path).bad_masks
     nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), path)
     assert list(survey(tmp_path).bad_masks) == ["labelsTr/case_03.nii.gz"]
+
+
+def test_a_label_is_no_mask_although_an_image_is_called_so(tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for k in range(12):
+        own_folders.film(tmp_path / f"{k}.png", rng, 0)
+        rows.append({"path": f"{k}.png", "patient": f"p{k}", "label": f"{k % 2}.png"})
+    own_folders.table(tmp_path, rows)
+    found = survey(tmp_path)
+    assert (found.listing.column, found.listing.mask, found.masks) == ("path", None, {})
+
+
+def test_a_label_that_is_in_few_masks_leaves_classes_without_any_and_that_is_told(tmp_path):
+    own_folders.nifti_pairs(tmp_path)
+    path = tmp_path / "labelsTr/case_03.nii.gz"
+    image = nibabel.load(path)
+    labels = np.asarray(image.dataobj).copy()
+    labels[0, 0, 0] = 5
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)
+    proposal = decide(survey(tmp_path))
+    assert any(each.startswith("label 3, label 4: no mask that was looked at has this") for each in proposal.warnings)
 
 
 def test_masks_that_belong_to_no_image_are_told(tmp_path):
@@ -262,6 +372,34 @@ def test_slices_of_series_in_the_folder_itself_are_refused(tmp_path):
     rows = [{"path": path.name, "patient": k, "ill": k % 2} for k, path in enumerate((tmp_path / "all").iterdir())]
     own_folders.table(tmp_path / "all", rows)
     assert len(survey(tmp_path / "all").forms) == 18
+
+
+def test_several_series_in_one_folder_below_are_refused_as_in_the_root(tmp_path):
+    (tmp_path / "dcm").mkdir()
+    two_series(tmp_path / "dcm")
+    with pytest.raises(RadprobeError, match=r"dcm: holds 18 DICOM files that are slices of series"):
+        survey(tmp_path)
+
+
+def test_a_table_that_lists_a_slice_of_each_series_is_told_to_list_folders(tmp_path):
+    own_folders.series_of_patients(tmp_path)
+    slices = [next((tmp_path / f"P{k}/series").iterdir()).relative_to(tmp_path).as_posix() for k in range(12)]
+    own_folders.table(tmp_path, [{"file": path, "ill": k % 2} for k, path in enumerate(slices)])
+    with pytest.raises(RadprobeError, match="names the 12 image") as error:
+        decide(survey(tmp_path))
+    assert "write the folder of each series into a column `path`" in error.value.remedy
+
+
+@pytest.mark.parametrize("column", ["patient", "slices"])
+def test_numbers_in_a_table_name_no_slices_that_are_called_by_numbers(tmp_path, column):
+    for k in range(1, 7):
+        (tmp_path / f"{k}").mkdir()
+        folder = write_series(tmp_path / f"{k}/s", np.zeros((6, 5, 6), np.int16), own_folders.AFFINE)
+        for path in folder.iterdir():
+            path.rename(path.with_name(f"{int(path.stem[2:]) + 1}.dcm"))
+    rows = [{"patient": k, "slices": 7 - k, "label": k % 2} for k in range(1, 7)]
+    own_folders.table(tmp_path, [{key: row[key] for key in ("patient", *{column}, "label")} for row in rows])
+    assert set(survey(tmp_path).forms) == {f"{k}/s" for k in range(1, 7)}
 
 
 def test_a_label_names_no_slice(tmp_path):

@@ -190,3 +190,32 @@ def test_options_that_make_no_sense_are_refused(here, given, what):
         run(folder, **given)
     assert what in error.value.what
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(("bad", "refused"), [("11_0", False), ("", True)])
+def test_images_that_only_decoding_shows_to_be_unfit_are_told_or_refused(here, capsys, bad, refused):
+    """The header of a TIFF does not say that its fractions cannot be kept as whole numbers."""
+    folder = made(here)
+    table = pd.read_csv(folder / "labels.csv")
+    for row, name in enumerate(table["path"]):
+        if name.startswith(bad):
+            fractions = np.random.default_rng(row).random((40, 40)).astype(np.float32)
+            Image.fromarray(fractions).save((folder / name).with_suffix(".tif"))
+            (folder / name).unlink()
+            table.loc[row, "path"] = name.replace(".png", ".tif")
+    table.to_csv(folder / "labels.csv", index=False)
+    if refused:
+        with pytest.raises(RadprobeError, match=r"fractions .* of the 12 images that were decoded cannot be used"):
+            run(folder)
+        return
+    run(folder)
+    assert "11_0.tif: holds fractions" in capsys.readouterr().out
+
+
+def test_an_image_that_is_set_aside_is_not_told_again_by_the_sheet(here, capsys):
+    folder = made(here)
+    (folder / "0_0.png").write_bytes(b"")
+    run(folder)
+    said = capsys.readouterr().out
+    assert "1 file(s) cannot be used and will be set aside" in said
+    assert "cannot be decoded" not in said

@@ -5,14 +5,15 @@ import re
 from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Question
 from radprobe.datasets.folder import PARTS, Line, sign
-from radprobe.datasets.matching import Listing, words
+from radprobe.datasets.matching import CALLED, Listing, words
 
 # names of columns, without case and marks between their words; the first that is there is taken
 PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientnr", "patientkey")
-PATIENT += ("patients", "patientsid", "patid", "patno", "patnr", "patnum", "pat", "pid", "ptid", "ptno", "pt", "mrn")
+PATIENT += ("patients", "patientsid", "patid", "patno", "patnr", "patnum", "pat", "pid", "ptid", "ptno", "mrn")
 PATIENT += ("patientenid", "patientennr", "patientennummer", "patientin", "pseudonym", "pseudonymid", "pseudoid")
-PATIENT += ("subject", "subjectid", "subjectno", "subjectnr", "subjid", "subjno", "subj", "usubjid", "proband")
+PATIENT += ("subject", "subjectid", "subjectno", "subjectnr", "usubjid", "subjid", "subjno", "subj", "proband")
 PATIENT += ("probandid", "probandennr", "participant", "participantid", "person", "personid", "caseid", "case")
+NOBODY = {"?", "-", "unknown", "unbekannt", "anonymous", "anonymized", "anonymised", "anonym", "none", "nobody"}
 SPLIT = {"split", "set", "subset", "part", "partition", "fold", "phase", "datasplit", "usage"}
 SURELY = {"label", "labels", "class", "classes", "target", "targets"}
 LABEL = SURELY | {"diagnosis", "diagnoses", "dx", "finding", "findings", "category", "y", "pathology", "pathologies"}
@@ -24,6 +25,7 @@ NO_LABEL |= {"scanner", "site", "hospital", "device", "modality", "laterality", 
 NO_LABEL |= {"fold", "folds", "kfold", "split", "splits", "subset", "partition", "datasplit", "train", "training"}
 # of a patient, whatever else it says: who it is, where a column of PATIENT says that as well
 OF_PATIENT = {"patient", "patients", "patienten", "patientin", "pat", "pt", "subject", "subj", "proband", "probanden"}
+ID_WORDS = {"id", "uid", "no", "nr", "number", "index", "name", "case", "scan", "study", "accession", "key"}
 # a name of such words alone says a part: is_test, but not rapid_test
 PART = {"is", "in", "set", "test", "testing", "val", "valid", "validation", "dev", "part", "data"}
 SAYS_PART = PART | SPLIT | {"train", "training", "kfold", "folds"}
@@ -34,7 +36,20 @@ BLANK = {"-", "--", "?", "."}  # cells that people write where nothing is known;
 DECIMAL = r"-?\d+(?:[.,]\d+)?"
 SHOWN = 3  # cells that are named
 SEVERAL = ("|", ";")  # between the findings of one cell
-NOTHING = {"no finding", "no findings", "normal", "none", "healthy"}  # of such a cell: no finding
+# of such a cell: no finding
+NOTHING = {
+    "no finding",
+    "no findings",
+    "normal",
+    "none",
+    "nil",
+    "healthy",
+    "keine",
+    "kein befund",
+    "o.b.",
+    "ohne befund",
+}
+UNKNOWN = {"unknown", "unclear", "uncertain", "unklar", "unbekannt", "tbd", "n.a.", "missing"}  # no class
 
 
 class Column:
@@ -48,6 +63,10 @@ class Column:
         self.cells = [self._meaning[cell] for cell in cells]
         self.kind = _kind(name, self.cells)
         self.reads = [f"'{cell}' as {meant or 'blank'}" for cell, meant in self._meaning.items() if cell != meant]
+
+    def is_odd(self, cell: str) -> bool:
+        """Say whether a cell means neither present nor absent."""
+        return bool(self._meaning[cell]) and not _is_sign(self._meaning[cell])
 
     def of(self, case: Case) -> str:
         """Return what the cell of a case means."""
@@ -68,6 +87,8 @@ def of_table(listing: Listing) -> list[Question]:
 
 
 def _rank(column: str, of_signs: bool) -> int:
+    if _of_patient(column):  # subject_label may number the subjects
+        return 4
     if _surely(column):
         return 0
     if of_signs:
@@ -77,7 +98,7 @@ def _rank(column: str, of_signs: bool) -> int:
 
 def _label_columns(listing: Listing) -> list[str]:
     """Return the columns that may be labels: none that names files, patients, parts or what is no label."""
-    used = {listing.column, listing.mask, patient_column(listing), split_column(listing)}
+    used = {listing.column, listing.mask, split_column(listing), *_patient_columns(listing)}
     names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
     return [name for name in names if name not in used and (_called(name) or not _says_else(name))]
 
@@ -177,9 +198,22 @@ def plain(column: str) -> str:
 
 
 def patient_column(listing: Listing) -> str | None:
-    """Return the column of the patients, by its name."""
-    named = {plain(name): name for name in listing.table.columns if listing.table.columns.count(name) == 1}
-    return next((named[name] for name in PATIENT if name in named), None)
+    """Return the column of the patients, by its name: the first in which some images share one, else the first."""
+    found = _patient_columns(listing)
+    return next((name for name in found if _repeats(listing, name)), next(iter(found), None))
+
+
+def _patient_columns(listing: Listing) -> list[str]:
+    """Return the columns that are called as patients are, the likeliest first; one of 0 and 1 is a label."""
+    names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
+    names = [name for name in names if {sign(cell) for cell in listing.values(name) if cell} - {0, 1}]
+    called = {name: re.sub(r"[\W_]", "", name.casefold()) for name in names}
+    return sorted((name for name in names if called[name] in PATIENT), key=lambda name: PATIENT.index(called[name]))
+
+
+def _repeats(listing: Listing, column: str) -> bool:
+    values = listing.values(column)
+    return len({*values}) < len(values)
 
 
 def unread_split(listing: Listing) -> tuple[str, Line] | None:
@@ -202,6 +236,67 @@ def split_column(listing: Listing) -> str | None:
 
 
 def like_patients(listing: Listing) -> list[str]:
-    """Return columns that say something of patients by a word in their names, and are none that says who they are."""
+    """Return columns that say something of patients by their names, and may say better who they are than the one taken.
+
+    Where that one has another patient in each row, these are columns in which some rows are alike.
+    """
     chosen = patient_column(listing)
-    return [name for name in listing.table.columns if name != chosen and _of_patient(name)]
+    like = [name for name in listing.table.columns if name and name not in (chosen, listing.column)]
+    like = [name for name in like if _of_patient(name) or name in _patient_columns(listing)]
+    if chosen is None:
+        return like
+    return [] if _repeats(listing, chosen) else [name for name in like if _repeats(listing, name)]
+
+
+def left_out(listing: Listing) -> list[str]:
+    """Say which columns are nearly labels of 0 and 1, and why they are none."""
+    found = []
+    for name in _label_columns(listing):
+        column = Column(name, listing.values(name))
+        known = [cell for cell in column.cells if cell]
+        signs = [cell for cell in known if _is_sign(cell)]
+        if column.kind or 2 * len(signs) < len(known) or not signs:
+            continue
+        if odd := next((line for line in listing.lines if (cell := line.cells[name]) and column.is_odd(cell)), None):
+            found.append(f"'{name}': '{odd.cells[name]}' in line {odd.number} is none of 1, 0, -1 and blank")
+        elif len(known) < len(column.cells):
+            found.append(f"'{name}': it holds only {known[0]} and blank; write 0 where it is absent")
+    return found
+
+
+def doubts(classes: list[str]) -> list[str]:
+    """Return what is odd about the names of classes, as cells gave them."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        number = re.fullmatch(DECIMAL, name)
+        alike.setdefault(str(float(name.replace(",", "."))) if number else name.casefold(), []).append(name)
+    found = [
+        f"{_listed(group)} are taken for different classes: write them alike" for group in alike.values() if group[1:]
+    ]
+    signs, numbers = [name for name in classes if _is_sign(name)], [re.fullmatch(DECIMAL, name) for name in classes]
+    if len(signs) > 1 and len(classes) > 2 and not all(numbers):
+        found.append(f"{_listed(signs)} are classes beside others: if they say yes and no, write 1, 0 and else blank")
+    if unknown := [name for name in classes if name.casefold() in UNKNOWN]:
+        found.append(f"{_listed(unknown)} is a class: leave its cells blank if it means that nothing is known")
+    held = {name.casefold() for name in classes}
+    if negated := [
+        name for name in classes if re.sub("^(no|kein|keine) ", "", name.casefold()) in held - {name.casefold()}
+    ]:
+        found.append(f"{_listed(negated)} is a class: if it means that nothing was found, write No Finding")
+    joined = [name for name in classes if {part.strip() for part in re.split("[,/+]", name)[1:]} & {*classes}]
+    if joined:
+        found.append(f"{_listed(joined)} may be several findings in a cell: separate them by |")
+    return found
+
+
+def _is_sign(cell: str) -> bool:
+    return sign(cell) is not None or cell.casefold() in {*WORDED, "x"}
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + (", ..." if names[SHOWN:] else "")
+
+
+def says_who(column: str) -> bool:
+    """Say whether a column is called as files, cases or patients are: image id, No, case."""
+    return bool({*words(column)} & (CALLED | OF_PATIENT | ID_WORDS)) or plain(column) in PATIENT

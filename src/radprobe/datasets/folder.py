@@ -29,7 +29,9 @@ PARTS = {
 }
 MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones
 SHOWN = 3  # ids or files in a warning
-AGE = re.compile(r"0*(\d{1,3}(?:[.,]\d+)?)\s*[Yy]?")  # DICOM writes 058Y
+AGE = re.compile(r"0*(\d{1,3}(?:[.,]\d+)?)\s*([YyMmWwDd]?)")  # DICOM writes 058Y, 006M
+FORMULA = re.compile(r'^="(.*)"$')  # as Excel is made to keep 007
+YEARS = {"": 1, "y": 1, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 # cells that R, pandas, Excel and SQL write where nothing is known: read as blank, as pandas does
 NOT_KNOWN = {"NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"}
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
@@ -164,7 +166,7 @@ def _needed(entry: Dataset) -> list[str]:
 def _cells(lines: Iterable[str], delimiter: str) -> list[tuple[int, list[str]]]:
     """Return the number of the (last) line and the cells of each row that is not blank; the first is the header."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    rows = [(reader.line_num, [FORMULA.sub(r"\1", cell.strip()) for cell in row]) for row in reader]
     return [row for row in rows if any(row[1])] or [(1, [])]
 
 
@@ -301,7 +303,7 @@ def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
         years = AGE.fullmatch(text)
         if not years:
             raise table.error(line, columns["age"], f"unknown age '{text}'", "write years, or leave it blank")
-        meta[f"{META}age"] = float(years[1].replace(",", "."))
+        meta[f"{META}age"] = float(years[1].replace(",", ".")) * YEARS[years[2].lower()]
     if entry.folder.split:
         column = entry.folder.split
         text = line.cells[column]

@@ -39,7 +39,7 @@ def last(path: str) -> str:
 
 
 class Names:
-    """Finds the paths, of those given, that a cell means. `base`: the folder of its table, below the root ("" is it)."""
+    """Finds the paths, of those given, that a cell means. `base`: the folder of its table below the root, or ""."""
 
     def __init__(self, root: Path, paths: Iterable[str]):
         self.root, self.exact = root, dict.fromkeys(paths)
@@ -49,7 +49,7 @@ class Names:
         for path in self.exact:
             for name in {stem(path), last(path), stem(last(path))}:
                 self.named[name].add(path)
-            for folder in map(PurePosixPath.as_posix, PurePosixPath(path).parents):
+            for folder in map(PurePosixPath.as_posix, [*PurePosixPath(path).parents][:-1]):
                 self._under[folder].append(path)
                 folders[last(folder)].add(folder)
         self._folder = {name: next(iter(found)) for name, found in folders.items() if len(found) == 1}

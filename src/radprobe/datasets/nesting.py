@@ -6,7 +6,7 @@ from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Question
 from radprobe.datasets.columns import LABEL
 from radprobe.datasets.folder import PARTS
-from radprobe.datasets.matching import IMAGE_WORDS, words
+from radprobe.datasets.matching import IMAGE_WORDS, MASK_WORDS, words
 
 # words in the names of numbered folders that are classes, and of those that are neither classes nor patients
 GRADES = LABEL | {"stage", "type", "level", "score", "birads", "rads"}
@@ -14,14 +14,15 @@ GROUPS = IMAGE_WORDS | {"site", "center", "centre", "hospital", "scanner", "devi
 GROUPS |= {"batch", "group", "folder", "dir", "study", "visit", "session", "ses", "series", "slice", "slices", "frame"}
 GROUPS |= {"view"}
 MIN_PATIENTS = 3  # numbered folders of which there are fewer are no patients: a study wants one for each part
+NO_CLASSES = [{word} for word in PARTS] + [{word} for word in MASK_WORDS]
 
 
 def of_folders(cases: list[Case]) -> list[Question]:
     """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
     inner = class_folders(cases)
     classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
-    of_images = any(IMAGE_WORDS & {*words(name)} for name in classes)  # imagesTr, imagesTs
-    if of_images or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
+    others = any(IMAGE_WORDS & {*words(name)} or {*words(name)} in NO_CLASSES for name in classes)  # imagesTr, masks
+    if others or _mostly_numbered({*classes}) or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
         return []
     why = f"the images lie in {len(classes)} folders, taken as classes"
     return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
@@ -49,7 +50,16 @@ def numbered_folders(cases: list[Case]) -> set[str]:
     """Return the names of the outermost folders below parts where they differ only by a number; else none."""
     inner = _below_parts(cases).values()
     names = {folders[0] for folders in inner if folders}
-    return names if all(inner) and _numbered(names) else set()
+    return _mostly_numbered(names) or (names if _numbered(names) else set()) if all(inner) else set()
+
+
+def _mostly_numbered(names: set[str]) -> set[str]:
+    """Return most of the names where these, at least as many as patients have to be, differ only by a number."""
+    alike: dict[str, set[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"\d+", "0", name), set()).add(name)
+    most = max(alike.values(), key=len, default=set())
+    return most if len(most) >= MIN_PATIENTS and 2 * len(most) > len(names) and _numbered(most) else set()
 
 
 def _numbered(names: set[str]) -> bool:

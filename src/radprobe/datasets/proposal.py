@@ -1,6 +1,8 @@
 """What to ask of somebody's images, and how: decided from a survey of their folder, each decision with its reason."""
 
+import os
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,15 @@ import numpy as np
 
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import Case, Decision, Notes, Question, cases_of, held
-from radprobe.datasets.columns import like_patients, patient_column, plain, split_column, unread_split
+from radprobe.datasets.columns import (
+    NOBODY,
+    like_patients,
+    patient_column,
+    plain,
+    says_who,
+    split_column,
+    unread_split,
+)
 from radprobe.datasets.folder import AGE, METAS, PARTS, sign
 from radprobe.datasets.matching import EXACT, Listing
 from radprobe.datasets.nesting import are_patients, class_folders, patient_folders
@@ -50,26 +60,32 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     """
     notes = Notes()
     cases = cases_of(found)
-    question = question_of(found, cases, task, notes)
+    try:
+        question = question_of(found, cases, task, notes)
+    except RadprobeError:
+        _bad(found)  # where most images cannot be used, this is what is wrong
+        raise
     with_answer = _with_mask if question.task == "segmentation" else _with_label
     cases = with_answer(found, cases, question, notes)
     found = _only(found, cases, notes)
     listing, own = found.listing, _fit(found, cases, question)
-    patient_of, by_patient = _patients(found, cases, notes)
+    patient_of, by_patient = _patients(found, cases, question, notes)
     part_of, by_part = _parts(listing, cases, patient_of, question, notes)
     own = own and by_patient is not None and (by_part is not None or not part_of)
-    _tell_listing(listing, notes)
+    own = own and all(listing.table.cells(by_patient))  # the rows of absent images, too
+    _tell_listing(found, listing, notes)
+    _tell_tables(found, notes)
     folder: dict[str, Any] = {"task": question.task, "classes": question.classes}
     choice: dict[str, Any] = {"folder": folder}
     if own:
         folder = {"table": _place(found, listing), **folder}
         folder |= _columns(question, listing, by_patient, by_part)
-        rows, metas = None, _metas(listing, cases, {name: (name,) for name in METAS})
+        rows, metas = None, _metas(listing, cases, {name: (name,) for name in METAS}, str.lower)
         if absent := len(listing.table.lines) - len(listing.lines):
             choice["allow_missing"] = True
             notes.warn(f"{absent} of {len(listing.table.lines)} rows of the table name a file that is not here")
     else:
-        metas = _metas(listing, cases, CALLED)
+        metas = _metas(listing, cases, CALLED, plain)
         rows = [_row(case, question, patient_of, part_of, metas) for case in cases]
         folder |= {"split": "split"} if part_of else {}
         _tell_left_out(found, cases, notes)
@@ -78,9 +94,9 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     if doubtful := sum(sign(cell) == -1 for case in cases for cell in question.cells(case).values()):
         choice["uncertain"] = "ignore"
         notes.decide("uncertain", "ignore", f"{doubtful} label(s) are -1: not known; `zeros` would take them as 0")
-    _tell_bad(found, choice, notes)
+    bad = _tell_bad(found, choice, notes)
     _tell_images(found, notes)
-    _tell_counts(question, cases, patient_of, part_of, notes)
+    _tell_counts(question, [case for case in cases if case.image not in bad], patient_of, part_of, notes)
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
 
 
@@ -93,12 +109,15 @@ def _only(found: Survey, cases: list[Case], notes: Notes) -> Survey:
     return replace(found, forms=forms, seen=[one for one in found.seen if one.path in asked])
 
 
-def _with_mask(found: Survey, cases: list[Case], _: Question, notes: Notes) -> list[Case]:
+def _with_mask(found: Survey, cases: list[Case], question: Question, notes: Notes) -> list[Case]:
     drawn = [case for case in cases if case.mask]
     if without := len(cases) - len(drawn):
         notes.warn(f"{without} of {len(cases)} images have no mask, and are left out")
     if lone := found.lone_masks:
         notes.warn(f"{len(lone)} mask(s), as {lone[0]}, belong to no image by their names, and are left out")
+    absent = [name for label, name in enumerate(question.classes, 1) if label not in found.labels]
+    if absent and question.classes[1:]:
+        notes.warn(f"{', '.join(absent)}: no mask that was looked at has this label")
     if found.unread_masks:
         n = len(found.masks)
         notes.warn(
@@ -150,9 +169,14 @@ def _row(case: Case, question: Question, patient_of: dict, part_of: dict, metas:
     return row | {name: case.line.cells[column] for name, column in metas.items()}
 
 
-def _metas(listing: Listing | None, cases: list[Case], called: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return which columns say age, sex and view, as far as they can be read, and of at least one case."""
-    columns = {plain(name): name for name in listing.table.columns} if listing else {}
+def _metas(
+    listing: Listing | None, cases: list[Case], called: dict[str, tuple[str, ...]], read: Callable[[str], str]
+) -> dict[str, str]:
+    """Return which columns say age, sex and view, as far as they can be read, and of at least one case.
+
+    read: from a column's name to what is called.
+    """
+    columns = {read(name): name for name in listing.table.columns} if listing else {}
     there = {name: columns[each] for name, names in called.items() for each in names if each in columns}
     found = {}
     for name, column in there.items():
@@ -162,11 +186,15 @@ def _metas(listing: Listing | None, cases: list[Case], called: dict[str, tuple[s
     return found
 
 
-def _tell_listing(listing: Listing | None, notes: Notes) -> None:
+def _tell_listing(found: Survey, listing: Listing | None, notes: Notes) -> None:
     if not listing:
         return
-    named = f"{len(listing.paths)} images"
-    notes.decide("path", f"column '{listing.column}' of {listing.table.path.name}", f"its cells name {named}")
+    named, table = f"{len(listing.paths)} images", os.path.relpath(listing.table.path, found.root)
+    notes.decide("path", f"column '{listing.column}' of {table}", f"its cells name {named}")
+    first = listing.lines[0]
+    if not says_who(listing.column) and all(cell.isdigit() for cell in listing.values(listing.column)):
+        reason = f"is a number, and {listing.images[first.number][0]} is called so: nothing says that this is meant"
+        raise listing.table.error(first, listing.column, reason, "call the column that names the files `path`")
     if rivals := [name for name in listing.rivals if name != listing.mask]:
         notes.warn(
             f"column(s) {', '.join(rivals)} name as many images in another order: '{listing.column}' is taken. Rename "
@@ -177,6 +205,14 @@ def _tell_listing(listing: Listing | None, notes: Notes) -> None:
             f"{name} lists {more} other image(s), and is not used: put both into one CSV, with a column `split` if "
             "that is what tells them apart"
         )
+
+
+def _tell_tables(found: Survey, notes: Notes) -> None:
+    """Tell of tables that name no image; where none does, what is asked comes from folders and names alone."""
+    if not found.listing:
+        for table in found.tables:
+            name = os.path.relpath(table.path, found.root)
+            notes.warn(f"{name} is not used: no column of it names the images, as {next(iter(found.forms))}")
 
 
 def _tell_left_out(found: Survey, cases: list[Case], notes: Notes) -> None:
@@ -193,14 +229,20 @@ def _tell_left_out(found: Survey, cases: list[Case], notes: Notes) -> None:
 # --- patients and parts -----------------------------------------------------------------------------------------------
 
 
-def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str, str], str | None]:
+def _patients(found: Survey, cases: list[Case], question: Question, notes: Notes) -> tuple[dict[str, str], str | None]:
     """Return the patient of each image, and the column that says so; None where none does."""
     listing = found.listing
     if listing and (column := patient_column(listing)):
         notes.decide("patient", f"column '{column}'", "by its name; no patient is in two parts")
-        if nobody := next((case.line for case in cases if not case.line.cells[column]), None):
+        if nobody := next((case.line for case in cases if case.line.cells[column].casefold() in {"", *NOBODY}), None):
             remedy = "write an id for each patient: it keeps a patient's images in one part"
-            raise listing.table.error(nobody, column, "is empty, or NA", remedy)
+            told = nobody.cells[column]
+            raise listing.table.error(nobody, column, f"is '{told}': no patient" if told else "is empty, or NA", remedy)
+        if like := like_patients(listing):
+            notes.warn(
+                f"column '{column}' has another patient in each row, and {', '.join(like)} has not: if that says who "
+                "is who, call it `patient`. Else patients may leak from train to test"
+            )
         return {case.image: case.line.cells[column] for case in cases}, column
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
@@ -214,9 +256,9 @@ def _patients(found: Survey, cases: list[Case], notes: Notes) -> tuple[dict[str,
         notes.decide("patient", "the folder below the class", "images in one folder are taken as one patient's")
         return {image: folders[1] for image, folders in inner.items()}, None
     each = "volume" if found.volumes else "image"
-    where = f"columns are {', '.join(listing.table.columns)}" if listing else "there is no table"
+    where = f"columns are {', '.join(listing.table.columns)}" if listing else "no table names the images"
     notes.decide("patient", f"each {each} its own", f"nothing says who is who ({where})")
-    like = like_patients(listing) if listing else []
+    like = [name for name in like_patients(listing) if name not in question.columns] if listing else []
     name = f"call the right one of {', '.join(like)} `patient`" if like else "add a column `patient`"
     notes.warn(
         f"no patient column: each {each} is taken as a patient of its own. If some patients have several, they leak "
@@ -274,7 +316,9 @@ def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for patient in sorted(labels, key=raw.natural):
         alike[tuple(sorted(labels[patient]))].append(patient)
-    return {patient for group in alike.values() if len(group) > 1 for patient in group[::VAL_OF_TRAIN]}
+    several = [group for group in alike.values() if len(group) > 1]
+    alone = [patient for group in alike.values() if len(group) == 1 for patient in group]
+    return {patient for group in several or [alone] for patient in group[::VAL_OF_TRAIN]}
 
 
 def _ours(why: str, notes: Notes) -> tuple[dict[str, str], None]:
@@ -324,20 +368,33 @@ def _intensity(found: Survey, modality: str | None) -> tuple[dict[str, Any], str
 # --- doubts -----------------------------------------------------------------------------------------------------------
 
 
-def _tell_bad(found: Survey, choice: dict[str, Any], notes: Notes) -> None:
-    """Let files that cannot be used be set aside; raise RadprobeError, with its remedy, where they are many."""
+def _tell_bad(found: Survey, choice: dict[str, Any], notes: Notes) -> dict[str, RadprobeError]:
+    """Let images that cannot be used be set aside, and return why; see `_bad`."""
+    bad = _bad(found)
+    if bad:
+        n, more = len(found.seen), ""
+        choice["max_quarantine"] = -(-len(bad) * len(found.forms) // n)
+        if n < len(found.forms):
+            more = f" {n} of {len(found.forms)} were looked at: raise it if a run finds more."
+        first, named = next(iter(bad.values())), [*bad.values()][:SHOWN]
+        shown = "; ".join(f"{Path(error.what).name}: {error.reason}" for error in named)
+        text = (
+            f"{len(bad)} file(s) cannot be used and will be set aside (max_quarantine): {shown}. {first.remedy}.{more}"
+        )
+        notes.warn(text)
+    return bad
+
+
+def _bad(found: Survey) -> dict[str, RadprobeError]:
+    """Return what is wrong with images, or their masks. Raises RadprobeError, with the first remedy, where many are."""
     bad = {one.path: one.error for one in found.seen if one.error}
     for image, masks in found.masks.items():
         if error := found.bad_masks.get(masks[0]):
             bad.setdefault(image, error)
-    if not bad:
-        return
-    first, n = next(iter(bad.values())), len(found.seen)
-    if len(bad) > MANY_BAD * n:
+    if len(bad) > MANY_BAD * len(found.seen):
+        first, n = next(iter(bad.values())), len(found.seen)
         raise RadprobeError(first.what, f"{first.reason}; {len(bad)} of {n} images cannot be used", first.remedy)
-    choice["max_quarantine"] = len(bad)
-    named = "; ".join(f"{Path(error.what).name}: {error.reason}" for error in [*bad.values()][:SHOWN])
-    notes.warn(f"{len(bad)} file(s) cannot be used and will be set aside (max_quarantine): {named}. {first.remedy}")
+    return bad
 
 
 def _tell_images(found: Survey, notes: Notes) -> None:

@@ -4,8 +4,8 @@ from collections import Counter
 
 from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Notes, Question
-from radprobe.datasets.columns import of_table
-from radprobe.datasets.nesting import numbered_folders, of_folders
+from radprobe.datasets.columns import doubts, left_out, of_table
+from radprobe.datasets.nesting import class_folders, numbered_folders, of_folders
 from radprobe.datasets.survey import SPREADSHEETS, Survey
 from radprobe.files import RadprobeError
 
@@ -28,6 +28,12 @@ def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes
     if more and chosen.task != "segmentation":
         here = ", ".join(chosen.columns)
         notes.warn(f"the labels are those of {here}; also possible: {', '.join(more)} (call the right column `label`)")
+    if found.listing and chosen.task != "segmentation":
+        for doubt in [
+            *doubts(chosen.classes),
+            *(f"not used as a label: column {why}" for why in left_out(found.listing)),
+        ]:
+            notes.warn(doubt)
     return chosen
 
 
@@ -40,10 +46,19 @@ def _nothing_asked(found: Survey, cases: list[Case], questions: list[Question], 
     if found.tables and not found.listing:
         table, image = found.tables[0], next(iter(found.forms))
         reason = f"no column of it ({', '.join(table.columns)}) names the {n} image(s), as {image}"
-        return RadprobeError(table.path, reason, "write the paths of the images into a column `path`")
+        remedy = "write the paths of the images into a column `path`"
+        if len(table.columns) == 1:
+            remedy = f"separate its columns by a comma, and {remedy}"
+        if found.volumes and any((found.root / cell).is_file() for name in table.columns for cell in table.cells(name)):
+            remedy = "it names files of series: write the folder of each series into a column `path`"
+        return RadprobeError(table.path, reason, remedy)
     if found.listing:
         columns = found.listing.table.columns
         reason = f"has no column of labels among {', '.join(dict.fromkeys(columns))}"
+        if nearly := left_out(found.listing):
+            reason += f". Column {nearly[0]}"
+        if "" in columns:
+            reason += "; its first line is read as the header"
         if twice := [name for name, times in Counter(columns).items() if name and times > 1]:
             reason += f"; {', '.join(twice)} is there twice"
         remedy = "add a column of 0 and 1, or of class names: label. If one of these is the label, call it so"
@@ -52,6 +67,10 @@ def _nothing_asked(found: Survey, cases: list[Case], questions: list[Question], 
     if numbered := sorted(numbered_folders(cases), key=raw.natural):
         reason += f"; folders that differ only by a number, as {' and '.join(numbered[:2])}, are no classes"
         put += "; if the folders are classes, name them so: class 0, class 1"
+    beside = [image for image, folders in class_folders(cases).items() if not folders]
+    if beside and 2 * len(beside) < n:
+        reason += f"; {len(beside)} image(s), as {beside[0]}, lie beside the folders of the others"
+        put = f"put these into a folder too, or elsewhere; else {put}"
     if others := [suffix for suffix in (*SPREADSHEETS, ".txt") if found.others[suffix]]:
         reason += f"; {' and '.join(others)} files are not read"
         put = f"if your table is one of the {' or '.join(others)} files, save it as CSV; else {put}"

@@ -188,29 +188,38 @@ def _form(path: Path, suffix: str) -> str | None:
 def _with_series(root: Path, forms: dict[str, str], tables: list[Table]) -> dict[str, str]:
     """Put the folder in the place of its DICOM files where they are slices of series, and no table names them.
 
-    Raises RadprobeError where such slices lie in the root itself.
+    Raises RadprobeError where such slices lie in the root itself, or all images in one such folder.
     """
     columns = [{cell.replace("\\", "/") for cell in table.cells(name)} for table in tables for name in table.columns]
     by_folder = defaultdict(list)
     for path, form in forms.items():
         if form == "DICOM":
             by_folder[path.rpartition("/")[0]].append(path)
-    apart = {folder: inside for folder, inside in by_folder.items() if not _named(inside, columns)}
+    names = _unlike([path for inside in by_folder.values() for path in inside])
+    apart = {folder: inside for folder, inside in by_folder.items() if not _named(inside, names, columns)}
     looked_at = track(apart.items(), "look for series", len(apart))
     series = {folder: inside for folder, inside in looked_at if _of_series(root, inside)}
-    if "" in series:
-        reason = f"holds {len(series[''])} DICOM files that are slices of series, as {series[''][0]}"
+    alone = [folder for folder, inside in series.items() if not folder or len(inside) == len(forms)]
+    for folder, inside in ((folder, series[folder]) for folder in alone):
+        reason = f"holds {len(inside)} DICOM files that are slices of series, as {matching.last(inside[0])}"
         remedy = "give each series a folder of its own; or list them in a CSV, if each slice is an image of its own"
-        raise RadprobeError(root, reason, remedy)
+        raise RadprobeError(root / folder, reason, remedy)
     slices = {path for inside in series.values() for path in inside}
     forms = {path: form for path, form in forms.items() if path not in slices} | dict.fromkeys(series, SERIES)
     return dict(sorted(forms.items()))
 
 
-def _named(paths: list[str], columns: list[set[str]]) -> bool:
-    """Say whether a column names most of the files; one of labels names those that are called 0 and 1."""
-    names = [{path, matching.last(path), matching.stem(matching.last(path))} for path in paths]
-    return any(2 * sum(bool(each & cells) for each in names) > len(paths) for cells in columns)
+def _unlike(paths: list[str]) -> dict[str, set[str]]:
+    """Return by which names each file can be told from all others and from folders: its path, perhaps its own name."""
+    names = {path: {path, matching.last(path), matching.stem(matching.last(path))} for path in paths}
+    times = Counter(name for each in names.values() for name in each)
+    folders = {part for path in paths for part in path.split("/")[:-1]}
+    return {path: {name for name in each if times[name] == 1 and name not in folders} for path, each in names.items()}
+
+
+def _named(paths: list[str], names: dict[str, set[str]], columns: list[set[str]]) -> bool:
+    """Say whether a column names most of the files one by one; one of numbers names those that are called so."""
+    return any(2 * sum(bool(names[path] & cells) for path in paths) > len(paths) for cells in columns)
 
 
 def _of_series(root: Path, paths: list[str]) -> bool:

@@ -27,7 +27,7 @@ from radprobe.console import say, track
 from radprobe.datasets import decoding, splits
 from radprobe.datasets.cases import Decision
 from radprobe.datasets.decoding import Bad, Decoded, Picture
-from radprobe.datasets.proposal import Proposal, decide
+from radprobe.datasets.proposal import MANY_BAD, Proposal, decide
 from radprobe.datasets.survey import survey
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
@@ -207,10 +207,12 @@ def _flow(value: Any) -> str:
 
 
 def _sheet(entry: Dataset, folder: Path, index: Index) -> bytes:
-    """Return the contact sheet; say what looks odd in what it shows. Raises RadprobeError where nothing is decoded."""
+    """Return the contact sheet; say what looks odd in it. Raises RadprobeError where many cannot be decoded."""
     shown, odd, bad = [], [], []
     pictures = {picture.rows[0].volume_id: picture for picture in decoding.pictures(index, folder)}
+    # what its header says to be damaged has been told
     chosen = _chosen(index)
+    chosen = [case for case in chosen if not isinstance(decoding.check(pictures[case]), Bad)] or chosen
     for case in track(chosen, "decode", len(chosen)):
         decoded = decoding.decode(_middle(pictures[case], entry), entry, entry.stored)
         if isinstance(decoded, Bad):
@@ -218,10 +220,12 @@ def _sheet(entry: Dataset, folder: Path, index: Index) -> bytes:
             continue
         odd += [(kind, case, pixels) for kind, pixels in decoded.oddities.items() if kind != decoding.BURNED_IN]
         shown.append(_shown(decoded, entry, index))
-    for line in [*decoding.warnings(odd), *(f"cannot be decoded: {one.file}: {one.why}" for one in bad)]:
+    if len(bad) > MANY_BAD * len(chosen):
+        reason = f"{bad[0].why}; {len(bad)} of the {len(chosen)} images that were decoded cannot be used"
+        raise RadprobeError(bad[0].file, reason, bad[0].remedy)
+    more = "others may be like it: a run stops at them unless max_quarantine lets them be set aside"
+    for line in [*decoding.warnings(odd), *(f"cannot be decoded: {one.file}: {one.why}; {more}" for one in bad)]:
         say(f"warning: {line}")
-    if not shown:
-        decoding.refuse(bad, 0)
     scale = " ".join(str(value) for value in entry.intensity.model_dump().values())
     heading = f"{entry.title}: {len(shown)} of {index.table['volume_id'].nunique()} as a backbone gets them, "
     return sheet.png(f"{heading}{entry.size} x {entry.size} pixels, grey values by {scale}", shown, entry.classes)
