@@ -290,7 +290,7 @@ def test_a_batch_that_does_not_fit_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("radprobe.learning.tuning._loss", full)
     with pytest.raises(RadprobeError, match="does not fit into the memory") as error:
         run(made(tmp_path), "lora")
-    assert "halve batch_size and double accumulate" in str(error.value)
+    assert "halve batch_size: where it adapts, double adapt.accumulate" in str(error.value)
 
 
 def test_lora_of_a_cnn_leaves_the_study_loudly_and_named_layers_bring_it_back(tmp_path):

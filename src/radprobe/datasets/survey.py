@@ -45,6 +45,11 @@ class Seen:
     modality: str | None = None
     text_possible: bool = False  # a name may be burned into the pixels
 
+    @property
+    def plane(self) -> tuple[int, ...]:
+        """The sides of the image, or of a slice, in pixels."""
+        return self.header.shape[:2]
+
 
 @dataclass(frozen=True)
 class Survey:

@@ -55,9 +55,9 @@ def fits(what: str, where: torch.device) -> Iterator[None]:
         if machine.lacks_memory(error):
             reason = f"a batch does not fit into the memory of the {'GPU' if where.type == 'cuda' else 'machine'}"
             remedy = (
-                "give it smaller images (size), or halve batch_size: where it adapts, double adapt.accumulate with it, "
+                "give it smaller images (size), or halve batch_size: where it adapts, double adapt.accumulate with "
             )
-            remedy += "which trains the same; a decoder or a network from scratch trains otherwise then"
+            remedy += "it, which trains the same; a decoder or a network from scratch trains otherwise then"
             raise RadprobeError(what, reason, remedy) from error
         raise
 

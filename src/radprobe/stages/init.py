@@ -27,7 +27,8 @@ from radprobe.console import say, track
 from radprobe.datasets import decoding, splits
 from radprobe.datasets.cases import Decision
 from radprobe.datasets.decoding import Bad, Decoded, Picture
-from radprobe.datasets.proposal import MANY_BAD, Proposal, decide
+from radprobe.datasets.doubts import MANY_BAD
+from radprobe.datasets.proposal import Proposal, decide
 from radprobe.datasets.survey import survey
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity

@@ -1,0 +1,116 @@
+"""Who is who in somebody's images, and which part each patient is in: by a column, by folders, or nothing says so."""
+
+from collections import defaultdict
+
+from radprobe.datasets import matching, raw
+from radprobe.datasets.cases import Case, Notes, Question, held
+from radprobe.datasets.columns import NOBODY, like_patients, patient_column, split_column, unread_split
+from radprobe.datasets.folder import PARTS
+from radprobe.datasets.matching import Listing
+from radprobe.datasets.nesting import are_patients, class_folders, patient_folders
+from radprobe.datasets.survey import Survey
+
+VAL_OF_TRAIN = 5  # one of so many train patients is val where a given split has no val
+
+
+def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes) -> tuple[dict[str, str], str | None]:
+    """Return the patient of each image, and the column that says so; None where none does."""
+    listing = found.listing
+    if listing and (column := patient_column(listing)):
+        notes.decide("patient", f"column '{column}'", "by its name; no patient is in two parts")
+        if nobody := next((case.line for case in cases if case.line.cells[column].casefold() in {"", *NOBODY}), None):
+            remedy = "write an id for each patient: it keeps a patient's images in one part"
+            told = nobody.cells[column]
+            raise listing.table.error(nobody, column, f"is '{told}': no patient" if told else "is empty, or NA", remedy)
+        if like := like_patients(listing):
+            notes.warn(
+                f"column '{column}' has another patient in each row, and {', '.join(like)} has not: if that says who "
+                "is who, call it `patient`. Else patients may leak from train to test"
+            )
+        return {case.image: case.line.cells[column] for case in cases}, column
+    if listing and listing.how == matching.FOLDER:
+        notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
+        return {case.image: case.line.cells[listing.column] for case in cases}, None
+    if folder_of := patient_folders(cases):
+        shown = " and ".join(sorted(set(folder_of.values()), key=raw.natural)[:2])
+        notes.decide("patient", "the folder", f"folders that differ only by a number ({shown}) are taken as patients")
+        return folder_of, None
+    inner = class_folders(cases)
+    if not listing and not found.masks and are_patients({"".join(folders[1:2]) for folders in inner.values()}):
+        notes.decide("patient", "the folder below the class", "images in one folder are taken as one patient's")
+        return {image: folders[1] for image, folders in inner.items()}, None
+    each = "volume" if found.volumes else "image"
+    where = f"columns are {', '.join(listing.table.columns)}" if listing else "no table names the images"
+    notes.decide("patient", f"each {each} its own", f"nothing says who is who ({where})")
+    like = [name for name in like_patients(listing) if name not in question.columns] if listing else []
+    name = f"call the right one of {', '.join(like)} `patient`" if like else "add a column `patient`"
+    notes.warn(
+        f"no patient column: each {each} is taken as a patient of its own. If some patients have several, they leak "
+        f"from train to test, and every score is too high: {name}"
+    )
+    return {case.image: matching.stem(case.image) for case in cases}, None
+
+
+def parts(
+    listing: Listing | None, cases: list[Case], patient_of: dict[str, str], question: Question, notes: Notes
+) -> tuple[dict[str, str], str | None]:
+    """Return the part of each image where a split is given ({}: we split), and the column that has it as it is."""
+    column = split_column(listing) if listing else None
+    if column:
+        given = {case.image: PARTS[case.line.cells[column].lower()] for case in cases}
+        where = f"column '{column}'"
+    else:
+        given, where = _parts_of_folders(cases), "the folders train, val, test"
+    if not given and listing and (unread := unread_split(listing)):
+        name, line = unread
+        notes.warn(
+            f"column '{name}' is not used as the split: '{line.cells[name]}' in line {line.number} is none of "
+            f"{', '.join(sorted(PARTS))}. If it says the split, write these words and call init again"
+        )
+        return _ours(f"column '{name}' cannot be used", notes)
+    if not given:
+        return _ours("there is no split column", notes)
+    of_patient: dict[str, set[str]] = defaultdict(set)
+    for image, part in given.items():
+        of_patient[patient_of[image]].add(part)
+    if shared := sorted(patient for patient, parts in of_patient.items() if len(parts) > 1):
+        notes.warn(f"{where} puts {len(shared)} patient(s) into two parts, as {shared[0]}: it leaks, and is not used")
+        return _ours(f"{where} puts patients into two parts", notes)
+    here = set(given.values())
+    if not {"train", "test"} <= here:
+        notes.warn(f"{where}: there is only {' and '.join(sorted(here))}, so it is not used")
+        return _ours(f"{where} has no train and test", notes)
+    if "val" in here:
+        notes.decide("split", where, "it gives train, val and test, and puts no patient into two")
+        return given, column
+    train = [case for case in cases if given[case.image] == "train"]
+    val = _val_of(train, patient_of, question)
+    n_train = len({patient_of[case.image] for case in train})
+    why = f"test stays as given; there is no val: {len(val)} of {n_train} train patients, of all classes, become it"
+
+    notes.decide("split", where, why)
+    return {image: "val" if patient_of[image] in val else part for image, part in given.items()}, None
+
+
+def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -> set[str]:
+    """Return one of five patients, evenly spaced among those of the same labels, at least one of each that has two."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for case in train:
+        labels[patient_of[case.image]].update(held(question, case))
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient in sorted(labels, key=raw.natural):
+        alike[tuple(sorted(labels[patient]))].append(patient)
+    several = [group for group in alike.values() if len(group) > 1]
+    alone = [patient for group in alike.values() if len(group) == 1 for patient in group]
+    return {patient for group in several or [alone] for patient in group[::VAL_OF_TRAIN]}
+
+
+def _ours(why: str, notes: Notes) -> tuple[dict[str, str], None]:
+    notes.decide("split", "by patient: 50 % train, 20 % val, 30 % test", f"{why}; seeded, stratified by label")
+    return {}, None
+
+
+def _parts_of_folders(cases: list[Case]) -> dict[str, str]:
+    """Return the part of each image where one of the folders around each is called by it."""
+    found = {case.image: next((PARTS[f.lower()] for f in case.folders if f.lower() in PARTS), None) for case in cases}
+    return {image: part for image, part in found.items() if part} if all(found.values()) else {}
