@@ -70,6 +70,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
         {"limit": True},
         {"seed": False},
         {"embed": {"batch_size": True}},
+        {"probe": {"knn": {"k": [5, True]}}},
         {"probe": {"linear": {"learning_rates": [-1]}}},
         {"datasets": {"amos": {"intensity": {"kind": "window", "low": 600, "high": -1024}}}},
         {"datasets": {"mine": {"folder": {"task": "multilabel", "classes": ["ill", "well", "ill"]}}}},
@@ -87,6 +88,21 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(change, key, nearest):
 def test_values_that_make_no_sense_are_refused(change):
     with pytest.raises(RadprobeError):
         params.load({**SMALL, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"limit": True}, "params: limit"),
+        ({"probe": {"knn": {"k": [5, True]}}}, "params: probe.knn.k.1"),
+        ({"datasets": {"montgomery": {"max_quarantine": True}}}, "params: datasets.montgomery.max_quarantine"),
+    ],
+)
+def test_a_truth_value_is_no_number(change, key):
+    with pytest.raises(RadprobeError, match="is a truth value, not a number") as caught:
+        params.load({**SMALL, **change})
+    assert caught.value.what == key
+    assert caught.value.remedy.startswith("write a number: ")
 
 
 @pytest.mark.parametrize("name", ["weights", "logs", "training", "Lock", "__pycache__"])

@@ -236,6 +236,15 @@ def test_without_a_decoder_nothing_frozen_segments_but_all_else_does():
     assert study.steps["probe", "nih_chestxray14", "test_vit"]
 
 
+def test_a_dataset_that_nothing_segments_leaves_the_study_and_says_so():
+    decoders = {"linear": None, "unet": None, "scratch": None}
+    study = backbones("test_vit", segment=decoders, controls=["random", "pixels", "ceiling"])
+    (missing,) = study.missing
+    assert (missing.kind, missing.name) == ("dataset", "montgomery")
+    assert "segment.linear" in missing.remedy
+    assert {key[1] for key in study.steps} == {None, "nih_chestxray14"}
+
+
 def test_weights_that_params_forbid_to_fetch_are_told_to_be_fetched():
     (missing,) = backbones("mae_large", hub=False).missing
     assert "or let it be fetched: `hub: true` in params, and no HF_HUB_OFFLINE" in missing.remedy

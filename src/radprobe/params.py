@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -438,7 +439,23 @@ def load(source: Path | str | dict[str, Any]) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise _explain(name, error) from None
+    for where in _truth_values_as_numbers(content, params):
+        remedy = f"write a number: {_description(where) or ''}"
+        raise RadprobeError(f"{name}: {'.'.join(map(str, where))}", "is a truth value, not a number", remedy)
     return params.model_copy(update={"paths": _with_environment(params.paths)})
+
+
+def _truth_values_as_numbers(given: Any, made: Any, where: tuple = ()) -> Iterator[tuple]:
+    """Yield where a number was made of yes or no: pydantic takes them as 1 and 0."""
+    if isinstance(given, bool) and not isinstance(made, bool):
+        yield where
+    elif isinstance(given, dict):
+        for key, value in given.items():
+            inner = made.get(key) if isinstance(made, dict) else getattr(made, str(key), None)
+            yield from _truth_values_as_numbers(value, inner, (*where, key))
+    elif isinstance(given, list) and isinstance(made, list | tuple):
+        for n, (value, inner) in enumerate(zip(given, made, strict=False)):
+            yield from _truth_values_as_numbers(value, inner, (*where, n))
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from typing import Any
 from radprobe import catalog, files, params
 from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
-from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, locate
+from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, locate
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.names import CEILING, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, mode_of, slug, with_weights
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 3, "split": 3, "embed": 5, "probe": 8, "segment": 7, "adapt": 2}
+VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 5, "probe": 8, "segment": 7, "adapt": 2}
 VERSIONS |= {"score": 8, "compare": 4}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
@@ -120,8 +120,10 @@ class Study(Entries):
 
     def will_download(self, dataset: str) -> bool:
         """Say whether `retrieve` is to download a dataset, or to finish its download."""
-        open_set = self.dataset(dataset).downloads and not self.params.datasets[dataset].phantom
-        return bool(self.params.download and open_set) and self.layout(dataset) is None
+        entry = self.dataset(dataset)
+        if not (self.params.download and entry.downloads) or self.params.datasets[dataset].phantom:
+            return False
+        return self.layout(dataset) is None and not absent_by_hand(entry, self.raw_folder(dataset))
 
     def weights_file(self, backbone: str) -> Path | None:
         """Return the local safetensors file of a backbone (its adapter, if it is one), or None where there is none."""
@@ -157,6 +159,11 @@ class Study(Entries):
 
     def _missing_datasets(self) -> Iterator[Missing]:
         for name, choice in self.params.datasets.items():
+            scored = [each for each in self.backbones if each != CEILING and self.applies(name, each)]
+            if not scored and self.dataset(name).task == "segmentation":
+                why = "nothing in params segments it: no decoder, no network from scratch, no backbone that is adapted"
+                yield Missing("dataset", name, why, "set segment.linear, segment.unet, segment.scratch or adapt")
+                continue
             if choice.phantom or self.will_download(name) or self._pulled(name):
                 continue
             if self.layout(name) is None:

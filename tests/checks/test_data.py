@@ -43,3 +43,14 @@ def test_a_table_that_would_be_refused_is_a_problem(folder, capsys):
     assert checks["data: mine"]["state"] == "problem"
     assert "labels.csv, line 2, column 'path': '0.png' is not there" in checks["data: mine"]["found"]
     assert "allow_missing" in checks["data: mine"]["remedy"]
+
+
+def test_a_download_is_promised_only_where_all_of_it_can_be_had(folder, capsys):
+    _, checks = look(capsys, datasets=PHANTOM | {"shenzhen": {}, "montgomery": {}}, download=True)
+    assert "left out" in checks["data: shenzhen"]["found"]
+    assert "put mask*/CHNCXR_*.png there" in checks["data: shenzhen"]["remedy"]
+    assert "downloaded to" in checks["data: montgomery"]["found"]
+    (folder / "data/raw/shenzhen/mask").mkdir(parents=True)
+    (folder / "data/raw/shenzhen/mask/CHNCXR_0001_0_mask.png").touch()
+    _, checks = look(capsys, datasets=PHANTOM | {"shenzhen": {}}, download=True)
+    assert "downloaded to" in checks["data: shenzhen"]["found"]

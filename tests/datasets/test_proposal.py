@@ -432,7 +432,7 @@ def test_some_images_that_cannot_be_used_are_set_aside_and_many_are_refused_with
         return
     with pytest.raises(RadprobeError, match=rf"0\.png: holds 2 series; {n_bad} of 40 images cannot be used") as refusal:
         decide(found)
-    assert refusal.value.remedy == error.remedy
+    assert refusal.value.remedy == f"{error.remedy}; or list the images that you mean in a CSV"
 
 
 @pytest.mark.parametrize(("side", "told"), [(300, False), (599, False), (601, True)])
@@ -539,7 +539,8 @@ def test_a_column_that_sounds_like_patients_is_no_label_and_told(tmp_path, name)
     ("columns", "chosen", "told"),
     [
         ({"case_id": lambda k: k, "patient_code": lambda k: f"p{k // 2}"}, "case_id", "patient_code"),
-        ({"patient": lambda k: k, "mrn": lambda k: f"p{k // 2}"}, "mrn", None),
+        ({"patient": lambda k: k, "mrn": lambda k: f"p{k // 2}"}, "patient", "mrn"),
+        ({"pid": lambda k: k, "mrn": lambda k: f"p{k // 2}"}, "mrn", None),
         ({"patient": lambda k: f"p{k // 2}", "Patient_2": lambda k: k}, "patient", None),
         ({"SUBJID": lambda k: f"s{k // 4}", "USUBJID": lambda k: f"u{k // 2}"}, "USUBJID", None),
         ({"case": lambda k: k % 2}, None, None),
@@ -603,8 +604,9 @@ def test_val_is_taken_although_no_two_patients_are_alike(tmp_path):
     [
         ({"mass": lambda k: 11 if k == 5 else k % 2}, "column 'mass': '11' in line 7 is none of 1, 0, -1 and blank"),
         ({"mass": lambda k: ("yes", "no", "unsure", "")[k % 4 if k < 4 else k % 2]}, "'unsure' in line 4 is none of"),
-        ({"mass": lambda k: ("1", "")[k % 2]}, "column 'mass': it holds only 1 and blank; write 0 where it is absent"),
-        ({"mass": lambda k: ("x", "")[k % 2]}, "column 'mass': it holds only x and blank; write 0 where it is absent"),
+        ({"mass": lambda k: ("1", "")[k % 2]}, "column 'mass': it holds only 1 and blank; write 1"),
+        ({"mass": lambda k: ("x", "")[k % 2]}, "column 'mass': it holds only x and blank; write 1"),
+        ({"mass": lambda k: ("-1", "1", "")[k % 3]}, "column 'mass': it holds only 1 and -1 and blank; write 1"),
         ({"slices": lambda k: k % 20}, None),
         ({"always": 1}, None),
     ],
@@ -612,7 +614,7 @@ def test_val_is_taken_although_no_two_patients_are_alike(tmp_path):
 def test_a_column_that_is_nearly_a_label_is_told(tmp_path, columns, told):
     proposal = decide(surveyed(tmp_path, rows_of(effusion=lambda k: k % 2, **columns)))
     assert proposal.choice["folder"]["classes"] == ["effusion"]
-    assert warned(proposal, "not used as a label: column") == bool(told)
+    assert warned(proposal, "not used as labels: column") == bool(told)
     assert not told or warned(proposal, told)
     with pytest.raises(RadprobeError, match="no column of labels") as error:
         decide(surveyed(tmp_path, rows_of(**columns)))
@@ -624,7 +626,10 @@ def test_a_column_that_is_nearly_a_label_is_told(tmp_path, columns, told):
     [
         (("Normal", "normal", "ill"), "'Normal', 'normal' are taken for different classes"),
         (("1", "1.0", "2"), "'1', '1.0' are taken for different classes"),
-        (("yes", "no", "1", "0"), "are classes beside others: if they say yes and no"),
+        (("yes", "no", "1", "0"), None),
+        (("yes", "no", "rest"), "are classes beside others: if they say yes and no"),
+        (("Mass", "Mass, Effusion"), "'Mass, Effusion' may be several findings in a cell"),
+        (("1", "2", "1,2"), "'1,2' may be several findings in a cell"),
         (("1", "0", "rest"), "'0', '1' are classes beside others"),
         (("ill", "well", "unknown"), "'unknown' is a class: leave its cells blank"),
         (("Mass", "Effusion", "Mass, Effusion"), "'Mass, Effusion' may be several findings in a cell"),

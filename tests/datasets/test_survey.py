@@ -9,6 +9,7 @@ from radprobe.datasets import matching
 from radprobe.datasets.proposal import decide
 from radprobe.datasets.survey import survey
 from radprobe.files import RadprobeError
+from radprobe.imaging import reading
 
 
 def made(tmp_path, layout):
@@ -131,7 +132,7 @@ def test_a_table_that_names_no_image_is_told_where_folders_are_classes(tmp_path)
     own_folders.table(tmp_path, [{"file": "x.png", "site": "north"}], "other.csv")
     proposal = decide(survey(tmp_path))
     assert proposal.choice["folder"]["classes"] == ["a", "b"]
-    assert any("other.csv is not used: no column of it names the images" in each for each in proposal.warnings)
+    assert any("other.csv is not used: no column of it (file, site) names the 12" in each for each in proposal.warnings)
 
 
 def test_a_column_of_numbers_that_are_names_of_files_by_chance_is_refused(tmp_path):
@@ -226,7 +227,27 @@ def test_masks_of_another_size_than_their_image_are_set_aside_or_refused_where_t
     masks_of(tmp_path / "many", 20, 50)
     with pytest.raises(RadprobeError, match=r"the mask is \(70, 50\).*; 20 of 24 images cannot be used") as error:
         decide(survey(tmp_path / "many"))
-    assert error.value.remedy == "draw the mask on the image as it is"
+    assert error.value.remedy.startswith("draw the mask on the image as it is")
+
+
+def test_masks_that_nobody_asks_about_make_no_image_unfit(tmp_path):
+    masks_of(tmp_path, 20, 50)
+    rows = [{"path": f"images/{k}.png", "patient": k, "ill": k % 2} for k in range(20)]
+    own_folders.table(tmp_path, rows)
+    proposal = decide(survey(tmp_path), "binary")
+    assert "max_quarantine" not in proposal.choice
+    own_folders.table(tmp_path, [{"path": f"images/{k}.png", "patient": k} for k in range(20, 24)])
+    proposal = decide(survey(tmp_path))
+    assert (proposal.choice["folder"]["task"], len(proposal.rows)) == ("segmentation", 4)
+    assert "max_quarantine" not in proposal.choice
+
+
+def test_each_header_is_read_once(tmp_path, monkeypatch):
+    own_folders.films_with_masks(tmp_path)
+    read, probe = [], reading.probe
+    monkeypatch.setattr(reading, "probe", lambda path: read.append(path) or probe(path))
+    survey(tmp_path)
+    assert len(read) == len(set(read)) == 48
 
 
 def test_masks_of_volumes_lie_on_their_grid(tmp_path):
@@ -416,6 +437,8 @@ def test_kinds_modalities_and_damage_are_seen_and_nobody_is_named(tmp_path):
     own_folders.dicom_films(tmp_path / "mine")
     (tmp_path / "mine/IM0_0").write_bytes((tmp_path / "mine/IM0_0").read_bytes()[:-50])
     write(tmp_path / "mine/us", np.zeros((9, 9), np.uint8), Modality="US")
+    with (tmp_path / "mine/labels.csv").open("a") as table:
+        table.write("us,case99,well\n")
     (tmp_path / "mine/more.xlsx").touch()
     (tmp_path / "mine/.hidden.png").touch()
     found = survey(tmp_path / "mine")

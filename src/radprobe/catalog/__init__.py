@@ -3,11 +3,11 @@
 import csv
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,22 +24,6 @@ class Strict(BaseModel):
     """A model that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_truth_value_as_number(cls, given: Any) -> Any:
-        for key, value in given.items() if isinstance(given, dict) else ():
-            field = cls.model_fields.get(key)
-            kinds = [*_kinds(field.annotation)] if field and isinstance(value, bool) else []
-            if bool not in kinds and (int in kinds or float in kinds):
-                raise ValueError(f"{key} wants a number, no truth value")  # pydantic would take yes as 1
-        return given
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for each in get_args(annotation):
-        yield from _kinds(each)
 
 
 # --- how samples get their part ---------------------------------------------------------------------------------------

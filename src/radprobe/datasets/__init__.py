@@ -42,3 +42,8 @@ def locate(entry: Dataset, raw: Path) -> Layout | None:
     """Return the layout of a dataset that lies under `raw`; None where there is none, or its download goes on."""
     whole = raw.is_dir() and not (raw / DOWNLOADING).is_file()
     return loader(entry).locate(entry, raw) if whole else None
+
+
+def absent_by_hand(entry: Dataset, raw: Path) -> list[str]:
+    """Return the patterns of files that no link gives, and of which none is under `raw`."""
+    return [pattern for pattern in entry.by_hand if not next(raw.rglob(pattern), None)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from radprobe import files
 from radprobe.catalog import Dataset, Download
 from radprobe.console import say, size
-from radprobe.datasets import DOWNLOADED, DOWNLOADING, locate
+from radprobe.datasets import DOWNLOADED, DOWNLOADING, absent_by_hand, locate
 from radprobe.datasets.archives import extract, folder_name
 from radprobe.datasets.download import check_space, fetch
 from radprobe.files import TEMPORARY, RadprobeError
@@ -33,10 +33,9 @@ def acquire(entry: Dataset, raw: Path) -> None:
 
 
 def _refuse_without_what_has_no_link(entry: Dataset, raw: Path) -> None:
-    for pattern in entry.by_hand:
-        if not next(raw.rglob(pattern), None):
-            remedy = f"put it there first, from {' or '.join(entry.urls)}, so that nothing large is fetched in vain"
-            raise RadprobeError(raw, f"holds no {pattern}, of which no direct link is known", remedy)
+    for pattern in absent_by_hand(entry, raw):
+        remedy = f"put it there first, from {' or '.join(entry.urls)}, so that nothing large is fetched in vain"
+        raise RadprobeError(raw, f"holds no {pattern}, of which no direct link is known", remedy)
 
 
 def _acquire(entry: Dataset, raw: Path) -> None:

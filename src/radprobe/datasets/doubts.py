@@ -16,33 +16,40 @@ MANY_BAD = 0.2  # share of images that cannot be used: where it is higher, somet
 SIZES = 2  # the longest side of one image over that of another: where it is higher, that is told
 
 
-def tell_unusable(found: Survey, choice: dict[str, Any], notes: Notes) -> dict[str, RadprobeError]:
-    """Let images that cannot be used be set aside, and return why; see `unusable`."""
-    bad = unusable(found)
-    if bad:
-        n, more = len(found.seen), ""
-        choice["max_quarantine"] = -(-len(bad) * len(found.forms) // n)
-        if n < len(found.forms):
-            more = f" {n} of {len(found.forms)} were looked at: raise it if a run finds more."
-        first, named = next(iter(bad.values())), [*bad.values()][:SHOWN]
-        shown = "; ".join(f"{Path(error.what).name}: {error.reason}" for error in named)
-        text = (
-            f"{len(bad)} file(s) cannot be used and will be set aside (max_quarantine): {shown}. {first.remedy}.{more}"
-        )
-        notes.warn(text)
+def tell_unusable(
+    found: Survey, cases: list[Case], question: Question, choice: dict[str, Any], notes: Notes
+) -> dict[str, RadprobeError]:
+    """Let images that cannot be used be set aside, and return why. Raises RadprobeError where they are many."""
+    bad = headers_of(found)
+    if question.task == "segmentation":
+        errors = {case.image: found.bad_masks.get(case.mask) for case in cases}
+        bad = {image: error for image, error in errors.items() if error} | bad
+    refuse_many(found, bad)
+    if not bad:
+        return bad
+    n, more = len(found.seen), ""
+    choice["max_quarantine"] = -(-len(bad) * len(found.forms) // n)
+    if n < len(found.forms):
+        more = f" {n} of {len(found.forms)} were looked at: raise it if a run finds more."
+    first, named = next(iter(bad.values())), [*bad.values()][:SHOWN]
+    shown = "; ".join(f"{Path(error.what).name}: {error.reason}" for error in named)
+    notes.warn(
+        f"{len(bad)} file(s) cannot be used and will be set aside (max_quarantine): {shown}. {first.remedy}.{more}"
+    )
     return bad
 
 
-def unusable(found: Survey) -> dict[str, RadprobeError]:
-    """Return what is wrong with images, or their masks. Raises RadprobeError, with the first remedy, where many are."""
-    bad = {one.path: one.error for one in found.seen if one.error}
-    for image, masks in found.masks.items():
-        if error := found.bad_masks.get(masks[0]):
-            bad.setdefault(image, error)
+def headers_of(found: Survey) -> dict[str, RadprobeError]:
+    """Return what is wrong with the headers of images."""
+    return {one.path: one.error for one in found.seen if one.error}
+
+
+def refuse_many(found: Survey, bad: dict[str, RadprobeError]) -> None:
+    """Raise the first of errors, with its remedy, where many of the images that were looked at have one."""
     if len(bad) > MANY_BAD * len(found.seen):
         first, n = next(iter(bad.values())), len(found.seen)
-        raise RadprobeError(first.what, f"{first.reason}; {len(bad)} of {n} images cannot be used", first.remedy)
-    return bad
+        remedy = f"{first.remedy}; or list the images that you mean in a CSV"
+        raise RadprobeError(first.what, f"{first.reason}; {len(bad)} of {n} images cannot be used", remedy)
 
 
 def tell_images(found: Survey, notes: Notes) -> None:

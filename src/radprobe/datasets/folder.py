@@ -24,7 +24,7 @@ from radprobe.files import RadprobeError, digest, in_threads
 DELIMITERS = ",;\t|"
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 MAX_NAME, MAX_PATH = 255, 4000  # bytes: no disk takes longer ones

@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 from radprobe.datasets.folder import Line, Table
 from radprobe.files import RadprobeError
 
-# As the table should say it: its path below the folder. By its name, with or without suffix. By a folder around it.
-EXACT, NAME, FOLDER = range(3)
+# As the table should say it: its path below the root. Beside the table, up to its suffix. By its name, wherever it
+# lies. By a folder around it.
+EXACT, BESIDE, NAME, FOLDER = range(4)
 ENOUGH = 0.5  # share of the rows whose cells have to be names of files, or of the files that have to be named
 IMAGE_WORDS = {"image", "images", "img", "imgs", "scan", "scans", "volume", "volumes"}
 MASK_WORDS = {"mask", "masks", "label", "labels", "lbl", "seg", "segs", "segmentation", "segmentations", "gt"}
-MASK_WORDS |= {"groundtruth", "annotation", "annotations", "contour", "contours"}
+MASK_WORDS |= {"groundtruth", "manual", "annotation", "annotations", "contour", "contours"}
 CALLED = {"path", "paths", "file", "files", "filename", "image", "images", "img"}  # columns that name images
 CHANNEL = "0000"  # of the only channel, as nnU-Net's conversions write it
 
@@ -43,12 +44,14 @@ class Names:
 
     def __init__(self, root: Path, paths: Iterable[str]):
         self.root, self.exact = root, dict.fromkeys(paths)
-        self.named: dict[str, set[str]] = defaultdict(set)
+        self._stems: dict[str, set[str]] = defaultdict(set)
+        self._ends: dict[str, set[str]] = defaultdict(set)  # a path's last parts, with and without suffix -> paths
         self._under: dict[str, list[str]] = defaultdict(list)
         folders: dict[str, set[str]] = defaultdict(set)
         for path in self.exact:
-            for name in {stem(path), last(path), stem(last(path))}:
-                self.named[name].add(path)
+            self._stems[stem(path)].add(path)
+            for end in {*_ends(path), *_ends(stem(path))}:
+                self._ends[end].add(path)
             for folder in map(PurePosixPath.as_posix, [*PurePosixPath(path).parents][:-1]):
                 self._under[folder].append(path)
                 folders[last(folder)].add(folder)
@@ -58,21 +61,29 @@ class Names:
         """Return how a cell names an image, and which; None where it names none, or a name that several have."""
         text, beside = self._texts(cell, base)
         if base and beside in self.exact:
-            return NAME, beside
+            return BESIDE, beside
         if text in self.exact:
             return EXACT, text
-        for name in (beside, text, last(text), stem(last(text))):
-            if len(found := [path for path in self.named.get(name, ()) if _same_end(text, path)]) == 1:
-                return NAME, found[0]
-        return None
+        if len(found := self._stems.get(stem(beside), ())) == 1:
+            return BESIDE, next(iter(found))
+        found = self.several(cell, base)
+        return (NAME, next(iter(found))) if len(found) == 1 else None
 
-    def folder(self, cell: str, base: str) -> tuple[str, ...]:
-        """Return the images in the folder that a cell names; none where it names none, or a name that several have."""
+    def several(self, cell: str, base: str) -> set[str]:
+        """Return the images whose path ends as the cell does, or with whose path the cell ends, but for suffixes."""
+        text, _ = self._texts(cell, base)
+        for end in (text, stem(text)):
+            if found := self._ends.get(end):
+                return found
+        return next((self._stems[end] for end in _ends(stem(text)) if end in self._stems), set())
+
+    def folder(self, cell: str, base: str) -> tuple[int, tuple[str, ...]] | None:
+        """Return how a cell names a folder (BESIDE, FOLDER), and the images in it; None as `file` does."""
         text, beside = self._texts(cell, base)
-        for path in (beside, text, self._folder.get(text, "")):
+        for how, path in ((BESIDE, beside), (FOLDER, text), (FOLDER, self._folder.get(text, ""))):
             if path and path in self._under:
-                return tuple(self._under[path])
-        return ()
+                return how, tuple(self._under[path])
+        return None
 
     def _texts(self, cell: str, base: str) -> tuple[str, str]:
         """Return what a cell says below the root, as it is, and as its table would mean it beside itself."""
@@ -84,18 +95,18 @@ class Names:
         return text, os.path.normpath(f"{base}/{text}") if base else text
 
 
-def _same_end(cell: str, path: str) -> bool:
-    """Say whether one of two paths ends with the other, but for suffixes: b/1.png does not mean a/1.png."""
-    pairs = zip(reversed(PurePosixPath(stem(cell)).parts), reversed(PurePosixPath(stem(path)).parts), strict=False)
-    return all(one == other for one, other in pairs)
+def _ends(path: str) -> list[str]:
+    """Return the last parts of a path, the longest first: a/b/1, b/1, 1."""
+    parts = PurePosixPath(path).parts
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 @dataclass(frozen=True)
 class Listing:
     """A table whose rows name images: by which column, which images each row means; likewise masks, where it has them.
 
-    `how` is the loosest way in which a cell names its images: EXACT, NAME or FOLDER. rivals: other columns that name as
-    many images, in another order. beside: how many other images another table lists, by its path.
+    `how` is the loosest way in which a cell names its images: EXACT, BESIDE, NAME or FOLDER. rivals: other columns that
+    name as many images, in another order. beside: how many other images another table lists, by its path.
     """
 
     table: Table
@@ -133,7 +144,7 @@ def listing(root: Path, tables: list[Table], images: list[str], masks: list[str]
     found = [one for table in tables for column in _columns(table) if (one := _listed(root, table, column, names))]
     if not found:
         return None
-    best = max(found, key=lambda one: (len(one.paths), -one.how, bool(CALLED & {*words(one.column)})))
+    best = max(found, key=_likely)
     if "." in best.column and names.file(best.column, _base(root, best.table)):
         reason = f"is no header: '{best.column}' is an image"
         raise RadprobeError(f"{best.table.path}, line 1", reason, "write the names of the columns above it")
@@ -149,21 +160,41 @@ def listing(root: Path, tables: list[Table], images: list[str], masks: list[str]
     return replace(best, mask=column, masks=one_each, masks_exact=of_masks.how == EXACT)
 
 
+def _likely(one: Listing) -> tuple[int, int, bool, bool]:
+    called, train = CALLED & {*words(one.column)}, "train" in words(one.table.path.stem)
+    return len(one.paths), -one.how, bool(called), train
+
+
 def _refuse_another(best: Listing, found: list[Listing]) -> None:
     """Raise RadprobeError where another table names most of the same images, and is no copy: which one is meant?"""
+    paths, rows = best.paths, _rows(best.table)
     for one in found:
-        same = len(one.paths & best.paths)
-        if 2 * same > len(best.paths) and [line.cells for line in one.table.lines] != [
-            line.cells for line in best.table.lines
-        ]:
+        by_chance = like_row_numbers(one.values(one.column)) and not CALLED & {*words(one.column)}
+        if one.table is best.table or by_chance or (one.how == FOLDER and best.how < FOLDER):
+            continue
+        same = len(one.paths & paths)
+        if 2 * same > len(paths) and _rows(one.table) != rows:
             reason = f"names {same} images that {one.table.path.name} in {one.table.path.parent} names, too"
             remedy = "say which table has the labels: --table FILE. What is wanted of both has to stand in one"
             raise RadprobeError(best.table.path, reason, remedy)
 
 
+def _rows(table: Table) -> list[list[tuple[str, str]]]:
+    return sorted(sorted(line.cells.items()) for line in table.lines)
+
+
+def like_row_numbers(cells: list[str]) -> bool:
+    """Say whether cells may number rows: whole numbers, and close together. Files may be called so by chance."""
+    if not cells or not all(cell.isdecimal() for cell in cells):
+        return False
+    numbers = [*map(int, cells)]
+    return max(numbers) - min(numbers) < 2 * len(numbers)
+
+
 def _with_others(root: Path, best: Listing, found: list[Listing]) -> Listing:
     """Return a listing with what else names images: columns of its table, other tables."""
-    same = [one for one in found if one.table is best.table and len(one.paths) == len(best.paths)]
+    same = [one for one in found if one.table is best.table and one.how <= best.how]
+    same = [one for one in same if len(one.paths) == len(best.paths)]
     beside: dict[str, int] = {}
     for one in found:
         if one.table is not best.table and (more := len(one.paths - best.paths)):
@@ -191,8 +222,9 @@ def _base(root: Path, table: Table) -> str:
 def _listed(root: Path, table: Table, column: str, names: Names) -> Listing | None:
     cells, base = {line.number: line.cells[column] for line in table.lines if line.cells[column]}, _base(root, table)
     texts = set(cells.values())
-    as_file = {cell: (how, (path,)) for cell in texts for how, path in filter(None, [names.file(cell, base)])}
-    as_folder = {cell: (FOLDER, paths) for cell in texts if (paths := names.folder(cell, base))}
+    as_file = _near({cell: (how, (path,)) for cell in texts for how, path in filter(None, [names.file(cell, base)])})
+    as_folder = _near({cell: found for cell in texts if (found := names.folder(cell, base))})
+    as_folder = {cell: (FOLDER, paths) for cell, (_, paths) in as_folder.items()}
     # a folder 2 beside a file 1/2.png: one column means files, or folders
     both = as_file.keys() & as_folder.keys()
     elsewhere = any(as_file[cell][1][0] not in as_folder[cell][1] for cell in both)
@@ -202,9 +234,28 @@ def _listed(root: Path, table: Table, column: str, names: Names) -> Listing | No
     if not found or len(found) < ENOUGH * min(len(table.lines), len(names.exact)):
         return None
     how = max(way for way, _ in found.values())
-    if len({cells[number] for number in found}) < len(found) and how != EXACT:  # a class, or a number, of many rows
+    images = {path for _, paths in found.values() for path in paths}
+    few = how == FOLDER or len(images) < ENOUGH * len(names.exact)
+    if few and len({cells[number] for number in found}) < ENOUGH * len(found):  # a class, or a number, of many rows
         return None
     return Listing(table, column, {number: paths for number, (_, paths) in found.items()}, how)
+
+
+def _near(found: dict[str, tuple[int, tuple[str, ...]]]) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Return what lies where cells say, where most does: a file of the same name elsewhere is another."""
+    near = {cell: each for cell, each in found.items() if each[0] <= BESIDE}
+    return near if 2 * len(near) > len(found) else found
+
+
+def ambiguous(root: Path, table: Table, paths: Iterable[str]) -> tuple[Line, str, list[str]] | None:
+    """Return a row, a column, and the images that its cell names, where most cells of the column name several."""
+    names, base = Names(root, paths), _base(root, table)
+    for column in _columns(table):
+        several = [(line, names.several(line.cells[column], base)) for line in table.lines if line.cells[column]]
+        several = [(line, found) for line, found in several if len(found) > 1]
+        if 2 * len(several) > len(table.lines):
+            return several[0][0], column, sorted(several[0][1])
+    return None
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -213,6 +264,12 @@ def _listed(root: Path, table: Table, column: str, names: Names) -> Listing | No
 def is_mask(path: str) -> bool:
     """Say whether a file is a mask by its name, or by that of a folder around it: labelsTr, masks, case1_seg."""
     return bool(MASK_WORDS & {word for part in PurePosixPath(stem(path)).parts for word in words(part)})
+
+
+def ends_as_mask(path: str) -> bool:
+    """Say whether the name of a file itself ends with a word for masks: lesion_mask, but not mask_off."""
+    found = [word for word in words(stem(last(path))) if not word.isdigit()]
+    return len(found) > 1 and found[-1] in MASK_WORDS
 
 
 def pairs(images: Iterable[str], masks: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -14,18 +14,25 @@ GROUPS = IMAGE_WORDS | {"site", "center", "centre", "hospital", "scanner", "devi
 GROUPS |= {"batch", "group", "folder", "dir", "study", "visit", "session", "ses", "series", "slice", "slices", "frame"}
 GROUPS |= {"view"}
 MIN_PATIENTS = 3  # numbered folders of which there are fewer are no patients: a study wants one for each part
-NO_CLASSES = [{word} for word in PARTS] + [{word} for word in MASK_WORDS]
+NO_CLASSES = [{word} for word in MASK_WORDS]
+PART_WORDS = IMAGE_WORDS | {"set", "data", "dataset", "split"}  # beside the part in the name of a folder: training_set
 
 
 def of_folders(cases: list[Case]) -> list[Question]:
     """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
     inner = class_folders(cases)
     classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
-    others = any(IMAGE_WORDS & {*words(name)} or {*words(name)} in NO_CLASSES for name in classes)  # imagesTr, masks
+    others = any(part_of(name) or IMAGE_WORDS & {*words(name)} or {*words(name)} in NO_CLASSES for name in classes)
     if others or _mostly_numbered({*classes}) or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
         return []
     why = f"the images lie in {len(classes)} folders, taken as classes"
     return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
+
+
+def part_of(folder: str) -> str | None:
+    """Return the part that a folder is called by: train, Training Set, 1_test."""
+    left = [word for word in words(folder) if word not in PART_WORDS and len(word) > 1 and not word.isdigit()]
+    return PARTS.get(left[0]) if len(left) == 1 else None
 
 
 def class_folders(cases: list[Case]) -> dict[str, tuple[str, ...]]:
@@ -41,7 +48,7 @@ def _below_parts(cases: list[Case]) -> dict[str, tuple[str, ...]]:
     folders = {case.image: case.folders for case in cases}
     while all(folders.values()) and len({each[0] for each in folders.values()}) == 1:
         folders = {image: each[1:] for image, each in folders.items()}
-    if all(each and each[0].lower() in PARTS for each in folders.values()):
+    if all(each and part_of(each[0]) for each in folders.values()):
         folders = {image: each[1:] for image, each in folders.items()}
     return folders
 

@@ -4,10 +4,17 @@ from collections import defaultdict
 
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import Case, Notes, Question, held
-from radprobe.datasets.columns import NOBODY, like_patients, patient_column, split_column, unread_split
 from radprobe.datasets.folder import PARTS
+from radprobe.datasets.headers import (
+    NOBODY,
+    like_patients,
+    of_patient,
+    patient_column,
+    split_column,
+    unread_split,
+)
 from radprobe.datasets.matching import Listing
-from radprobe.datasets.nesting import are_patients, class_folders, patient_folders
+from radprobe.datasets.nesting import are_patients, class_folders, part_of, patient_folders
 from radprobe.datasets.survey import Survey
 
 VAL_OF_TRAIN = 5  # one of so many train patients is val where a given split has no val
@@ -30,13 +37,18 @@ def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes
         return {case.image: case.line.cells[column] for case in cases}, column
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
+        if not of_patient(listing.column):
+            notes.warn(
+                f"each folder that '{listing.column}' names is taken as a patient of its own. If some are of one "
+                "patient, they leak from train to test, and every score is too high: add a column `patient`"
+            )
         return {case.image: case.line.cells[listing.column] for case in cases}, None
     if folder_of := patient_folders(cases):
         shown = " and ".join(sorted(set(folder_of.values()), key=raw.natural)[:2])
         notes.decide("patient", "the folder", f"folders that differ only by a number ({shown}) are taken as patients")
         return folder_of, None
     inner = class_folders(cases)
-    if not listing and not found.masks and are_patients({"".join(folders[1:2]) for folders in inner.values()}):
+    if not listing and not found.masks and _patients_in_classes(inner):
         notes.decide("patient", "the folder below the class", "images in one folder are taken as one patient's")
         return {image: folders[1] for image, folders in inner.items()}, None
     each = "volume" if found.volumes else "image"
@@ -49,6 +61,15 @@ def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes
         f"from train to test, and every score is too high: {name}"
     )
     return {case.image: matching.stem(case.image) for case in cases}, None
+
+
+def _patients_in_classes(folders_of: dict[str, tuple[str, ...]]) -> bool:
+    """Say whether the folders in those of classes are patients: no kinds (AP, lateral) that several classes have."""
+    classes: dict[str, set[str]] = defaultdict(set)
+    for folders in folders_of.values():
+        classes["".join(folders[1:2])].add("".join(folders[:1]))
+    kinds = sum(len(each) > 1 and not any(map(str.isdigit, name)) for name, each in classes.items())
+    return are_patients({*classes}) and 2 * kinds <= len(classes)
 
 
 def parts(
@@ -86,14 +107,17 @@ def parts(
     train = [case for case in cases if given[case.image] == "train"]
     val = _val_of(train, patient_of, question)
     n_train = len({patient_of[case.image] for case in train})
-    why = f"test stays as given; there is no val: {len(val)} of {n_train} train patients, of all classes, become it"
+    why = f"test stays as given; there is no val: {len(val)} of {n_train} train patients become it"
 
     notes.decide("split", where, why)
     return {image: "val" if patient_of[image] in val else part for image, part in given.items()}, None
 
 
 def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -> set[str]:
-    """Return one of five patients, evenly spaced among those of the same labels, at least one of each that has two."""
+    """Return one of five patients, evenly spaced among those of the same labels, at least one of each that has two.
+
+    Where no two are alike, of all of them; the first is left to train.
+    """
     labels: dict[str, set[str]] = defaultdict(set)
     for case in train:
         labels[patient_of[case.image]].update(held(question, case))
@@ -102,7 +126,7 @@ def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -
         alike[tuple(sorted(labels[patient]))].append(patient)
     several = [group for group in alike.values() if len(group) > 1]
     alone = [patient for group in alike.values() if len(group) == 1 for patient in group]
-    return {patient for group in several or [alone] for patient in group[::VAL_OF_TRAIN]}
+    return {patient for group in several or [alone[1:]] for patient in group[::VAL_OF_TRAIN]}
 
 
 def _ours(why: str, notes: Notes) -> tuple[dict[str, str], None]:
@@ -112,5 +136,5 @@ def _ours(why: str, notes: Notes) -> tuple[dict[str, str], None]:
 
 def _parts_of_folders(cases: list[Case]) -> dict[str, str]:
     """Return the part of each image where one of the folders around each is called by it."""
-    found = {case.image: next((PARTS[f.lower()] for f in case.folders if f.lower() in PARTS), None) for case in cases}
+    found = {case.image: next(filter(None, map(part_of, case.folders)), None) for case in cases}
     return {image: part for image, part in found.items() if part} if all(found.values()) else {}

@@ -9,10 +9,10 @@ import numpy as np
 
 from radprobe.datasets import doubts, patients
 from radprobe.datasets.cases import Case, Decision, Notes, Question, cases_of
-from radprobe.datasets.columns import plain, says_who
 from radprobe.datasets.folder import AGE, METAS, sign
-from radprobe.datasets.matching import EXACT, Listing
-from radprobe.datasets.questions import question_of
+from radprobe.datasets.headers import plain, says_who
+from radprobe.datasets.matching import EXACT, Listing, like_row_numbers
+from radprobe.datasets.questions import not_listed, question_of
 from radprobe.datasets.survey import Survey
 from radprobe.files import RadprobeError
 
@@ -47,7 +47,7 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     try:
         question = question_of(found, cases, task, notes)
     except RadprobeError:
-        doubts.unusable(found)  # where most images cannot be used, this is what is wrong
+        doubts.refuse_many(found, doubts.headers_of(found))  # where most images cannot be used, this is what is wrong
         raise
     with_answer = _with_mask if question.task == "segmentation" else _with_label
     cases = with_answer(found, cases, question, notes)
@@ -78,7 +78,7 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     if doubtful := sum(sign(cell) == -1 for case in cases for cell in question.cells(case).values()):
         choice["uncertain"] = "ignore"
         notes.decide("uncertain", "ignore", f"{doubtful} label(s) are -1: not known; `zeros` would take them as 0")
-    bad = doubts.tell_unusable(found, choice, notes)
+    bad = doubts.tell_unusable(found, cases, question, choice, notes)
     doubts.tell_images(found, notes)
     doubts.tell_counts(question, [case for case in cases if case.image not in bad], patient_of, part_of, notes)
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
@@ -87,7 +87,7 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
 def _only(found: Survey, cases: list[Case], notes: Notes) -> Survey:
     """Return the survey without the images that are no case."""
     asked = {case.image for case in cases}
-    if found.listing and (unlisted := sum(path not in found.listed for path in found.forms)):
+    if found.listing and (unlisted := len(found.forms.keys() - found.listing.paths)):
         notes.warn(f"{unlisted} of {len(found.forms)} images are in no row of the table, and are left out")
     forms = {path: form for path, form in found.forms.items() if path in asked}
     return replace(found, forms=forms, seen=[one for one in found.seen if one.path in asked])
@@ -176,7 +176,7 @@ def _tell_listing(found: Survey, listing: Listing | None, notes: Notes) -> None:
     named, table = f"{len(listing.paths)} images", os.path.relpath(listing.table.path, found.root)
     notes.decide("path", f"column '{listing.column}' of {table}", f"its cells name {named}")
     first = listing.lines[0]
-    if not says_who(listing.column) and all(cell.isdigit() for cell in listing.values(listing.column)):
+    if not says_who(listing.column) and like_row_numbers(listing.values(listing.column)):
         reason = f"is a number, and {listing.images[first.number][0]} is called so: nothing says that this is meant"
         raise listing.table.error(first, listing.column, reason, "call the column that names the files `path`")
     if rivals := [name for name in listing.rivals if name != listing.mask]:
@@ -195,8 +195,8 @@ def _tell_tables(found: Survey, notes: Notes) -> None:
     """Tell of tables that name no image; where none does, what is asked comes from folders and names alone."""
     if not found.listing:
         for table in found.tables:
-            name = os.path.relpath(table.path, found.root)
-            notes.warn(f"{name} is not used: no column of it names the images, as {next(iter(found.forms))}")
+            error = not_listed(found, table)
+            notes.warn(f"{os.path.relpath(table.path, found.root)} is not used: {error.reason}. {error.remedy}")
 
 
 def _tell_left_out(found: Survey, cases: list[Case], notes: Notes) -> None:

@@ -1,10 +1,12 @@
 """What can be asked of somebody's images, by their masks, the columns of their table or the folders around them."""
 
+import os
 from collections import Counter
 
-from radprobe.datasets import raw
+from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Notes, Question
-from radprobe.datasets.columns import doubts, left_out, of_table
+from radprobe.datasets.columns import near_labels, odd_classes, of_table, surely
+from radprobe.datasets.folder import Table
 from radprobe.datasets.nesting import class_folders, numbered_folders, of_folders
 from radprobe.datasets.survey import SPREADSHEETS, Survey
 from radprobe.files import RadprobeError
@@ -29,11 +31,11 @@ def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes
         here = ", ".join(chosen.columns)
         notes.warn(f"the labels are those of {here}; also possible: {', '.join(more)} (call the right column `label`)")
     if found.listing and chosen.task != "segmentation":
-        for doubt in [
-            *doubts(chosen.classes),
-            *(f"not used as a label: column {why}" for why in left_out(found.listing)),
-        ]:
+        for doubt in odd_classes(chosen.classes):
             notes.warn(doubt)
+        near = [] if any(map(surely, chosen.columns)) else near_labels(found.listing)
+        if near:
+            notes.warn(f"not used as labels: column {'; '.join(near)}")
     return chosen
 
 
@@ -44,18 +46,11 @@ def _nothing_asked(found: Survey, cases: list[Case], questions: list[Question], 
     n = len(found.forms)
     put = "put a CSV with the columns path, patient and your labels into the folder, or name one: --table FILE"
     if found.tables and not found.listing:
-        table, image = found.tables[0], next(iter(found.forms))
-        reason = f"no column of it ({', '.join(table.columns)}) names the {n} image(s), as {image}"
-        remedy = "write the paths of the images into a column `path`"
-        if len(table.columns) == 1:
-            remedy = f"separate its columns by a comma, and {remedy}"
-        if found.volumes and any((found.root / cell).is_file() for name in table.columns for cell in table.cells(name)):
-            remedy = "it names files of series: write the folder of each series into a column `path`"
-        return RadprobeError(table.path, reason, remedy)
+        return not_listed(found, found.tables[0])
     if found.listing:
         columns = found.listing.table.columns
         reason = f"has no column of labels among {', '.join(dict.fromkeys(columns))}"
-        if nearly := left_out(found.listing):
+        if nearly := near_labels(found.listing):
             reason += f". Column {nearly[0]}"
         if "" in columns:
             reason += "; its first line is read as the header"
@@ -78,6 +73,23 @@ def _nothing_asked(found: Survey, cases: list[Case], questions: list[Question], 
         reason += f"; {len(found.lone_masks)} masks, as {found.lone_masks[0]}, have the name of no image"
         put += "; or call each mask as its image: a.png and a_mask.png, images/a.png and masks/a.png"
     return RadprobeError(found.root, reason, put)
+
+
+def not_listed(found: Survey, table: Table) -> RadprobeError:
+    """Return why a table names no images, as an error."""
+    n, image = len(found.forms), next(iter(found.forms))
+    if clash := matching.ambiguous(found.root, table, found.forms):
+        line, column, paths = clash
+        reason = f"'{line.cells[column]}' is the name of {len(paths)} images: {', '.join(paths[:2])}"
+        return table.error(line, column, reason, "write their paths, with the folders")
+    reason = f"no column of it ({', '.join(table.columns)}) names the {n} image(s), as {image}"
+    remedy = "write the paths of the images into a column `path`"
+    if len(table.columns) == 1:
+        remedy = f"separate its columns by a comma, and {remedy}"
+    first = [cell for line in table.lines[:1] for cell in line.cells.values() if cell]
+    if found.volumes and any(os.path.isfile(found.root / cell) for cell in first):  # noqa: PTH113 - is_file raises on long cells
+        remedy = "it names files of series: write the folder of each series into a column `path`"
+    return RadprobeError(table.path, reason, remedy)
 
 
 def _of_masks(found: Survey) -> list[Question]:

@@ -173,10 +173,10 @@ def limited(index: Index, entry: Dataset, limit: int | None) -> Index:
     the publisher's lists there are as many as PILOT says, as far as it has them: of CheXpert's patients 1 % are in val
     and test, and a pilot would miss them.
     """
+    if limit is None or limit >= index.table["patient_id"].nunique():
+        return index
     held = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"]).max()
     patients = [patient for *_, patient in sorted(zip(*held.to_numpy().T, held.index, strict=True))]
-    if limit is None or limit >= len(patients):
-        return index
     recipe = entry.splits.get("study")
     part_of = _official_lists(index, recipe, 0) if isinstance(recipe, OfficialLists) else {}
     by_part: dict[str | None, list[str]] = {}

@@ -78,11 +78,6 @@ class Survey:
     others: Counter = field(default_factory=Counter)  # suffix -> files that are not read
 
     @property
-    def listed(self) -> set[str]:
-        """The images that the table lists."""
-        return {image for each in self.listing.images.values() for image in each} if self.listing else set()
-
-    @property
     def volumes(self) -> bool:
         """Are the images volumes."""
         return any(form in (SERIES, "NIfTI") for form in self.forms.values())
@@ -121,8 +116,10 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         of_image = matching.pairs(images, masks)
     paired = {*of_image, *(mask for each in of_image.values() for mask in each)}
     names, modality = _dataset_json(root)
-    labels, bad, not_looked_at = _labels(root, {each[0]: image for image, each in of_image.items() if len(each) == 1})
-    seen = _headers(root, {path: forms[path] for path in images})
+    asked = listing.paths if listing else {*images}
+    seen = _headers(root, {path: forms[path] for path in images if path in asked})
+    drawn = {each[0]: image for image, each in of_image.items() if len(each) == 1 and image in asked}
+    labels, bad, not_looked_at = _labels(root, drawn, {one.path: one.header for one in seen})
     told = Counter(one.modality for one in seen if one.modality)
     modality = modality or next((name for name, _ in told.most_common(1)), None)
     return Survey(
@@ -244,10 +241,14 @@ def _of_series(root: Path, paths: list[str]) -> bool:
 
 
 def _apart(forms: dict[str, str]) -> tuple[list[str], list[str]]:
-    """Return images and masks, by their names; what no image has the name of is no mask."""
+    """Return images and masks, by their names; one that no image has the name of is an image, but among others."""
     masks = {path: None for path, form in forms.items() if form != SERIES and matching.is_mask(path)}
     images, masks = [path for path in forms if path not in masks], list(masks)
-    return (images, masks) if matching.pairs(images, masks) else (list(forms), [])
+    if matching.pairs(images, masks):
+        return images, masks
+    folders = {path.rpartition("/")[0] for path in images}
+    drawn = {path for path in masks if matching.ends_as_mask(path) and path.rpartition("/")[0] in folders}
+    return [path for path in forms if path not in drawn], sorted(drawn)
 
 
 # --- what is in them --------------------------------------------------------------------------------------------------
@@ -271,13 +272,21 @@ def _headers(root: Path, forms: dict[str, str]) -> list[Seen]:
     return list(track(stream_in_threads(look, chosen), "look at headers", len(chosen)))
 
 
-def _labels(root: Path, masks: dict[str, str]) -> tuple[tuple[int, ...], dict[str, RadprobeError], int]:
-    """Return the values of masks (mask -> image), what is wrong with some, and how many of many were not looked at."""
+def _labels(
+    root: Path, masks: dict[str, str], headers: dict[str, Header | None]
+) -> tuple[tuple[int, ...], dict[str, RadprobeError], int]:
+    """Return the values of masks (mask -> image), what is wrong with some, and how many of many were not looked at.
+
+    headers: those of images that are known; None where one is damaged, which is told where images are.
+    """
 
     def look(path: str) -> tuple[np.ndarray, int, RadprobeError | None]:
         values = np.zeros(256, bool)
         try:
-            _check_grid(root / path, root / masks[path])
+            image = masks[path]
+            header = headers[image] if image in headers else reading.probe(root / image)
+            if header:
+                decoding.check_mask(root / path, reading.probe(root / path), header)
             labels = reading.read_labels(root / path)
         except RadprobeError as error:
             return values, 0, error
@@ -296,15 +305,6 @@ def _labels(root: Path, masks: dict[str, str]) -> tuple[tuple[int, ...], dict[st
         if n >= ENOUGH_MASKS and pixels > MASK_PIXELS:
             break
     return tuple(int(value) for value in np.flatnonzero(found)), bad, len(masks) - n
-
-
-def _check_grid(mask: Path, image: Path) -> None:
-    """Raise RadprobeError where a mask does not lie on its image; what is wrong with an image is told where it is."""
-    try:
-        header = reading.probe(image)
-    except RadprobeError:
-        return
-    decoding.check_mask(mask, reading.probe(mask), header)
 
 
 def _dataset_json(root: Path) -> tuple[dict[int, str], str | None]:
