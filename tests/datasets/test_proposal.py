@@ -469,15 +469,13 @@ def test_a_table_without_labels_is_told_what_to_call_them_and_what_is_there_twic
     assert "If one of these is the label, call it so" in error.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("suffix", "told"), [(".xlsx", "save it as CSV"), (".ods", "save it as CSV"), (".txt", "save it as CSV")]
-)
-def test_where_there_is_no_csv_a_spreadsheet_or_text_is_pointed_at(tmp_path, suffix, told):
+@pytest.mark.parametrize("suffix", [".xlsx", ".ods", ".txt"])
+def test_where_there_is_no_csv_a_spreadsheet_or_text_is_pointed_at(tmp_path, suffix):
     found = surveyed(tmp_path, paths=["a.png", "b.png"])
     found.others.update({suffix: 1, ".pdf": 1})
     with pytest.raises(RadprobeError, match=rf"\{suffix} files are not read") as error:
         decide(found)
-    assert told in error.value.remedy
+    assert "save it as CSV" in error.value.remedy
     assert ".pdf" not in str(error.value)
 
 
@@ -661,15 +659,13 @@ def test_an_image_beside_folders_of_classes_is_pointed_at(tmp_path):
         decide(surveyed(tmp_path, paths=paths))
 
 
-@pytest.mark.parametrize(
-    ("columns", "told"), [(["path patient ill"], "separate its columns by a comma"), (["a", "b"], "")]
-)
+@pytest.mark.parametrize(("columns", "told"), [(["path patient ill"], True), (["a", "b"], False)])
 def test_a_table_of_one_column_is_told_to_be_separated(tmp_path, columns, told):
     found = surveyed(tmp_path, paths=["a.png"])
     found.tables.append(Table(tmp_path / "labels.csv", columns, []))
     with pytest.raises(RadprobeError, match="names the 1 image") as error:
         decide(found)
-    assert told in error.value.remedy
+    assert ("separate its columns by a comma" in error.value.remedy) == told
     assert "write the paths of the images into a column `path`" in error.value.remedy
 
 
@@ -677,3 +673,86 @@ def test_a_first_line_that_is_no_header_is_told(tmp_path):
     rows = [{"Export of today": f"{k}.png", "": k % 2} for k in range(20)]
     with pytest.raises(RadprobeError, match="its first line is read as the header"):
         decide(surveyed(tmp_path, rows, paths=[f"{k}.png" for k in range(20)]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "classes"),
+    [
+        ({"Geschlecht": lambda k: "mw"[k % 2], "Diagnose": lambda k: "abc"[k % 3]}, ["a", "b", "c"]),
+        ({"M/F": lambda k: "MF"[k % 2], "dementia": lambda k: k % 2}, ["dementia"]),
+        ({"knee": lambda k: "LR"[k % 2], "level": lambda k: k % 5}, ["0", "1", "2", "3", "4"]),
+        ({"male": lambda k: k % 2, "smoker": lambda k: k // 2 % 2}, ["smoker"]),
+        ({"patient_died": lambda k: k % 2, "patient_age": 50}, ["patient_died"]),
+        ({"patient_outcome": lambda k: ("alive", "dead")[k % 2], "contrast": lambda k: k % 2}, ["alive", "dead"]),
+        ({"subject_label": lambda k: f"s{k % 16}", "ill": lambda k: k % 2}, ["ill"]),
+        ({"Befund": lambda k: ("positiv", "negativ")[k % 2]}, ["Befund"]),
+        ({"Labels": lambda k: ("['Mass', 'Edema']", "['Edema']", "[]")[k % 3]}, ["Edema", "Mass"]),
+        ({"label": lambda k: ("1", "2", "1,2")[k % 3]}, ["1", "1,2", "2"]),
+    ],
+)
+def test_a_label_is_what_is_asked_of_an_image(tmp_path, columns, classes):
+    proposal = decide(surveyed(tmp_path, rows_of(**columns)))
+    assert proposal.choice["folder"]["classes"] == classes
+
+
+def test_texts_of_each_row_are_no_classes(tmp_path):
+    rows = rows_of(findings=lambda k: f"text {k // 2}", ill=lambda k: k % 2)
+    proposal = decide(surveyed(tmp_path, [row | {"findings": f"text {k}"} for k, row in enumerate(rows[:30])]))
+    assert proposal.choice["folder"]["classes"] == ["ill"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "split"),
+    [
+        (("training_set", "test_set"), True),
+        (("1. Train Data", "2. Test Data"), True),
+        (("train_images", "test_images"), True),
+        (("Train", "Validate", "Test"), True),
+        (("north", "south"), False),
+    ],
+)
+def test_folders_of_parts_go_by_many_names(tmp_path, parts, split):
+    paths = [f"{part}/{name}/{k}.png" for part in parts for name in ("ill", "well") for k in range(20)]
+    proposal = decide(surveyed(tmp_path, paths=paths))
+    assert proposal.choice["folder"]["classes"] == (["ill", "well"] if split else ["north", "south"])
+    assert proposal.choice["folder"].get("split") == ("split" if split else None)
+    asked = "the folders north, south ... have the same folders in them: ill, well. Are these the classes?"
+    assert warned(proposal, asked) != split
+
+
+def test_kinds_of_images_in_folders_of_classes_are_no_patients(tmp_path):
+    paths = [f"{name}/{kind}/{k}.png" for name in ("ill", "well") for kind in ("AP", "LAT", "PA") for k in range(9)]
+    proposal = decide(surveyed(tmp_path, paths=paths))
+    assert len({row["patient"] for row in proposal.rows}) == 54
+    assert warned(proposal, "no patient column")
+
+
+@pytest.mark.parametrize(("column", "told"), [("study", True), ("MRI ID", True), ("patient", False), ("case", False)])
+def test_folders_that_a_table_names_are_patients_and_that_is_doubted_unless_it_says_so(tmp_path, column, told):
+    rows = [{column: f"case {k}", "ill": k % 2} for k in range(20)]
+    paths = [f"case {k}/{view}.png" for k in range(20) for view in range(2)]
+    proposal = decide(surveyed(tmp_path, rows, paths=paths))
+    assert len({row["patient"] for row in proposal.rows}) == 20
+    assert warned(proposal, f"each folder that '{column}' names is taken as a patient of its own") == told
+
+
+@pytest.mark.parametrize("column", ["imageid", "Bildnummer", "exam", "record no", "Fall"])
+def test_numbers_that_are_called_as_files_are_name_them(tmp_path, column):
+    rows = [{column: k, "ill": k % 2} for k in range(20)]
+    assert len(decide(surveyed(tmp_path, rows, paths=[f"{k}.png" for k in range(20)])).rows) == 20
+
+
+def test_a_blank_column_of_patients_is_said_to_be_blank(tmp_path):
+    with pytest.raises(RadprobeError, match="line 2, column 'patient': is empty, or NA"):
+        decide(surveyed(tmp_path, [row | {"patient": ""} for row in rows_of(ill=lambda k: k % 2)]))
+
+
+def test_the_path_is_no_split_whatever_it_is_called(tmp_path):
+    rows = [{"data": f"{k}.png", "ill": k % 2} for k in range(20)]
+    proposal = decide(surveyed(tmp_path, rows, paths=[row["data"] for row in rows]))
+    assert not warned(proposal, "is not used as the split")
+
+
+def test_near_labels_are_not_told_where_a_column_is_called_label(tmp_path):
+    proposal = decide(surveyed(tmp_path, rows_of(label=lambda k: k % 2, asa=lambda k: k % 3)))
+    assert not warned(proposal, "not used as labels")

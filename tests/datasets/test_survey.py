@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
@@ -114,9 +116,86 @@ def test_a_table_of_a_folder_says_nothing_of_films_of_the_same_names_above_it(tm
     assert found.listing.how == matching.EXACT
 
 
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_a_row_whose_image_is_gone_takes_none_of_another_folder(tmp_path, by_folder):
+    rng = np.random.default_rng(0)
+    for site, here in (("A", range(9)), ("B", range(12))):
+        for k in here:
+            own_folders.film(tmp_path / site / (f"P{k}/0.png" if by_folder else f"{k}.png"), rng, 0)
+    key = "patient" if by_folder else "file"
+    rows = [{key: f"P{k}" if by_folder else f"{k}.png", "label": "ab"[k % 2]} for k in range(12)]
+    own_folders.table(tmp_path / "A", rows)
+    proposal = decide(survey(tmp_path))
+    assert {row["path"].split("/")[0] for row in proposal.rows} == {"A"}
+    assert len(proposal.rows) == 9
+    assert any("3 of 12 rows of the table name no image" in each for each in proposal.warnings)
+
+
+def test_two_rows_of_one_image_are_told_by_their_lines_also_beside_the_table(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(9):
+        own_folders.film(tmp_path / f"A/{k}.png", rng, 0)
+    own_folders.table(tmp_path / "A", [{"file": f"{k}.png", "label": k % 2} for k in (*range(9), 4)])
+    with pytest.raises(RadprobeError, match=r"line 11, column 'file': 'A/4\.png' is also in line 6"):
+        decide(survey(tmp_path))
+
+
+def test_names_that_several_images_have_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("original", "resized"):
+        for k in range(9):
+            own_folders.film(tmp_path / folder / f"{k}.png", rng, 0)
+    own_folders.table(tmp_path, [{"file": f"{k}.png", "side": "left"} for k in range(9)])
+    proposal = decide(survey(tmp_path))
+    told = "'0.png' is the name of 2 images: original/0.png, resized/0.png. write their paths, with the folders"
+    assert any(told in each for each in proposal.warnings)
+
+
+def test_a_training_log_is_no_table_of_images(tmp_path):
+    rows = own_folders.films(tmp_path)
+    for k, row in enumerate(rows):
+        (tmp_path / row["path"]).rename(tmp_path / f"{k}.png")
+        row["path"] = f"{k}.png"
+    own_folders.table(tmp_path, rows)
+    own_folders.table(tmp_path, [{"epoch": k, "loss": 1 / (1 + k)} for k in range(48)], "history.csv")
+    assert survey(tmp_path).listing.table.path.name == "labels.csv"
+
+
+def test_masks_among_images_are_no_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        for name in ("pa", "lateral", "lesion_mask"):
+            own_folders.film(tmp_path / f"P{k}/{name}.png", rng, 0)
+    own_folders.table(tmp_path, [{"patient": f"P{k}", "label": "ab"[k % 2]} for k in range(12)])
+    proposal = decide(survey(tmp_path))
+    assert {row["path"].split("/")[1] for row in proposal.rows} == {"pa.png", "lateral.png"}
+    assert len(proposal.rows) == 24
+
+
+def test_dicom_files_without_pixels_are_no_images_and_told(tmp_path):
+    for k in range(12):
+        (tmp_path / f"P{k}").mkdir()
+        write(tmp_path / f"P{k}/film", np.full((9, 9), k, np.uint8), Modality="DX")
+        write(tmp_path / f"P{k}/report", np.zeros((9, 9), np.uint8), without=["PixelData"], Modality="SR")
+    own_folders.table(tmp_path, [{"patient": f"P{k}", "label": "ab"[k % 2]} for k in range(12)])
+    proposal = decide(survey(tmp_path))
+    assert [row["path"] for row in proposal.rows] == [f"P{k}/film" for k in range(12)]
+    assert any("12 DICOM file(s) hold no image, as P0/report, and are left out" in each for each in proposal.warnings)
+
+
+def test_what_cells_mean_is_looked_up_and_not_searched_for():
+    """Each of many files of one name is found by its folders, in as many steps as it has folders."""
+    paths = [f"train/patient{k}/study1/view1_frontal.jpg" for k in range(20_000)]
+    names = matching.Names(Path("/data"), paths)
+    found = [names.file(f"CheXpert-v1.0/{path}", "") for path in paths]
+    assert found == [(matching.NAME, path) for path in paths]
+    assert names.file("view1_frontal.jpg", "") is None
+    assert names.file("patient7/study1/view1_frontal", "") == (matching.NAME, paths[7])
+
+
 def test_another_table_of_the_same_images_is_refused_unless_it_is_a_copy(tmp_path):
     rows = own_folders.films(tmp_path)
-    own_folders.table(tmp_path, rows, "labels - Copy.csv")
+    own_folders.table(tmp_path, rows[::-1], "labels - Copy.csv")
     assert survey(tmp_path).listing
     own_folders.table(tmp_path, [row | {"ill": 1 - row["ill"]} for row in rows], "labels - Copy.csv")
     with pytest.raises(

@@ -31,6 +31,7 @@ PERSON_OR_SIDE |= {"l", "r", "left", "right", "links", "rechts", "li", "re"}
 BLANK = {"-", "--", "?", "."}  # cells that people write where nothing is known; beside a + the - is none
 DECIMAL = r"-?\d+(?:[.,]\d+)?"
 SHOWN = 3  # cells that are named
+FEW_CLASSES = 10  # more states of a patient hardly anybody tells apart
 SEVERAL = ("|", ";")  # between the findings of one cell
 LIST = re.compile(r"\[.*\]")  # findings as Python writes them: ['a', 'b']
 # of such a cell: no finding
@@ -80,11 +81,12 @@ def of_table(listing: Listing) -> list[Question]:
     together = {some[0].name: _signs(some) for some in (sure, more) if some}
     by_name = {one.columns[0]: one for one in alone} | together
     # 0 and 1 without a name of a label come before other columns without one, as those rather describe the image
-    return sorted(by_name.values(), key=lambda one: _rank(one.columns[0], one.columns[0] in together))
+    return sorted(by_name.values(), key=lambda one: _rank(one, one.columns[0] in together))
 
 
-def _rank(column: str, of_signs: bool) -> int:
-    if of_patient(column) and not of_signs:  # subject_label may number the subjects
+def _rank(question: Question, of_signs: bool) -> int:
+    column = question.columns[0]
+    if of_patient(column) and len(question.classes) > FEW_CLASSES:  # subject_label may number the subjects
         return 4
     if surely(column):
         return 0

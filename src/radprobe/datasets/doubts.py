@@ -72,6 +72,8 @@ def tell_images(found: Survey, notes: Notes) -> None:
         )
     if text := sum(one.text_possible for one in sound):
         notes.warn(f"{text} file(s) may have a name burned into the pixels: look before you share pictures")
+    if found.no_images:
+        notes.warn(f"{len(found.no_images)} DICOM file(s) hold no image, as {found.no_images[0]}, and are left out")
     for error in found.unread_tables:
         notes.warn(f"a table cannot be read, and is not used: {error.what}: {error.reason}")
     if tables := sum(found.others[suffix] for suffix in SPREADSHEETS):

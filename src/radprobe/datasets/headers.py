@@ -24,7 +24,7 @@ NO_LABEL |= {"fold", "folds", "kfold", "split", "splits", "subset", "partition",
 # of a patient, whatever else it says: who it is, where a column of PATIENT says that as well
 OF_PATIENT = {"patient", "patients", "patienten", "patientin", "pat", "pt", "subject", "subj", "proband", "probanden"}
 ID_ENDS = ("id", "nr", "no", "nummer", "number", "uid", "num", "key")
-ID_WORDS = {"id", "uid", "no", "nr", "number", "index", "name", "case", "scan", "study", "accession", "key"}
+ID_WORDS = {"id", "uid", "fall", "no", "nr", "number", "index", "name", "case", "scan", "study", "accession", "key"}
 # a name of such words alone says a part: is_test, but not rapid_test
 PART = {"is", "in", "set", "test", "testing", "val", "valid", "validation", "dev", "part", "data"}
 SAYS_PART = PART | SPLIT | {"train", "training", "kfold", "folds"}

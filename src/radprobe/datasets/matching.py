@@ -160,9 +160,15 @@ def listing(root: Path, tables: list[Table], images: list[str], masks: list[str]
     return replace(best, mask=column, masks=one_each, masks_exact=of_masks.how == EXACT)
 
 
+def without(listing: Listing, paths: set[str]) -> Listing:
+    """Return a listing without some images, and without the rows that have no other."""
+    left = {number: tuple(path for path in each if path not in paths) for number, each in listing.images.items()}
+    return replace(listing, images={number: each for number, each in left.items() if each})
+
+
 def _likely(one: Listing) -> tuple[int, int, bool, bool]:
-    called, train = CALLED & {*words(one.column)}, "train" in words(one.table.path.stem)
-    return len(one.paths), -one.how, bool(called), train
+    where = f"{one.table.path.parent.name} {one.table.path.stem}"
+    return len(one.paths), -one.how, bool(CALLED & {*words(one.column)}), "train" in words(where)
 
 
 def _refuse_another(best: Listing, found: list[Listing]) -> None:
@@ -269,7 +275,7 @@ def is_mask(path: str) -> bool:
 def ends_as_mask(path: str) -> bool:
     """Say whether the name of a file itself ends with a word for masks: lesion_mask, but not mask_off."""
     found = [word for word in words(stem(last(path))) if not word.isdigit()]
-    return len(found) > 1 and found[-1] in MASK_WORDS
+    return bool(found) and found[-1] in MASK_WORDS
 
 
 def pairs(images: Iterable[str], masks: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -85,6 +85,16 @@ def patient_folders(cases: list[Case]) -> dict[str, str]:
     return {}
 
 
+def same_inside(cases: list[Case]) -> list[str]:
+    """Return the names of folders, without numbers, that all folders of classes have: may these be the classes?"""
+    inside: dict[str, set[str]] = {}
+    for folders in class_folders(cases).values():
+        inside.setdefault(folders[0], set()).add("".join(folders[1:2]))
+    names = set.union(*inside.values())
+    same = all(each == names for each in inside.values()) and len(names) > 1
+    return sorted(names) if same and not any(map(str.isdigit, "".join(names))) and "" not in names else []
+
+
 def are_patients(names: set[str]) -> bool:
     """Say whether folders may be patients: each image has one (no name is ""), they are enough, and none is a group."""
     return len(names) >= MIN_PATIENTS and "" not in names and not any(GROUPS & {*words(name)} for name in names)

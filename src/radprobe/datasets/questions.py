@@ -7,7 +7,7 @@ from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Notes, Question
 from radprobe.datasets.columns import near_labels, odd_classes, of_table, surely
 from radprobe.datasets.folder import Table
-from radprobe.datasets.nesting import class_folders, numbered_folders, of_folders
+from radprobe.datasets.nesting import class_folders, numbered_folders, of_folders, same_inside
 from radprobe.datasets.survey import SPREADSHEETS, Survey
 from radprobe.files import RadprobeError
 
@@ -30,6 +30,9 @@ def question_of(found: Survey, cases: list[Case], task: str | None, notes: Notes
     if more and chosen.task != "segmentation":
         here = ", ".join(chosen.columns)
         notes.warn(f"the labels are those of {here}; also possible: {', '.join(more)} (call the right column `label`)")
+    if not found.listing and chosen.task != "segmentation" and (inside := same_inside(cases)):
+        both = ", ".join(chosen.classes[:2])
+        notes.warn(f"the folders {both} ... have the same folders in them: {', '.join(inside)}. Are these the classes?")
     if found.listing and chosen.task != "segmentation":
         for doubt in odd_classes(chosen.classes):
             notes.warn(doubt)

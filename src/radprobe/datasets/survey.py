@@ -17,6 +17,7 @@ from radprobe.datasets.folder import Table, read_table
 from radprobe.datasets.matching import Listing
 from radprobe.files import RadprobeError, stream_in_threads
 from radprobe.imaging import dicom, nifti, reading
+from radprobe.imaging.dicom import NoImage
 from radprobe.imaging.values import DICOM, Header, is_dicom
 
 RASTERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
@@ -57,8 +58,8 @@ class Survey:
 
     masks: image -> its masks, by the table or by name. labels: the values of the masks that were read; `bad_masks`
     those that could not be read or do not lie on their image, and why; `unread_masks`: how many were not looked at.
-    lone_masks: those that no image has the name of. names: what a dataset.json calls the labels. modality: that of most
-    images. hounsfield: all grey values are HU.
+    lone_masks: those that no image has the name of. no_images: DICOM files without pixels, in no other field. names:
+    what a dataset.json calls the labels. modality: that of most images. hounsfield: all grey values are HU.
     """
 
     root: Path
@@ -69,6 +70,7 @@ class Survey:
     bad_masks: dict[str, RadprobeError] = field(default_factory=dict)
     unread_masks: int = 0
     lone_masks: tuple[str, ...] = ()
+    no_images: tuple[str, ...] = ()
     names: dict[int, str] = field(default_factory=dict)
     listing: Listing | None = None
     tables: list[Table] = field(default_factory=list)
@@ -98,26 +100,22 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     forms, others = _forms(root, paths)
     forms = _with_series(root, forms, tables)
     if not forms:
-        what = (
-            ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5)) or "nothing"
-        )
-        reason = f"holds no image that can be read ({what})"
-        raise RadprobeError(root, reason, "images are PNG, JPEG, TIFF, BMP, DICOM or NIfTI; unpack archives first")
+        raise _no_image(root, others)
     images, masks = _apart(forms)
     listing = matching.listing(root, tables, images, masks)
     if unread and not listing:
         remedy = f"{unread[0].remedy}; or move it elsewhere, if it does not list your images"
         raise RadprobeError(unread[0].what, unread[0].reason, remedy)
-    if listing and listing.mask:
-        of_image = {paths[0]: (listing.masks[n],) for n, paths in listing.images.items() if n in listing.masks}
-        drawn = {mask for each in of_image.values() for mask in each}
-        images = [path for path in images if path not in drawn]
-    else:
-        of_image = matching.pairs(images, masks)
+    of_image = _masks_of(listing, images, masks)
     paired = {*of_image, *(mask for each in of_image.values() for mask in each)}
-    names, modality = _dataset_json(root)
+    images = [path for path in images if path in of_image or path not in paired]
     asked = listing.paths if listing else {*images}
     seen = _headers(root, {path: forms[path] for path in images if path in asked})
+    no_images = {one.path for one in seen if isinstance(one.error, NoImage) and one.form == "DICOM"}
+    images = [path for path in images if path not in no_images]
+    seen = [one for one in seen if one.path not in no_images]
+    listing = matching.without(listing, no_images) if listing else None
+    names, modality = _dataset_json(root)
     drawn = {each[0]: image for image, each in of_image.items() if len(each) == 1 and image in asked}
     labels, bad, not_looked_at = _labels(root, drawn, {one.path: one.header for one in seen})
     told = Counter(one.modality for one in seen if one.modality)
@@ -130,6 +128,7 @@ def survey(root: Path, table: Path | None = None) -> Survey:
         labels=labels,
         bad_masks=bad,
         unread_masks=not_looked_at,
+        no_images=tuple(sorted(no_images)),
         lone_masks=tuple(path for path in forms if matching.is_mask(path) and path not in paired),
         names=names,
         listing=listing,
@@ -141,7 +140,20 @@ def survey(root: Path, table: Path | None = None) -> Survey:
     )
 
 
+def _masks_of(listing: Listing | None, images: list[str], masks: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the masks of each image that has some, as a table says, or names do."""
+    if listing and listing.mask:
+        return {paths[0]: (listing.masks[n],) for n, paths in listing.images.items() if n in listing.masks}
+    return matching.pairs(images, masks)
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _no_image(root: Path, others: Counter) -> RadprobeError:
+    what = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5)) or "nothing"
+    remedy = "images are PNG, JPEG, TIFF, BMP, DICOM or NIfTI; unpack archives first"
+    return RadprobeError(root, f"holds no image that can be read ({what})", remedy)
 
 
 def _files(root: Path) -> list[str]:

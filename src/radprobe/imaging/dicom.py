@@ -51,6 +51,10 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\.|radprobe\.imaging\.dicom")
 
 
+class NoImage(RadprobeError):
+    """A DICOM file without pixels: a report, structures, a plan."""
+
+
 def probe(path: Path) -> Header:
     """Read the header of an image. Raises RadprobeError where it has no pixels, is cut off, or has several frames."""
     data = header(path)
@@ -104,7 +108,7 @@ def header(path: Path) -> pydicom.Dataset:
         if not is_dicom(path, by_content=True) and "Rows" not in data:
             raise RadprobeError(path, "is no DICOM image", REMEDY)
         if not found:
-            raise RadprobeError(path, "has no pixel data: it is no image", "leave it out of the data")
+            raise NoImage(path, "has no pixel data: it is no image", "leave it out of the data")
         compressed = _complete_tags(path, data)
         _refuse_cut_off(path, handle, data, compressed, **found)
     return data
@@ -211,7 +215,7 @@ def read_grey(path: Path) -> np.ndarray:
     whole = _parsed(path, lambda: pydicom.dcmread(path, force=True, specific_tags=[*TAGS, PIXEL_DATA]))
     if PIXEL_DATA not in whole:
         raise RadprobeError(path, "is cut off: it ends before its pixels do", REMEDY)
-    data[PIXEL_DATA] = whole[PIXEL_DATA]
+    data[PIXEL_DATA] = _parsed(path, lambda: whole[PIXEL_DATA])
     try:
         values = pixel_array(data)
         values = _luma(data, values) if is_colour(data) else _picture(data, values)
