@@ -66,7 +66,10 @@ def test_damage_anywhere_gives_a_result_or_one_clear_error(tmp_path, name, at, v
 
 
 @pytest.mark.parametrize("name", [*NAMES, "txt", "dicom", "jpeg"])
-@pytest.mark.parametrize("content", [b"", b"x", b"this is no image\n" * 100, gzip.compress(b"neither" * 100)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"this is no image\n" * 100, gzip.compress(b"neither" * 100, mtime=0)],  # the time would be in the name
+)
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, content):
     path = tmp_path / f"file.{name}"
     path.write_bytes(content)
