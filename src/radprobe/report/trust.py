@@ -235,8 +235,9 @@ def without_near(findings: Findings, column: Column) -> list[str]:
 
 def not_compared(findings: Findings, dataset: str) -> list[str]:
     """Return which backbones the comparison of a dataset waits for, and what to do, where it does."""
-    (comparison,) = (cell for cell in findings.cells if cell.dataset == dataset and cell.backbone is None)
-    waits = [findings.title(need.backbone) for need in comparison.step.needs if need.backbone and not need.done]
+    comparisons = [cell for cell in findings.cells if (cell.dataset, cell.backbone) == (dataset, None)]
+    needs = [need for cell in comparisons for need in cell.step.needs]
+    waits = [findings.title(need.backbone) for need in needs if need.backbone and not need.done]
     if not waits:
         return []
     what = "mend what failed, or take them out of `backbones` in params, and run again: all else is kept"
