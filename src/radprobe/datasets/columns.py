@@ -5,15 +5,7 @@ import re
 from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Question
 from radprobe.datasets.folder import sign
-from radprobe.datasets.headers import (
-    NO_LABEL,
-    OF_PATIENT,
-    PART,
-    of_patient,
-    patient_columns,
-    plain,
-    split_column,
-)
+from radprobe.datasets.headers import NO_LABEL, OF_PATIENT, PART, of_patient, patient_columns, plain, split_column
 from radprobe.datasets.matching import Listing, words
 
 # words in the names of columns of labels
@@ -35,18 +27,8 @@ FEW_CLASSES = 10  # more states of a patient hardly anybody tells apart
 SEVERAL = ("|", ";")  # between the findings of one cell
 LIST = re.compile(r"\[.*\]")  # findings as Python writes them: ['a', 'b']
 # of such a cell: no finding
-NOTHING = {
-    "no finding",
-    "no findings",
-    "normal",
-    "none",
-    "nil",
-    "healthy",
-    "keine",
-    "kein befund",
-    "o.b.",
-    "ohne befund",
-}
+NOTHING = {"no finding", "no findings", "normal", "none", "nil", "healthy"}
+NOTHING |= {"keine", "kein befund", "o.b.", "ohne befund"}
 UNKNOWN = {"unknown", "unclear", "uncertain", "unklar", "unbekannt", "tbd", "n.a.", "missing"}  # no class
 
 
@@ -145,7 +127,7 @@ def _kind(name: str, cells: list[str]) -> str | None:
         return "several" if 1 <= len(apart) <= MAX_CLASSES else None
     enough = 2 <= len(values) <= min(MAX_CLASSES, max(2, len(cells) // 2)) and (_called(name) or "" not in cells)
     numbers = all(re.fullmatch(DECIMAL, value) for value in values)
-    return "classes" if enough and (_called(name) or (not numbers)) else None
+    return "classes" if enough and (_called(name) or not numbers) else None
 
 
 def _parts_of(cell: str) -> list[str]:

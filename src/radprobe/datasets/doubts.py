@@ -20,7 +20,7 @@ def tell_unusable(
     found: Survey, cases: list[Case], question: Question, choice: dict[str, Any], notes: Notes
 ) -> dict[str, RadprobeError]:
     """Let images that cannot be used be set aside, and return why. Raises RadprobeError where they are many."""
-    bad = headers_of(found)
+    bad = unreadable(found)
     if question.task == "segmentation":
         errors = {case.image: found.bad_masks.get(case.mask) for case in cases}
         bad = {image: error for image, error in errors.items() if error} | bad
@@ -39,8 +39,8 @@ def tell_unusable(
     return bad
 
 
-def headers_of(found: Survey) -> dict[str, RadprobeError]:
-    """Return what is wrong with the headers of images."""
+def unreadable(found: Survey) -> dict[str, RadprobeError]:
+    """Return the images whose header cannot be read, and why."""
     return {one.path: one.error for one in found.seen if one.error}
 
 

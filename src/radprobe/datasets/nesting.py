@@ -14,7 +14,6 @@ GROUPS = IMAGE_WORDS | {"site", "center", "centre", "hospital", "scanner", "devi
 GROUPS |= {"batch", "group", "folder", "dir", "study", "visit", "session", "ses", "series", "slice", "slices", "frame"}
 GROUPS |= {"view"}
 MIN_PATIENTS = 3  # numbered folders of which there are fewer are no patients: a study wants one for each part
-NO_CLASSES = [{word} for word in MASK_WORDS]
 PART_WORDS = IMAGE_WORDS | {"set", "data", "dataset", "split"}  # beside the part in the name of a folder: training_set
 
 
@@ -22,11 +21,21 @@ def of_folders(cases: list[Case]) -> list[Question]:
     """Return the question that folders of classes ask: <class>/<image>, or <part>/<class>/<patient>/<image>."""
     inner = class_folders(cases)
     classes = sorted({folders[0] for folders in inner.values() if folders}, key=raw.natural)
-    others = any(part_of(name) or IMAGE_WORDS & {*words(name)} or {*words(name)} in NO_CLASSES for name in classes)
-    if others or _mostly_numbered({*classes}) or not 2 <= len(classes) <= MAX_CLASSES or not all(inner.values()):
+    if (
+        any(map(_no_class, classes))
+        or _mostly_numbered({*classes})
+        or not 2 <= len(classes) <= MAX_CLASSES
+        or not all(inner.values())
+    ):
         return []
     why = f"the images lie in {len(classes)} folders, taken as classes"
     return [Question("multiclass", classes, why, lambda case: {"label": inner[case.image][0]}, False)]
+
+
+def _no_class(folder: str) -> bool:
+    """Say whether a folder is called as parts, images (imagesTr) or masks are: one of `label 1` may be a class."""
+    found = {*words(folder)}
+    return bool(part_of(folder) or IMAGE_WORDS & found or (found and found <= MASK_WORDS))
 
 
 def part_of(folder: str) -> str | None:

@@ -5,14 +5,7 @@ from collections import defaultdict
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import Case, Notes, Question, held
 from radprobe.datasets.folder import PARTS
-from radprobe.datasets.headers import (
-    NOBODY,
-    like_patients,
-    of_patient,
-    patient_column,
-    split_column,
-    unread_split,
-)
+from radprobe.datasets.headers import NOBODY, like_patients, of_patient, patient_column, split_column, unread_split
 from radprobe.datasets.matching import Listing
 from radprobe.datasets.nesting import are_patients, class_folders, part_of, patient_folders
 from radprobe.datasets.survey import Survey
@@ -65,11 +58,11 @@ def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes
 
 def _patients_in_classes(folders_of: dict[str, tuple[str, ...]]) -> bool:
     """Say whether the folders in those of classes are patients: no kinds (AP, lateral) that several classes have."""
-    classes: dict[str, set[str]] = defaultdict(set)
+    classes_of: dict[str, set[str]] = defaultdict(set)
     for folders in folders_of.values():
-        classes["".join(folders[1:2])].add("".join(folders[:1]))
-    kinds = sum(len(each) > 1 and not any(map(str.isdigit, name)) for name, each in classes.items())
-    return are_patients({*classes}) and 2 * kinds <= len(classes)
+        classes_of["".join(folders[1:2])].add("".join(folders[:1]))
+    kinds = sum(len(classes) > 1 and not any(map(str.isdigit, name)) for name, classes in classes_of.items())
+    return are_patients({*classes_of}) and 2 * kinds <= len(classes_of)
 
 
 def parts(
@@ -91,10 +84,10 @@ def parts(
         return _ours(f"column '{name}' cannot be used", notes)
     if not given:
         return _ours("there is no split column", notes)
-    of_patient: dict[str, set[str]] = defaultdict(set)
+    parts_of: dict[str, set[str]] = defaultdict(set)
     for image, part in given.items():
-        of_patient[patient_of[image]].add(part)
-    if shared := sorted(patient for patient, parts in of_patient.items() if len(parts) > 1):
+        parts_of[patient_of[image]].add(part)
+    if shared := sorted(patient for patient, several in parts_of.items() if len(several) > 1):
         notes.warn(f"{where} puts {len(shared)} patient(s) into two parts, as {shared[0]}: it leaks, and is not used")
         return _ours(f"{where} puts patients into two parts", notes)
     here = set(given.values())
@@ -108,7 +101,6 @@ def parts(
     val = _val_of(train, patient_of, question)
     n_train = len({patient_of[case.image] for case in train})
     why = f"test stays as given; there is no val: {len(val)} of {n_train} train patients become it"
-
     notes.decide("split", where, why)
     return {image: "val" if patient_of[image] in val else part for image, part in given.items()}, None
 

@@ -47,7 +47,7 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     try:
         question = question_of(found, cases, task, notes)
     except RadprobeError:
-        doubts.refuse_many(found, doubts.headers_of(found))  # where most images cannot be used, this is what is wrong
+        doubts.refuse_many(found, doubts.unreadable(found))  # where most images cannot be used, this is what is wrong
         raise
     with_answer = _with_mask if question.task == "segmentation" else _with_label
     cases = with_answer(found, cases, question, notes)

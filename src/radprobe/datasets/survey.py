@@ -213,8 +213,8 @@ def _with_series(root: Path, forms: dict[str, str], tables: list[Table]) -> dict
     apart = {folder: inside for folder, inside in by_folder.items() if not _named(inside, names, columns)}
     looked_at = track(apart.items(), "look for series", len(apart))
     series = {folder: inside for folder, inside in looked_at if _of_series(root, inside)}
-    alone = [folder for folder, inside in series.items() if not folder or len(inside) == len(forms)]
-    for folder, inside in ((folder, series[folder]) for folder in alone):
+    if alone := [folder for folder, inside in series.items() if not folder or len(inside) == len(forms)]:
+        folder, inside = alone[0], series[alone[0]]
         reason = f"holds {len(inside)} DICOM files that are slices of series, as {matching.last(inside[0])}"
         remedy = "give each series a folder of its own; or list them in a CSV, if each slice is an image of its own"
         raise RadprobeError(root / folder, reason, remedy)
