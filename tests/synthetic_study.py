@@ -17,7 +17,7 @@ from radprobe.artifacts import (
     Weights,
 )
 from radprobe.manifests import seal
-from radprobe.stages import score
+from radprobe.stages import compare, score
 from radprobe.study import Study
 from radprobe.tables import write_array
 
@@ -300,5 +300,5 @@ MAKERS = {
     "segment": _segment,
     "adapt": _adapt,
     "score": lambda made, step, generator: score.run(made, step),
-    "compare": lambda made, step, generator: score.compare(made, step),
+    "compare": lambda made, step, generator: compare.run(made, step),
 }

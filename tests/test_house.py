@@ -79,7 +79,7 @@ def test_the_command_line_and_the_graph_need_no_torch():
 ENVIRONMENTS = {
     "data": {"retrieve", "prepare"},
     "models": {"retrieve", "split", "embed", "probe", "segment", "adapt"},
-    "score": {"score"},
+    "score": {"score", "compare"},
     "report": {"report"},
 }
 READERS = {"nibabel": "nibabel", "isal": "isal", "pydicom": "pydicom", "gdcm": "python-gdcm"}
@@ -126,7 +126,7 @@ def test_an_environment_builds_the_graph_and_loads_its_stages_without_what_it_la
 
 def test_every_rule_runs_where_its_stage_is_tested():
     for path in ROOT.glob("workflow/rules/*.smk"):
-        stage = {"compare": "score"}.get(path.stem, path.stem)
+        stage = path.stem
         for name in re.findall(r"envs/(\w+)\.yaml", path.read_text()):
             assert stage in ENVIRONMENTS[name], f"{path.name}: {name}"
 

@@ -269,7 +269,7 @@ def schema() -> None:
     print(text(), end="")
 
 
-STAGES = {"weights": ("retrieve", "weights"), "compare": ("score", "compare")}  # the others: <verb>.run
+STAGES = {"weights": ("retrieve", "weights")}  # the others: <verb>.run
 
 
 def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = None) -> None:

@@ -9,9 +9,10 @@ from scipy.stats import rankdata
 
 from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
+from radprobe.metrics import scoring
 from radprobe.metrics.resampling import counts
 from radprobe.metrics.surfaces import METRICS
-from radprobe.stages import score
+from radprobe.stages import compare, score
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +131,15 @@ def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp
     study = synthetic_study.build(tmp_path, adapt={"backbones": ["derived"]})
     times = Counter()
 
-    class Counted(score.Classified):
+    class Counted(scoring.Classified):
         def __init__(self, predictions, protocol, part, *more):
             times[protocol, part, len(predictions.table), float(predictions.table.iloc[0, 4])] += 1
             super().__init__(predictions, protocol, part, *more)
 
-    monkeypatch.setattr(score, "Classified", Counted)
+    monkeypatch.setattr(scoring, "Classified", Counted)
     step = study.steps["compare", "nih_chestxray14", None]
     before = Comparison.load(step.folder)
-    score.compare(study, step)
+    compare.run(study, step)
     assert {protocol for protocol, *_ in times} >= {"lora", "linear", "shuffled"}
     assert set(times.values()) == {1}
     after = Comparison.load(step.folder)
@@ -164,7 +165,7 @@ def test_different_test_samples_are_not_compared(finished, tmp_path):
     predictions.table = predictions.table[predictions.table["sample_id"] != "p0150"]
     predictions.save(step.folder, step.spec)
     with pytest.raises(RadprobeError, match="different samples"):
-        score.compare(study, study.steps["compare", "nih_chestxray14", None])
+        compare.run(study, study.steps["compare", "nih_chestxray14", None])
 
 
 def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
@@ -279,7 +280,7 @@ def test_the_tolerance_of_films_follows_their_size_and_that_of_volumes_is_in_mm(
             LabelMaps.write(tmp_path, name, [("a", "a", "test", each, spacing)])
         maps = {"p": LabelMaps.read(tmp_path, "found")}
         truth = Truth(LabelMaps.read(tmp_path, "truth"), {})
-        found = score.Segmented(Predictions(["one"], maps=maps, facts={}), "p", "test", truth, tolerance=tolerance)
+        found = scoring.Segmented(Predictions(["one"], maps=maps, facts={}), "p", "test", truth, tolerance=tolerance)
         return found.segmenter.cases["nsd"].item() == 1
 
     assert agree([], 10)
