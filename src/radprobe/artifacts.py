@@ -592,12 +592,36 @@ COMPARISON_SCHEMA = pa.DataFrameSchema(
         "backbone": pa.Column(str),
         "other": pa.Column(str),
         "difference": pa.Column(float, **_number),  # backbone minus other, on the same test patients
-        "low": pa.Column(float, **_number),
+        "low": pa.Column(float, **_number),  # 95 % interval, simultaneous over all pairs of the dataset and protocol
         "high": pa.Column(float, **_number),
-        "effect": pa.Column(float, **_number),  # in standard deviations of a single patient's difference
-        "p": pa.Column(float, **_number),  # two-sided, paired
-        "p_holm": pa.Column(float, **_number),  # corrected within the dataset and protocol
-        "p_delong": pa.Column(float, **_number),  # AUROC where each patient has one sample; else NaN
+        "p": pa.Column(float, **_number),  # two-sided, corrected for all pairs of the dataset and protocol (max-T)
+        "p_delong": pa.Column(float, **_number),  # not corrected; AUROC where each patient has one sample, else NaN
+        "standard_error": pa.Column(float, **_number),  # of the difference, seeds and inits included
+        "needed": pa.Column(float, **_number),  # test patients that detect facts["margin"] at 80 % power
+        "needed_low": pa.Column(float, **_number),  # 95 % range of that number
+        "needed_high": pa.Column(float, **_number),
+        "n_patients": pa.Column(int, coerce=True),
+        "note": pa.Column(str),
+    },
+    strict=True,
+)
+
+
+ROWS_SCHEMA = pa.DataFrameSchema(
+    {
+        "dataset": pa.Column(str),
+        "protocol": pa.Column(str),
+        "metric": pa.Column(str),
+        "backbone": pa.Column(str),  # random:<id> stands for the mean of its inits
+        "value": pa.Column(float, **_number),
+        "low": pa.Column(float, **_number),  # 95 % interval of this row alone
+        "high": pa.Column(float, **_number),
+        "corrected": pa.Column(float, **_number),  # of the best row: corrected for having been chosen; else NaN
+        "corrected_low": pa.Column(float, **_number),
+        "corrected_high": pa.Column(float, **_number),
+        "may_be_best": pa.Column(bool, coerce=True),  # no candidate is significantly higher; controls never
+        "n_inits": pa.Column(int, coerce=True),
+        "init_sd": pa.Column(float, **_number),  # between inits; NaN where there is one
         "n_patients": pa.Column(int, coerce=True),
         "note": pa.Column(str),
     },
@@ -628,27 +652,33 @@ VARIANTS_SCHEMA = pa.DataFrameSchema(
 class Comparison:
     """Paired differences on the same resampled test patients of a dataset.
 
-    `table` holds those of every two backbones, `variants` those of ours and what is made as the study did (the pairs of
-    deviations.yaml; no controls).
+    `table` holds those of every two rows, `rows` the rows themselves, `variants` the differences between ours and what
+    is made as the paper did (the pairs of deviations.yaml; no controls). facts["margin"]: the difference that
+    `needed` patients detect.
     """
 
     KIND: ClassVar[str] = "comparison"
     table: pd.DataFrame
     variants: pd.DataFrame
+    rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.table, self.variants = COMPARISON_SCHEMA.validate(self.table), VARIANTS_SCHEMA.validate(self.variants)
+        self.table = COMPARISON_SCHEMA.validate(self.table)
+        self.variants = VARIANTS_SCHEMA.validate(self.variants)
+        self.rows = ROWS_SCHEMA.validate(self.rows)
 
     def save(self, folder: Path, spec: str) -> None:
-        """Write comparison.parquet, variants.parquet and comparison.json."""
-        write_table(folder / "comparison.parquet", self.table)
-        write_table(folder / "variants.parquet", self.variants)
-        seal(folder, self.KIND, spec, self.facts, ["comparison.parquet", "variants.parquet"])
+        """Write comparison.parquet, variants.parquet, rows.parquet and comparison.json."""
+        tables = {"comparison": self.table, "variants": self.variants, "rows": self.rows}
+        for name, table in tables.items():
+            write_table(folder / f"{name}.parquet", table)
+        seal(folder, self.KIND, spec, self.facts, [f"{name}.parquet" for name in tables])
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = unseal(folder, cls.KIND).facts
-        table = read_table(Path(folder) / "comparison.parquet", COMPARISON_SCHEMA)
-        return cls(table, read_table(Path(folder) / "variants.parquet", VARIANTS_SCHEMA), facts)
+        schemas = {"comparison": COMPARISON_SCHEMA, "variants": VARIANTS_SCHEMA, "rows": ROWS_SCHEMA}
+        tables = [read_table(Path(folder) / f"{name}.parquet", schema) for name, schema in schemas.items()]
+        return cls(*tables, facts)

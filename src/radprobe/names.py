@@ -8,6 +8,7 @@ FROM_SCRATCH = "from-scratch"  # their protocol
 WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
 ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
 TITLES = {"bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
+INIT = "~"  # before the number of a further random initialisation: random:<id>~2
 MODES = tuple(TITLES)  # those ways, and their protocols
 STANDING = (FROM_SCRATCH, *MODES)  # protocols that stand beside every one of frozen features
 FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is worth that learnt nothing
@@ -31,3 +32,8 @@ def mode_of(backbone: str) -> str | None:
 def frozen(backbone: str) -> str:
     """Return the id of a backbone before it is adapted."""
     return backbone.partition(ADAPTED)[0]
+
+
+def first_init(name: str) -> str:
+    """Return the id of the first random initialisation of the same backbone; any other id as it is."""
+    return name.partition(INIT)[0] if name.startswith(RANDOM) else name

@@ -337,6 +337,12 @@ class Score(Strict):
     min_patients: int = Field(
         10, ge=2, description="Under this many patients, of AUROC with the rarer label, no interval is given."
     )
+    margin: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="The difference in score that matters: the report says how many test patients would detect it.",
+    )
 
 
 class Report(Strict):

@@ -4,14 +4,32 @@ Sorting is done once. What both need is, at each distinct score that a positive 
 of everything above: sums over runs of the sorted samples, so one sparse matrix times the weights gives all resamples.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import scipy.sparse
 
-from radprobe.metrics.resampling import Bootstrap, Resampled, patients_of, resampled
+from radprobe.metrics.resampling import Bootstrap, Resampled, Support, patients_of, resampled
 
 MACRO = "macro"
+PER_PAIR = 6  # the variance of an AUROC is at least that of 6 m n / (m + n) cases, see `support_of`
+
+
+def support_of(counts: Sequence[tuple[int, int]]) -> Support:
+    """Return the support of an AUROC, or of the mean of several, from patients (m, n) with each label, by class.
+
+    Degrees of freedom are Satterthwaite's for two means of m and n values of equal variance, averaged over classes by
+    their variance, as classes of the same patients go together. Near 1 the variance of Hanley and McNeil (1982) is
+    that of 4 m n / (m + n) cases, so an AUROC is never taken for one of more than 1.5 times as many.
+    """
+    if not counts or any(min(pair) == 0 for pair in counts):
+        return Support(0, 1, 1, rarer=True)
+    m, n = np.array(counts, float).T
+    spread = 1 / m + 1 / n
+    df = spread**2 / (m**-2 / np.maximum(m - 1, 1) + n**-2 / np.maximum(n - 1, 1))
+    rarer = len(m) / (1 / np.minimum(m, n)).sum()
+    return Support(round(rarer), spread.sum() / (spread / df).sum(), PER_PAIR * len(m) ** 2 / spread.sum(), rarer=True)
 
 
 class Ranking:
@@ -26,7 +44,7 @@ class Ranking:
         known = (targets == 0) | (targets == 1)
         scores, targets, units = scores[known], targets[known] == 1, units[known]
         self.positives, self.negatives = int(targets.sum()), int((~targets).sum())
-        self.rarer = min(len(np.unique(units[targets])), len(np.unique(units[~targets])))  # patients
+        self.counts = len(np.unique(units[targets])), len(np.unique(units[~targets]))  # patients with each label
         # A group is a set of tied samples with a positive among them; thresholds elsewhere change neither area.
         distinct, group = np.unique(-scores, return_inverse=True)
         kept = np.flatnonzero(np.bincount(group, weights=targets, minlength=len(distinct)))
@@ -72,10 +90,15 @@ def sums(
 
 
 class Classifier:
-    """The rankings of all classes, for targets [n, classes] and scores [n, classes] of samples of patients [n]."""
+    """The rankings of all classes, for targets [n, classes] and scores [n, classes] of samples of patients [n].
 
-    def __init__(self, scores: np.ndarray, targets: np.ndarray, patient_ids):
+    fewest: a macro score is over the classes that have so many patients with the rarer label; over all defined classes
+    where none has, and then without an interval.
+    """
+
+    def __init__(self, scores: np.ndarray, targets: np.ndarray, patient_ids, fewest: int = 0):
         self.units, self.patients = patients_of(patient_ids)
+        self.fewest = fewest
         self.targets = np.asarray(targets)
         columns = zip(np.asarray(scores).T, self.targets.T, strict=True)
         self.rankings = [Ranking(score, target, self.units, self.patients) for score, target in columns]
@@ -86,27 +109,42 @@ class Classifier:
         return np.array([ranking.defined for ranking in self.rankings], bool)
 
     @property
-    def rarer(self) -> int:
-        """The patients with the rarer label, of the class that has most of them."""
-        return max((ranking.rarer for ranking in self.rankings), default=0)
+    def counted(self) -> np.ndarray:
+        """Return which classes a macro score is over, bool [classes]."""
+        enough = np.array([min(ranking.counts) >= max(self.fewest, 1) for ranking in self.rankings], bool)
+        return enough if enough.any() else self.defined
 
-    def too_few(self, classes: list[str], fewest: int) -> str:
-        """Say which classes make a macro's interval too narrow, "" where none does or where it has none."""
-        named = [(name, each.rarer) for name, each in zip(classes, self.rankings, strict=True) if each.defined]
-        few = [f"{name} ({rarer})" for name, rarer in named if rarer < fewest <= self.rarer]
-        return f"the interval is too narrow, few patients have the rarer label of {', '.join(few)}" if few else ""
+    @property
+    def support(self) -> Support:
+        """The support of the macro AUROC."""
+        chosen = np.flatnonzero(self.counted)
+        return support_of([self.rankings[index].counts for index in chosen])
+
+    @property
+    def support_of_all(self) -> Support:
+        """The support of a mean over all classes: under `fewest` patients where any class has too few."""
+        least = min((min(ranking.counts) for ranking in self.rankings), default=0)
+        return self.support if least >= self.fewest else support_of([(least, least)])
 
     def areas(self, weights: np.ndarray) -> np.ndarray:
         """Return AUROC and AUPRC by class, [r, classes, 2], for patient weights [patients, r]."""
         return np.stack([np.stack(ranking.areas(weights), axis=-1) for ranking in self.rankings], axis=1)
 
     def auroc(self, weights: np.ndarray) -> np.ndarray:
-        """Return the macro AUROC [r]: the mean over the classes that are defined in that resample."""
-        return macro(self.areas(weights)[..., 0])
+        """Return the macro AUROC [r]: the mean over the classes that count and are defined in that resample."""
+        return macro(self.areas(weights)[:, self.counted, 0])
+
+    def resampled(self, how: Bootstrap) -> Resampled:
+        """Return the macro AUROC of all patients and of every resample."""
+        return replace(resampled(self.auroc, self.patients, how), support=self.support)
 
     def auroc_study(self, weights: np.ndarray) -> np.ndarray:
         """Return the study's macro AUROC [r]: an undefined class counts as 0 and is averaged in (D08)."""
         return np.nan_to_num(self.areas(weights)[..., 0], nan=0.0).mean(axis=1)
+
+    def resampled_study(self, how: Bootstrap) -> Resampled:
+        """Return the study's macro AUROC of all patients and of every resample."""
+        return replace(resampled(self.auroc_study, self.patients, how), support=self.support_of_all)
 
 
 def macro(values: np.ndarray) -> np.ndarray:
@@ -125,26 +163,43 @@ def rows(
     (D23, and D09 where one class is true: the scores are then a softmax, else the logits), in which an undefined class
     counts as 0 (D08).
     """
-    ours, study = (Classifier(each, targets, patient_ids) for each in (scores, sigmoid32(logits)))
+    ours = Classifier(scores, targets, patient_ids, how.min_patients)
+    study = Classifier(sigmoid32(logits), targets, patient_ids, how.min_patients)
     areas = resampled(ours.areas, ours.patients, how)  # [..., classes, 2]
-    whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.defined.sum())}
-    gone = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]
-    found, too_few = [], ours.too_few(classes, how.min_patients)
+    whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.counted.sum())}
+    undefined = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]
+    note = "; ".join(filter(None, (_undefined_classes("left out", undefined), _uncounted(ours, classes))))
+    found = []
     for column, metric in enumerate(("auroc", "auprc")):
         for index, name in enumerate(classes):
             ranking, known = ours.rankings[index], np.isin(ours.targets[:, index], (0, 1))
             sizes = {"n_patients": len(np.unique(ours.units[known])), "n_samples": int(known.sum())}
             sizes |= {"n_classes": int(ranking.defined)}
-            one = replace(areas.map(lambda values, at=(index, column): values[:, *at]), rarer=ranking.rarer)
+            one = areas.map(lambda values, at=(index, column): values[:, *at])
+            one = replace(one, support=_support(metric, support_of([ranking.counts])))
             found.append(row(metric, name, one, sizes))
             found[-1]["note"] = _undefined(ranking) or found[-1]["note"]
-        note = "; ".join(filter(None, (f"left out, undefined: {', '.join(gone)}" if gone else "", too_few)))
-        every = replace(areas.map(lambda values, column=column: macro(values[..., column])), rarer=ours.rarer)
-        found.append(row(metric, MACRO, every, whole, note))
-    theirs, whole = resampled(study.auroc_study, study.patients, how), {**whole, "n_classes": len(classes)}
-    theirs = replace(theirs, rarer=ours.rarer)
-    note = "; ".join(filter(None, (f"undefined, counted as 0: {', '.join(gone)}" if gone else "", too_few)))
-    return [*found, row("auroc_study", MACRO, theirs, whole, note)]
+        every = areas.map(lambda values, column=column: macro(values[:, ours.counted, column]))
+        found.append(row(metric, MACRO, replace(every, support=_support(metric, ours.support)), whole, note))
+    sizes = {**whole, "n_classes": len(classes)}
+    note = _undefined_classes("counted as 0", undefined)
+    return [*found, row("auroc_study", MACRO, study.resampled_study(how), sizes, note)]
+
+
+def _support(metric: str, support: Support) -> Support:
+    """Return the support of a metric: only an AUROC has the variance that bounds it."""
+    return support if metric == "auroc" else replace(support, most=None)
+
+
+def _undefined_classes(what: str, names: list[str]) -> str:
+    return f"{what}, undefined: {', '.join(names)}" if names else ""
+
+
+def _uncounted(classifier: Classifier, classes: list[str]) -> str:
+    """Say which classes a macro score leaves out since few patients have their rarer label."""
+    lacking = classifier.defined & ~classifier.counted
+    few = [f"{classes[at]} ({min(classifier.rankings[at].counts)})" for at in np.flatnonzero(lacking)]
+    return f"left out, few patients have the rarer label: {', '.join(few)}" if few else ""
 
 
 def sigmoid32(scores: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit
 
-from radprobe.metrics.classification import MACRO, macro, row, sums
-from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
+from radprobe.metrics.classification import MACRO, macro, row, sums, support_of
+from radprobe.metrics.resampling import Bootstrap, Support, patients_of, resampled
 
 BINS = 15  # of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)
 BY_THRESHOLD = ("balanced_accuracy", "f1")
@@ -114,7 +114,7 @@ class Operating:
         self.at = made.at
         true = targets == 1
         each = zip((true & self.known).T, (~true & self.known).T, strict=True)
-        self.rarer = [min(len(np.unique(self.units[rows])) for rows in both) for both in each]  # patients, by class
+        self.counts = [tuple(len(np.unique(self.units[rows])) for rows in both) for both in each]  # patients, by class
         columns = range(targets.shape[1])
         self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp
         self._errors = [self._by(c, np.zeros(len(true), int), 1, (made.probability - true)[:, c] ** 2) for c in columns]
@@ -157,16 +157,25 @@ def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
     for index, metric in enumerate(METRICS):
         for column, name in enumerate(classes):
             one = every.map(lambda values, at=(column, index): values[:, *at])
-            one = replace(one, rarer=made.rarer[column]) if metric in BY_THRESHOLD else one
+            one = replace(one, support=_support(made.counts[column : column + 1])) if metric in BY_THRESHOLD else one
             samples = made.known[:, column]
             sizes = _sizes(len(np.unique(made.units[samples])), samples.sum(), known[column, index])
             found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
-        gone = [name for name, there in zip(classes, known[:, index], strict=True) if not there]
-        note = f"left out, undefined: {', '.join(gone)}" if gone else ""
-        whole = every.map(lambda values, index=index: macro(values[..., index]))
-        whole = replace(whole, rarer=max(made.rarer)) if metric in BY_THRESHOLD else whole
-        found.append(row(metric, MACRO, whole, _sizes(made.patients, len(made.units), known[:, index].sum()), note))
+        counted = known[:, index]
+        if metric in BY_THRESHOLD:
+            enough = counted & (np.array([min(each) for each in made.counts]) >= how.min_patients)
+            counted = enough if enough.any() else counted
+        left = [name for name, there in zip(classes, counted, strict=True) if not there]
+        note = f"left out, undefined or few patients: {', '.join(left)}" if left else ""
+        whole = every.map(lambda values, at=(counted, index): macro(values[:, *at]))
+        if metric in BY_THRESHOLD:
+            whole = replace(whole, support=_support([made.counts[at] for at in np.flatnonzero(counted)]))
+        found.append(row(metric, MACRO, whole, _sizes(made.patients, len(made.units), counted.sum()), note))
     return found
+
+
+def _support(counts: list[tuple[int, int]]) -> Support:
+    return replace(support_of(counts), most=None)
 
 
 def _sizes(patients: int, samples: int, classes: int) -> dict[str, int]:

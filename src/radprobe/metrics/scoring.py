@@ -1,8 +1,7 @@
 """Predictions of one protocol and part, set against labels or truth: what `score` and `compare` take statistics of."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import pandas as pd
 from radprobe.artifacts import Predictions, Truth
 from radprobe.files import RadprobeError
 from radprobe.metrics import classification, operating, segmentation
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.resampling import Bootstrap, Resampled
 from radprobe.metrics.surfaces import METRICS, surfaces
 
 
@@ -47,11 +46,6 @@ class Classified:
             raise RadprobeError(f"{protocol}, {name}", "has a score that is not a number", "fit the head again")
         self.samples = table[["sample_id", "patient_id"]].rename(columns={"sample_id": "id"})
 
-    @cached_property
-    def rarer(self) -> int:
-        """The patients with the rarer label, of the class that has most of them."""
-        return classification.Classifier(self.scores, self.targets, self.table["patient_id"]).rarer
-
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
         return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
@@ -61,10 +55,11 @@ class Classified:
         made = operating.called_by_val(self.scores, facts, val.scores, val.targets)
         return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
 
-    def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a function of patient weights: macro auroc, or auroc_study."""
+    def macro(self, metric: str, how: Bootstrap) -> Resampled:
+        """Return macro auroc, or auroc_study, of all patients and of every resample."""
         scores = classification.sigmoid32(self.logits) if metric == "auroc_study" else self.scores
-        return getattr(classification.Classifier(scores, self.targets, self.table["patient_id"]), metric)
+        ranked = classification.Classifier(scores, self.targets, self.table["patient_id"], how.min_patients)
+        return ranked.resampled_study(how) if metric == "auroc_study" else ranked.resampled(how)
 
 
 class Segmented:
@@ -72,8 +67,6 @@ class Segmented:
 
     Surface metrics take longer than all others, and are there where a `tolerance` is given.
     """
-
-    rarer = None  # overlap compares no two labels
 
     def __init__(
         self,
@@ -119,9 +112,9 @@ class Segmented:
         ids = (self.table[name].to_numpy() for name in ("case_id", "patient_id"))
         return segmentation.case_rows(self.segmenter, self.classes, *ids)
 
-    def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a function of patient weights: a macro metric."""
-        return lambda weights: self.segmenter.estimate(metric, weights)[:, -1]
+    def macro(self, metric: str, how: Bootstrap) -> Resampled:
+        """Return a macro metric of all patients and of every resample."""
+        return self.segmenter.resampled(metric, how)
 
 
 def _some(table: pd.DataFrame, protocol: str, part: str) -> pd.DataFrame:

@@ -6,12 +6,13 @@ predicted non-empty; a false alarm is then free, so it is not followed there.)
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from radprobe.metrics.classification import MACRO, macro
-from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
+from radprobe.metrics.resampling import Bootstrap, Resampled, Support, patients_of, resampled
 
 NOWHERE = "absent from truth and prediction"
 DISTANCES = ("hd95", "assd")
@@ -96,6 +97,12 @@ class Segmenter:
         pooled = (by_case @ matrices.reshape(len(matrices), -1)).reshape(-1, k, k)
         values = (dsc if metric == "dsc_pooled" else iou)(*overlaps(pooled))
         return np.concatenate([values, macro(values)[:, None]], axis=1)
+
+    def resampled(self, metric: str, how: Bootstrap) -> Resampled:
+        """Return a macro metric of all patients and of every resample."""
+        defined = ~np.isnan(self.cases.get(metric, self.cases["dsc"])).all(axis=1)
+        found = resampled(lambda weights: self.estimate(metric, weights)[:, -1], self.patients, how)
+        return replace(found, support=Support.of(len(np.unique(self.units[defined]))))
 
 
 def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "") -> list[dict]:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from radprobe import catalog
 from radprobe.artifacts import (
-    COMPARISON_SCHEMA,
     SCORES_SCHEMA,
     VARIANTS_SCHEMA,
     Comparison,
@@ -86,12 +85,9 @@ class Findings:
         tables = [each.table for each in self._scores.values()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(SCORES_SCHEMA.columns))
 
-    @cached_property
-    def comparison(self) -> pd.DataFrame:
-        """All paired differences, as COMPARISON_SCHEMA says."""
-        tables = [each.table for each in self._comparisons.values()]
-        empty = pd.DataFrame(columns=list(COMPARISON_SCHEMA.columns))
-        return pd.concat(tables, ignore_index=True) if tables else empty
+    def comparison(self, dataset: str) -> Comparison | None:
+        """Return the paired differences of a dataset, None where they have not been made."""
+        return self._comparisons.get((dataset, None))
 
     @cached_property
     def variants(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from radprobe.names import frozen
 from radprobe.report import pictures, words
 from radprobe.report.collect import Findings
 from radprobe.report.figures import hidden
-from radprobe.report.ranking import Column, twin
+from radprobe.report.ranking import Column, random_init
 
 BACKBONES = 5  # side by side, at most
 PAIRS = 12  # near-duplicates that are shown
@@ -239,8 +239,8 @@ def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[
         study = findings.study
         return [name for name in study.backbones_here if study.applies(dataset, name)]
     rivals = [name for name in column.order if name not in column.controls]
-    twins = [name for name in (twin(column.best),) if name in column.order]
-    return list(dict.fromkeys([column.best, *twins, *rivals, *column.order]))
+    inits = [name for name in (random_init(column.best),) if name in column.order]
+    return list(dict.fromkeys([column.best, *inits, *rivals, *column.order]))
 
 
 def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:

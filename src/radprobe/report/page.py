@@ -17,6 +17,7 @@ from radprobe.report import (
     ledger,
     look,
     ranks,
+    recommendation,
     tables,
     templating,
     trust,
@@ -26,8 +27,10 @@ from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import PICTURED, Figure
 from radprobe.report.ranking import Column, headlines
+from radprobe.report.verdict import verdict
 
 Figures = dict[Figure, bytes]
+IN_CARD = 6  # differences in the forest plot of a card
 
 
 def render(
@@ -50,6 +53,7 @@ def render(
         counts=_counts(findings),
         banners=trust.banners(findings),
         cards=[_card(findings, name, heads.get(name)) for name, e in findings.datasets.items() if e.task != "look"],
+        recommendation=recommendation.recommend(heads, findings.title, lambda each: findings.datasets[each].title),
         maps=tables.maps(findings, columns, heads),
         heads=heads,
         forests=[found for column in columns if not column.is_floor and (found := tables.forest(findings, column))],
@@ -138,10 +142,11 @@ def _counts(findings: Findings) -> dict[str, int]:
 
 
 def _card(findings: Findings, dataset: str, column: Column | None) -> dict:
+    """Return a verdict card: lines, a small forest plot, and what folds: details and notes."""
     entry = findings.datasets[dataset]
-    card = {"dataset": dataset, "kind": f"{words.TASKS[entry.task]}, {entry.title}", "notes": []}
+    card = {"dataset": dataset, "kind": f"{words.TASKS[entry.task]}, {entry.title}", "notes": [], "forest": None}
     if column is None:
-        return {**card, "patients": None, "sentences": ["No cell of it is done, so there is no verdict."]}
+        return {**card, "patients": None, "lines": ["No cell of it is done, so there is no verdict."], "details": []}
     best = column.best
     device = findings.device(dataset, best) if best else ""
     if trust.is_phantom(findings, dataset):
@@ -151,5 +156,6 @@ def _card(findings: Findings, dataset: str, column: Column | None) -> dict:
     if best and findings.study.backbone(best).derived:
         card["notes"].append(f"Derived weights: {findings.study.backbone(best).derived}.")
     patients = max(score.patients for score in column.scores.values())
-    sentences = words.verdict(column, entry.task, findings.title, "CPU" if device == "cpu" else device)
-    return {**card, "patients": patients, "sentences": sentences}
+    said = verdict(column, findings.title, "CPU" if device == "cpu" else device)
+    forest = tables.forest(findings, column, IN_CARD) if best else None
+    return {**card, "patients": patients, "lines": said.lines, "details": said.details, "forest": forest}

@@ -1,13 +1,13 @@
-"""One dataset under one protocol: who scores what, and which differences the paired intervals resolve."""
+"""One dataset under one protocol: the score of each row, and which differences are significant."""
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
+from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, first_init, frozen, mode_of
 from radprobe.report.collect import Findings
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
@@ -37,14 +37,30 @@ class Estimate:
             return None
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
-    def negated(self) -> "Estimate":
+
+@dataclass(frozen=True)
+class Contrast(Estimate):
+    """A paired difference with its simultaneous interval and p-value.
+
+    needed: test patients that would detect `score.margin` between the two, and the 95 % range of that number.
+    """
+
+    p: float = math.nan
+    needed: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+
+    def negated(self) -> "Contrast":
         """Return the same difference seen from the other side."""
-        return Estimate(-self.value, -self.high, -self.low, self.patients, self.note)
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
 
 @dataclass(frozen=True)
 class Column:
-    """The primary metric (macro, test) of every backbone on a dataset under one protocol."""
+    """The primary metric (macro, test) of every row of a dataset under one protocol.
+
+    A random backbone is the mean of its inits. contenders: the rows that may be the best, as no candidate is
+    significantly higher; none where nothing was compared. corrected: the score of the best row, corrected for having
+    been chosen. margin: the difference that `Contrast.needed` patients detect.
+    """
 
     dataset: str
     protocol: str
@@ -52,8 +68,11 @@ class Column:
     scores: dict[str, Estimate]
     seconds: dict[str, float] = field(default_factory=dict)
     controls: frozenset[str] = frozenset()
-    differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+    differences: dict[tuple[str, str], Contrast] = field(default_factory=dict)
     ceiling: Estimate | None = None  # what the truth scores at the stored size and back
+    contenders: frozenset[str] = frozenset()
+    corrected: Estimate | None = None
+    margin: float = math.nan
 
     def protocol_of(self, backbone: str) -> str:
         """Return what a backbone was scored with here: what was trained as a whole stands beside every protocol."""
@@ -75,20 +94,25 @@ class Column:
         """The highest-scoring backbone that is no control (a control only where nothing else was scored)."""
         return next((name for name in self.order if name not in self.controls), next(iter(self.order), None))
 
-    def difference(self, backbone: str, other: str) -> Estimate | None:
+    @property
+    def candidates(self) -> list[str]:
+        """The backbones with a defined score that are no controls, best first; the controls where nothing else is."""
+        return [name for name in self.order if name not in self.controls] or self.order
+
+    def difference(self, backbone: str, other: str) -> Contrast | None:
         """Return score of `backbone` minus score of `other` on the same patients, None where it was not compared."""
         if (backbone, other) in self.differences:
             return self.differences[backbone, other]
         found = self.differences.get((other, backbone))
         return found.negated() if found else None
 
-    def tied(self, backbone: str) -> bool:
-        """Is `backbone`, not the best, indistinguishable from it by the paired interval?"""
-        found = self.difference(self.best, backbone) if backbone != self.best else None
-        return found is not None and found.sign == 0
+    def significant(self, backbone: str) -> list[str]:
+        """Return the candidates that a backbone is significantly higher than."""
+        found = {other: self.difference(backbone, other) for other in self.candidates if other != backbone}
+        return [other for other, each in found.items() if each and each.sign == 1]
 
     def unbeaten(self, backbone: str) -> list[str]:
-        """Return the control rows of a backbone, its random twin and raw pixels, that it shows no advantage over."""
+        """Return the control rows of a backbone, its random init and raw pixels, that it is not significantly above."""
         if backbone in self.controls:
             return []
         found = {control: self.difference(backbone, control) for control in controls_of(backbone)}
@@ -97,7 +121,7 @@ class Column:
 
 def columns(findings: Findings) -> list[Column]:
     """Return a Column for each dataset and protocol that has scores; few-shot curves are apart."""
-    table, compared = findings.scores, findings.comparison
+    table = findings.scores[findings.scores["backbone"] == findings.scores["backbone"].map(first_init)]
     controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
     found = []
     for dataset, entry in findings.datasets.items():
@@ -108,12 +132,56 @@ def columns(findings: Findings) -> list[Column]:
         ceiling = next((estimate(row, "value") for row in _of(rows, CEILING).to_dict("records")), None)
         rows = rows[rows["protocol"] != CEILING]
         for protocol, each in _by_protocol(rows):
-            pairs = compared[(compared["dataset"] == dataset) & (compared["protocol"] == protocol)]
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
-            differences = {(r["backbone"], r["other"]): estimate(r, "difference") for r in pairs.to_dict("records")}
-            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling))
+            column = Column(dataset, protocol, metric, scores, seconds, controls, ceiling=ceiling)
+            found.append(_compared(findings, column))
     return found
+
+
+def _compared(findings: Findings, column: Column) -> Column:
+    comparison = findings.comparison(column.dataset)
+    if comparison is None:
+        return column
+    pairs, rows = (
+        table[table["protocol"] == column.protocol].to_dict("records") for table in (comparison.table, comparison.rows)
+    )
+    return compared(column, pairs, rows, comparison.facts["margin"])
+
+
+def compared(column: Column, pairs: Iterable[dict], rows: Iterable[dict], margin: float) -> Column:
+    """Return a column with what `compare` made of it: differences, means over inits, the corrected best score.
+
+    pairs, rows: of the column's protocol, as COMPARISON_SCHEMA and ROWS_SCHEMA have them.
+    """
+    differences = {(row["backbone"], row["other"]): _contrast(row) for row in pairs}
+    over_inits = {row["backbone"]: _over_inits(row) for row in rows if row["n_inits"] > 1}
+    corrected = [_corrected(row) for row in rows if not pd.isna(row["corrected"])]
+    return replace(
+        column,
+        scores=column.scores | over_inits,
+        differences=differences,
+        contenders=frozenset(row["backbone"] for row in rows if row["may_be_best"]),
+        corrected=corrected[0] if corrected else None,
+        margin=margin,
+    )
+
+
+def _contrast(row: dict) -> Contrast:
+    found = estimate(row, "difference")
+    needed = tuple(float(row[name]) for name in ("needed", "needed_low", "needed_high"))
+    return Contrast(found.value, found.low, found.high, found.patients, found.note, float(row["p"]), needed)
+
+
+def _over_inits(row: dict) -> Estimate:
+    found = estimate(row, "value")
+    note = f"mean of {row['n_inits']} random inits, SD between them {row['init_sd']:.3f}"
+    return replace(found, note="; ".join(filter(None, (note, found.note))))
+
+
+def _corrected(row: dict) -> Estimate:
+    ends = (float(row[name]) for name in ("corrected", "corrected_low", "corrected_high"))
+    return Estimate(*ends, int(row["n_patients"]))
 
 
 def _by_protocol(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -144,14 +212,14 @@ def headlines(columns: Iterable[Column]) -> dict[str, Column]:
     return {name: head for name, each in of_datasets.items() if (head := headline(each))}
 
 
-def twin(backbone: str) -> str:
-    """Return the id of the random twin of a backbone; a trained one has that of itself frozen."""
+def random_init(backbone: str) -> str:
+    """Return the id of the random initialisation of a backbone; a trained one has that of itself frozen."""
     return RANDOM + frozen(backbone)
 
 
 def controls_of(backbone: str) -> tuple[str, str]:
-    """Return the control rows that a backbone has to beat: its random twin, and raw pixels."""
-    return twin(backbone), PIXELS
+    """Return the control rows that a backbone has to beat: its random init, and raw pixels."""
+    return random_init(backbone), PIXELS
 
 
 def estimate(row: dict, key: str) -> Estimate:

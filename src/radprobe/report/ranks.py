@@ -1,6 +1,7 @@
 """Backbones across the tasks of a study: ranks with their critical difference, and a score on a common scale."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
@@ -78,11 +79,11 @@ def _scale(column: Column, scores: dict[str, float]) -> tuple[float, float] | st
     best = max(scores, key=scores.__getitem__)
     controls = [name for name in column.order if name.startswith(RANDOM) or name == PIXELS]
     if not controls:
-        return "neither a random twin nor raw pixels were scored"
+        return "neither a random init nor raw pixels were scored"
     found = column.difference(best, controls[0])
     ends = column.scores[controls[0]].value, scores[best]
     if ends[0] >= ends[1] or (found and found.sign in (0, -1)):
-        return "its best backbone is not resolvably above its best control"
+        return "its best backbone is not significantly higher than its best control"
     return ends
 
 
@@ -107,9 +108,9 @@ def finding(found: Across, name: words.Name) -> str:
         return f"No ranks of {kind} backbones across tasks: {found.why}"
     n = f"{len(ranking.backbones)} {kind} backbones over {len(ranking.tasks)} tasks"
     if not ranking.can_resolve:
-        return f"{n}: too few tasks to tell any two apart, even if all had the same order"
+        return f"{n}: too few tasks for any two to differ significantly, even if all had the same order"
     if not ranking.is_resolved:
-        return f"{n}: no order is resolved (Friedman test, p = {p_value(ranking.p)})"
+        return f"{n}: no significant order (Friedman test, p = {p_value(ranking.p)})"
     best, *others = ranking.mean.items()
     near = sum(mean < best[1] + ranking.critical_difference for _, mean in others)
     apart = f"not critically apart from {near} of {len(others)} others" if near else "critically apart from all others"
@@ -126,6 +127,16 @@ def rank_text(rank: float) -> str:
     return f"{rank:.2f}".rstrip("0").rstrip(".")
 
 
+def rank_range(column: Column, backbone: str, ranked: Sequence[str]) -> str:
+    """Return which ranks among `ranked` the simultaneous intervals of a task allow, "" where nothing was compared."""
+    contrasts = [column.difference(backbone, other) for other in ranked if other != backbone]
+    signs = [each.sign for each in contrasts if each and each.sign is not None]
+    if len(signs) < len(ranked) - 1:
+        return ""
+    first, last = 1 + signs.count(-1), len(ranked) - signs.count(1)
+    return str(first) if first == last else f"{first}–{last}"
+
+
 def rows(found: Across) -> list[dict]:
     """Return a line of the table for each backbone, best mean rank first."""
     ranking = found.ranking
@@ -138,6 +149,7 @@ def rows(found: Across) -> list[dict]:
             "tasks": [
                 {
                     "rank": rank_text(ranking.ranks[at, places[name]]),
+                    "range": rank_range(found.tasks[task], name, ranking.backbones),
                     "score": found.tasks[task].scores[name],
                     "scaled": found.scaled.get(task, {}).get(name, math.nan),
                 }

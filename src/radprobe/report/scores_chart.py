@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radprobe.catalog import PAPER
-from radprobe.report import canvas, style, words
+from radprobe.report import canvas, style, verdict, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, headline
 
@@ -31,7 +31,7 @@ def draw(findings: Findings, dataset: str, columns: list[Column]) -> Figure:
     axes.grid(axis="x")
     patients = max(score.patients for score in main.scores.values())
     axes.set_xlabel(f"{words.METRICS[main.metric]}, macro, {patients} test patients; bars: 95 % intervals")
-    said = words.finding(main, findings.title)
+    said = verdict.finding(main, findings.title)
     canvas.finish(figure, row * len(names), entry.title, said, _legend(findings, columns, names))
     return figure
 

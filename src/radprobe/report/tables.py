@@ -8,10 +8,10 @@ import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.names import CEILING, METADATA, frozen
-from radprobe.report import style, words
+from radprobe.report import style, verdict, words
 from radprobe.report.cells import places
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import FLOOR, Column, Estimate, controls_of
+from radprobe.report.ranking import FLOOR, Column, Contrast, Estimate, controls_of
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += [
@@ -109,8 +109,8 @@ def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbon
         return Tile("–", score.note, page)
     if column.is_floor:
         return Tile(words.number(score.value), _detail(score), page)
-    mark = "best" if backbone == column.best else "tied" if column.tied(backbone) else ""
-    flag = " and ".join(words.CONTROLS[controls_of(backbone).index(each)][0] for each in column.unbeaten(backbone))
+    mark = "best" if backbone == column.best else "tied" if backbone in column.contenders else ""
+    flag = " and ".join(verdict.CONTROLS[controls_of(backbone).index(each)][0] for each in column.unbeaten(backbone))
     return Tile(words.number(score.value), _detail(score), page, _shade(column, score.value), mark, flag)
 
 
@@ -133,13 +133,16 @@ def _shade(column: Column, value: float) -> float:
     return (value - min(values)) / (max(values) - min(values)) if max(values) > min(values) else 1.0
 
 
-def forest(findings: Findings, column: Column) -> dict | None:
-    """Return the differences of the best backbone from every other, with places in percent of an axis that holds 0."""
-    rows = [
-        (other, found)
-        for other in column.order
-        if other != column.best and (found := column.difference(column.best, other)) and found.defined
-    ]
+def forest(findings: Findings, column: Column, most: int | None = None) -> dict | None:
+    """Return the differences of the best backbone from every other, with places in percent of an axis that holds 0.
+
+    most: only so many of them: the best candidates and the controls of the best.
+    """
+    others = [other for other in column.order if other != column.best]
+    if most is not None:
+        first = [other for other in others if other in controls_of(column.best)]
+        others = [*[other for other in column.candidates if other != column.best][: most - len(first)], *first]
+    rows = [(other, found) for other in others if (found := column.difference(column.best, other)) and found.defined]
     if not rows:
         return None
     ends = [0.0, *(end for _, found in rows for end in (found.low, found.value, found.high) if not math.isnan(end))]
@@ -155,11 +158,12 @@ def forest(findings: Findings, column: Column) -> dict | None:
     return {"column": column, "zero": place(0.0), "lines": lines, "ticks": ticks}
 
 
-def _line(findings: Findings, other: str, found: Estimate, place) -> dict:
-    verdicts = {1: "resolvably above", -1: "resolvably below", 0: "not resolvable", None: found.note}
+def _line(findings: Findings, other: str, found: Contrast, place) -> dict:
+    verdicts = {1: "significantly higher", -1: "significantly lower", 0: "no significant difference"}
+    said = found.note if found.sign is None else f"{verdicts[found.sign]}, {words.p_value(found.p)}"
     at = {name: place(getattr(found, name)) for name in ("low", "value", "high")}
     colour = list(style.FAMILIES).index(findings.family(other))
-    return {**at, "other": other, "text": words.text(found), "verdict": verdicts[found.sign], "colour": colour}
+    return {**at, "other": other, "text": words.text(found), "verdict": said, "colour": colour}
 
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:

@@ -6,7 +6,7 @@ from radprobe.artifacts import PARTS
 from radprobe.catalog import Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
 from radprobe.names import RANDOM, SCRATCH, mode_of, with_weights
-from radprobe.report import look, words
+from radprobe.report import look, verdict, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, controls_of
 
@@ -129,19 +129,19 @@ def _took(facts: dict[str, Any]) -> str:
 
 
 def _against_controls(findings: Findings, name: str, heads: dict[str, Column]) -> dict[str, str]:
-    """Return by dataset and control what the paired interval says under the verdict's protocol."""
+    """Return by dataset and control what the simultaneous interval says under the verdict's protocol."""
     found = {}
     for dataset, column in heads.items():
-        for control, (called, *_) in zip(controls_of(name), words.CONTROLS, strict=True):
+        for control, (called, *_) in zip(controls_of(name), verdict.CONTROLS, strict=True):
             if name in column.controls or name not in column.scores or control not in column.scores:
                 continue
             key = f"{findings.datasets[dataset].title}, {called}"
-            found[key] = words.against(column.difference(name, control))
+            found[key] = verdict.against(column.difference(name, control))
     return found
 
 
 def _beaten(name: str, heads: dict[str, Column]) -> str:
-    """Return how many of its control rows a backbone is resolvably above, over all datasets."""
+    """Return how many of its control rows a backbone scores significantly higher than, over all datasets."""
     pairs = [
         column.difference(name, control)
         for column in heads.values()

@@ -1,10 +1,9 @@
-"""Results in plain words, never more than the intervals support."""
+"""Names of tasks, metrics and protocols, numbers and intervals, as the pages show them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from radprobe.names import STANDING
-from radprobe.report.ranking import Column, Estimate, controls_of
+from radprobe.report.ranking import Estimate
 
 TASKS = {
     "multilabel": "Multi-label classification",
@@ -115,143 +114,12 @@ def label(name: str) -> str:
     return protocol(name).removeprefix("a ")
 
 
-def verdict(column: Column, task: str, name: Name, device: str) -> list[str]:
-    """Return the sentences of a verdict card: the score, the others, the random twin, the cost."""
-    best = column.best
-    if best is None:
-        return ["No score is defined: " + "; ".join(sorted({score.note for score in column.scores.values()})) + "."]
-    score = column.scores[best]
-    whole, metric = column.protocol_of(best) in STANDING, METRICS[column.metric]  # its name says how it was trained
-    how = "" if whole else f" with {protocol(column.protocol)}"
-    first = f"{name(best)}{how}: {metric} {text(score)}."
-    if not interval(score):
-        first += f" No interval: {score.note.rpartition('no interval: ')[2]}."
-    doubt = [f"{score.note[0].upper()}{score.note[1:]}."] if interval(score) and score.note else []
-    sentences = [first, *doubt]
-    if best in column.controls:
-        sentences.append("Every scored backbone is a control: nothing pretrained was tested.")
-    sentences += [*against_others(column, name), *against_controls(column)]
-    work = "train" if whole else "embed and fit"
-    return [*sentences, f"Costs {duration(column.seconds.get(best, math.nan))} of {device} to {work}."]
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as "a, b and c"."""
+    names = list(names)
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]
 
 
-def against_others(column: Column, name: Name) -> list[str]:
-    """Return what the paired differences say of the best backbone and its rivals, then of the other control rows."""
-    best = column.best
-    others = [other for other in column.order if other not in (best, *controls_of(best))]
-    rivals = [other for other in others if other not in column.controls]
-    controls = [other for other in others if other in column.controls]
-    sentences = _by_outcome(column, rivals, name) if rivals else ["No other pretrained backbone was scored."]
-    outcomes = [_outcome(column.difference(best, other)) for other in controls]
-    if controls and set(outcomes) == {"above"}:
-        rows = "the other control row" if len(controls) == 1 else f"the {len(controls)} other control rows"
-        return [*sentences, f"Resolvably above {rows}."]
-    doubtful = [other for other, outcome in zip(controls, outcomes, strict=True) if outcome != "above"]
-    return sentences + [f"Control rows: {each[0].lower()}{each[1:]}" for each in _by_outcome(column, doubtful, name)]
-
-
-OPENINGS = {
-    "tied": "Not resolvable from",
-    "above": "Resolvably above",
-    "below": "Resolvably below",
-    "unknown": "Without an interval, so unresolved, against",
-    "none": "Not compared, so no order is claimed, with",
-}
-
-
-def _outcome(difference: Estimate | None) -> str:
-    if difference is None:
-        return "none"
-    return {1: "above", -1: "below", 0: "tied", None: "unknown"}[difference.sign]
-
-
-def _by_outcome(column: Column, others: list[str], name: Name) -> list[str]:
-    found = {other: column.difference(column.best, other) for other in others}
-    sentences = []
-    for outcome, opening in OPENINGS.items():
-        group = {other: each for other, each in found.items() if _outcome(each) == outcome}
-        notes = {each.note for each in group.values() if each}
-        shared = f"; {notes.pop()}" if len(group) > 1 and len(notes) == 1 and all(notes) else ""  # said once
-        names = [_against(name(other), each, note=not shared) for other, each in group.items()]
-        sentences += [f"{opening} {_list(names)}{shared}."] if names else []
-    return sentences
-
-
-def _against(label: str, difference: Estimate | None, note: bool) -> str:
-    if difference is None:
-        return label
-    why = f"; {difference.note}" if note and difference.note else ""
-    return f"{label} (difference {text(difference)}{why})"
-
-
-# The control rows of a backbone, in the order of `controls_of`: their name, what it means not to beat one, its absence.
-CONTROLS = (
-    ("its random twin", "no benefit of pretraining is shown", "No random twin was scored."),
-    ("raw pixels", "no benefit of a network is shown", "Raw pixels were not scored."),
-)
-
-
-def against_controls(column: Column) -> list[str]:
-    """Return whether the best backbone beats its random twin and raw pixels: if not, it is flagged."""
-    best = column.best
-    if best in column.controls:
-        return []
-    controls = dict(zip(controls_of(best), CONTROLS, strict=True))
-    scored = {control: said for control, said in controls.items() if control in column.scores}
-    if not scored:
-        return ["No control was scored: neither a random twin nor raw pixels."]
-    beaten = [
-        f"{called} by {text(column.difference(best, control))}"
-        for control, (called, *_) in scored.items()
-        if not _doubted(column, control)
-    ]
-    others = [_unbeaten(column, control, *said[:2]) for control, said in scored.items() if _doubted(column, control)]
-    absent = [said for control, (*_, said) in controls.items() if control not in scored]
-    return [*([f"Beats {_list(beaten)}."] if beaten else []), *others, *absent]
-
-
-def against(difference: Estimate | None) -> str:
-    """Return what a paired difference from a control says, in a few words."""
-    if difference is None:
-        return "not compared"
-    outcome = {
-        1: "beats it by",
-        -1: "flagged: below it",
-        0: "flagged: not resolvably above it",
-        None: "not established",
-    }
-    return f"{outcome[difference.sign]}, {text(difference)}".replace("by,", "by")
-
-
-def _doubted(column: Column, control: str) -> bool:
-    found = column.difference(column.best, control)
-    return found is None or found.sign != 1
-
-
-def _unbeaten(column: Column, control: str, called: str, moral: str) -> str:
-    found = column.difference(column.best, control)
-    if found is None:
-        return f"Not compared with {called}."
-    if found.sign is None:
-        return f"Against {called} nothing is established (difference {text(found)}; {found.note})."
-    how = "scores below" if found.sign < 0 else "does not beat"
-    return f"Flagged: {how} {called} (difference {text(found)}); {moral}."
-
-
-def finding(column: Column, name: Name) -> str:
-    """Return a figure's title: its finding in a line."""
-    best = column.best
-    if best is None:
-        return "No score is defined"
-    rivals = [other for other in column.order if other != best and other not in column.controls]
-    outcomes = [_outcome(column.difference(best, other)) for other in rivals]
-    if not rivals:
-        return f"{name(best)}: the only backbone that was scored, controls apart"
-    if set(outcomes) == {"above"}:
-        return f"{name(best)} scores resolvably highest"
-    unresolved = len(rivals) - outcomes.count("above")
-    return f"{name(best)} scores highest, but is not resolvable from {unresolved} of {len(rivals)} others"
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+def p_value(p: float) -> str:
+    """Return "p = 0.012"; "p < 0.001" where it is smaller."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
