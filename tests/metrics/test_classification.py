@@ -163,11 +163,18 @@ def test_resamples_of_few_positives_give_no_interval_however_many_patients_there
     assert np.isnan(few_positives(197)["auroc", "a"]["low"])  # negatives are the rarer ones
 
 
-def test_a_macro_says_of_which_classes_its_interval_is_too_narrow():
+def test_a_macro_is_over_the_classes_with_enough_patients_and_names_the_others():
     found = few_positives(40, 3)
     assert found["auroc", "a"]["low"] < found["auroc", "a"]["value"]
     assert np.isnan(found["auroc", "b"]["low"])
     row = found["auroc", MACRO]
+    assert row["value"] == found["auroc", "a"]["value"]
     assert row["low"] < row["value"] < row["high"]
-    assert "the interval is too narrow, few patients have the rarer label of b (3)" in row["note"]
-    assert "too narrow" not in few_positives(40, 50)["auroc", MACRO]["note"]
+    assert row["n_classes"] == 1
+    assert "left out, few patients have the rarer label: b (3)" in row["note"]
+    assert np.isnan(found["auroc_study", MACRO]["low"])
+    none = few_positives(4, 3)
+    assert none["auroc", MACRO]["n_classes"] == 2
+    assert none["auroc", MACRO]["value"] == np.mean([none["auroc", name]["value"] for name in "ab"])
+    assert np.isnan(none["auroc", MACRO]["low"])
+    assert "left out" not in few_positives(40, 50)["auroc", MACRO]["note"]

@@ -6,9 +6,9 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from radprobe.metrics.classification import Classifier
-from radprobe.metrics.comparison import pairs
 from radprobe.metrics.delong import components, p_value
-from radprobe.metrics.resampling import Bootstrap, resampled
+from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.simultaneous import Family
 
 
 def kernel(scores, y):
@@ -55,9 +55,10 @@ def test_of_several_classes_it_agrees_with_the_bootstrap():
     one = np.nan_to_num(targets) + generator.normal(size=targets.shape)
     other = one + generator.normal(scale=0.6, size=targets.shape) + 0.1 * np.nan_to_num(targets)
     names = [f"p{i:04d}" for i in range(300)]
-    statistics = {name: Classifier(each, targets, names).auroc for name, each in (("a", one), ("b", other))}
-    (row,) = pairs({name: resampled(each, 300, Bootstrap(4000, 0, 10)) for name, each in statistics.items()})
-    assert p_value(one, other, targets) == pytest.approx(row["p"], abs=0.03)
+    how = Bootstrap(4000, 0, 10)
+    rows = {name: Classifier(each, targets, names, 10).resampled(how) for name, each in (("a", one), ("b", other))}
+    (difference,) = Family(rows, {}).differences
+    assert p_value(one, other, targets) == pytest.approx(difference.p, abs=0.03)
 
 
 def test_equal_scores_and_undefined_classes():

@@ -122,8 +122,8 @@ class Classifier:
 
     @property
     def support_of_all(self) -> Support:
-        """The support of a mean over all classes: under `fewest` patients where any class has too few."""
-        least = min((min(ranking.counts) for ranking in self.rankings), default=0)
+        """The support of a mean over all defined classes: under `fewest` patients where any of them has too few."""
+        least = min((min(ranking.counts) for ranking in self.rankings if ranking.defined), default=0)
         return self.support if least >= self.fewest else support_of([(least, least)])
 
     def areas(self, weights: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def rows(
     areas = resampled(ours.areas, ours.patients, how)  # [..., classes, 2]
     whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.counted.sum())}
     undefined = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]
-    note = "; ".join(filter(None, (_undefined_classes("left out", undefined), _uncounted(ours, classes))))
+    note = "; ".join(filter(None, (_undefined_classes("left out, undefined", undefined), _uncounted(ours, classes))))
     found = []
     for column, metric in enumerate(("auroc", "auprc")):
         for index, name in enumerate(classes):
@@ -182,7 +182,7 @@ def rows(
         every = areas.map(lambda values, column=column: macro(values[:, ours.counted, column]))
         found.append(row(metric, MACRO, replace(every, support=_support(metric, ours.support)), whole, note))
     sizes = {**whole, "n_classes": len(classes)}
-    note = _undefined_classes("counted as 0", undefined)
+    note = _undefined_classes("undefined, counted as 0", undefined)
     return [*found, row("auroc_study", MACRO, study.resampled_study(how), sizes, note)]
 
 
@@ -192,7 +192,7 @@ def _support(metric: str, support: Support) -> Support:
 
 
 def _undefined_classes(what: str, names: list[str]) -> str:
-    return f"{what}, undefined: {', '.join(names)}" if names else ""
+    return f"{what}: {', '.join(names)}" if names else ""
 
 
 def _uncounted(classifier: Classifier, classes: list[str]) -> str:

@@ -17,11 +17,12 @@ from functools import lru_cache
 from typing import Self
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 CHUNK, VALUES = 64, 2**18  # resamples that are computed at once, more of few patients: this bounds memory
 LEVEL = 95  # percent
 TAIL = (1 - LEVEL / 100) / 2
+Z = -float(ndtri(TAIL))  # the normal quantile of an interval
 FEW = 30  # patients up to which an interval is flagged
 SLACK = 0.05  # the least denominator of the BCa correction: strong skew would turn it around
 JACKKNIFE = 400  # patients up to which the BCa interval leaves each out once
@@ -81,7 +82,7 @@ class Support:
 
     def multiplier(self, z: float) -> float:
         """Return the quantile of Student's t that has the tail probability of the normal quantile `z`."""
-        return float(t.isf(norm.sf(z), self.df))
+        return -float(stdtrit(self.df, ndtr(-z)))
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _wilson(support: Support, point: float, error: float) -> tuple[float, float]
     """Return the Wilson score interval of a rate over point (1 - point) / error^2 cases, at most `support.most`."""
     spread = point * (1 - point)
     cases = support.most if error == 0 or spread == 0 else min(spread / error**2, support.most)
-    q = support.multiplier(norm.isf(TAIL))
+    q = support.multiplier(Z)
     middle = (point + q**2 / (2 * cases)) / (1 + q**2 / cases)
     half = q / (1 + q**2 / cases) * np.sqrt(spread / cases + q**2 / (4 * cases**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)
@@ -179,20 +180,20 @@ def _wilson(support: Support, point: float, error: float) -> tuple[float, float]
 
 def _tails(support: Support, point: float, drawn: np.ndarray, without: np.ndarray | None) -> np.ndarray:
     """Return the two quantiles of the resamples that bound the interval: BCa with the tails of Student's t."""
-    widened = support.multiplier(norm.isf(TAIL)) * np.sqrt(support.patients / (support.patients - 1))
+    widened = support.multiplier(Z) * np.sqrt(support.patients / (support.patients - 1))
     ends = np.array([-widened, widened])
     left = None if without is None else without[~np.isnan(without)]
     if left is None or len(left) < 2 or np.ptp(left) == 0:
-        return norm.cdf(ends)
+        return ndtr(ends)
     share = ((drawn < point).mean() + (drawn <= point).mean()) / 2
     if not 0 < share < 1:
-        return norm.cdf(ends)
-    bias = norm.ppf(share)
+        return ndtr(ends)
+    bias = ndtri(share)
     apart = left.mean() - left
     apart = np.ldexp(apart, -np.frexp(np.abs(apart).max())[1])  # no unit, exactly: cubes of small numbers would be 0
     acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
     moved = bias + ends
-    return norm.cdf(bias + moved / np.maximum(1 - acceleration * moved, SLACK))
+    return ndtr(bias + moved / np.maximum(1 - acceleration * moved, SLACK))
 
 
 def resampled(statistic: Callable[[np.ndarray], np.ndarray], patients: int, how: Bootstrap) -> Resampled:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import chi2, norm, t
+from scipy.special import chdtri, ndtri, stdtr
 
-from radprobe.metrics.resampling import LEVEL, TAIL, Resampled, Support, refusal
+from radprobe.metrics.resampling import LEVEL, TAIL, Resampled, Support, Z, refusal
 
 ALPHA = 1 - LEVEL / 100
 POWER = 0.8
@@ -126,13 +126,13 @@ class Family:
         apart = self._deviations[:, one[varying]] - self._deviations[:, other[varying]]
         return np.sort(np.max(np.abs(apart) / self._errors[varying], axis=1))
 
-    @property
+    @cached_property
     def critical(self) -> float:
         """The normal quantile that a t statistic has to exceed: p is at most 5 % beyond it."""
         rank = int(ALPHA * (1 + len(self._largest)))  # this many of 1 + resamples may be as large
         return float(self._largest[-rank]) if rank else np.inf
 
-    @property
+    @cached_property
     def multiplier(self) -> float:
         """Half the width of an interval in standard errors: the critical value as a quantile of Student's t."""
         return self.support.multiplier(self.critical)
@@ -168,7 +168,7 @@ class Family:
 
     def _p(self, statistic: float) -> float:
         """Return the share of resamples whose largest statistic is as large; never 0, see Davison and Hinkley 1997."""
-        z = norm.isf(t.sf(abs(statistic), self.support.df))
+        z = -ndtri(stdtr(self.support.df, -abs(statistic)))
         as_large = len(self._largest) - np.searchsorted(self._largest, z, side="left")
         return float((1 + as_large) / (1 + len(self._largest)))
 
@@ -204,11 +204,11 @@ class Family:
         if not (errors > 0).all():
             return 1.0
         largest = float(np.quantile(np.max(deviations / errors, axis=1), 1 - TAIL))
-        return max(self.support.multiplier(largest) / self.support.multiplier(norm.isf(TAIL)), 1.0)
+        return max(self.support.multiplier(largest) / self.support.multiplier(Z), 1.0)
 
     def _reach(self, deviations: np.ndarray) -> float:
         """Return how far above its true score the highest of several rows may lie, whichever is the highest."""
-        widened = self.support.multiplier(norm.isf(TAIL)) / norm.isf(TAIL)
+        widened = self.support.multiplier(Z) / Z
         return widened * float(np.quantile(np.max(deviations, axis=1), 1 - TAIL))
 
     def patients_needed(self, difference: Difference, margin: float) -> tuple[float, float, float]:
@@ -218,8 +218,8 @@ class Family:
         patients here; never from the observed difference. The range is that of the standard error (chi-square).
         """
         patients = next(iter(self.rows.values())).patients
-        needed = patients * ((self.critical + norm.ppf(POWER)) * difference.standard_error / margin) ** 2
-        ends = self.support.df / chi2.ppf([1 - TAIL, TAIL], self.support.df)
+        needed = patients * ((self.critical + ndtri(POWER)) * difference.standard_error / margin) ** 2
+        ends = self.support.df / chdtri(self.support.df, np.array([TAIL, 1 - TAIL]))
         return needed, needed * float(ends[0]), needed * float(ends[1])
 
 

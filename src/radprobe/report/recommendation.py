@@ -77,13 +77,15 @@ def _sentences(
     n = len(tasks)
     fewest = len(exceeded[left[0]])
     costs = {each: sum(column.seconds.get(each, math.nan) for column in tasks.values()) for each in left}
-    if len(left) == len(exceeded):
-        opening = f"No backbone stands out: none is significantly exceeded on fewer of the {n} tasks than another."
+    if len(left) == len(exceeded) and fewest == 0:
+        opening = f"No recommendation: on none of the {n} tasks is any backbone significantly exceeded by another."
+    elif len(left) == len(exceeded):
+        opening = f"No recommendation: each backbone is significantly exceeded on {fewest} of the {n} tasks."
     elif fewest == 0:
         opening = f"Recommended: {_some(left, name)}, significantly exceeded on none of the {n} tasks."
     else:
-        where = listed(sorted({title(task) for each in left[:1] for task in exceeded[each]}))
-        opening = f"Recommended: {_some(left, name)}, significantly exceeded on {fewest} of {n} tasks ({where})."
+        where = f" ({listed(list(map(title, exceeded[left[0]])))})" if len(left) == 1 else ""
+        opening = f"Recommended: {_some(left, name)}, significantly exceeded on {fewest} of the {n} tasks{where}."
     known = {each: cost for each, cost in costs.items() if not math.isnan(cost)}
     sentences = [opening, "All differences are corrected for the number of pairs and tasks."]
     if len(left) > 1 and known:
