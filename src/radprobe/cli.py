@@ -90,9 +90,14 @@ def init(
 
 
 @app.command()
-def plan(params: ParamsFile = Path("params.yaml")) -> None:
+def plan(
+    power: Annotated[
+        bool, typer.Option("--power", help="Instead, how many test patients a difference takes, from a pilot.")
+    ] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
     """Print what a study is: cells, jobs done and to do, what is missing, disk, hours by what earlier jobs took."""
-    _stage("plan").run(Study(params))
+    _stage("power" if power else "plan").run(Study(params))
 
 
 @app.command()

@@ -85,7 +85,7 @@ class Earlier:
     def __init__(self, study: Study):
         self.rates: dict[str, list[float]] = {}  # seconds per work, by kind of job
         seen: set[Path] = set()
-        for other in _recorded(study):
+        for other in recorded(study):
             for step in other.steps.values():
                 file = benchmark_file(other, step)
                 seconds = None if file in seen else _seconds(file, step)
@@ -151,7 +151,7 @@ def benchmark_file(study: Study, step: Step) -> Path:
     return study.path("work").joinpath("benchmarks", step.verb, *filter(None, parts), f"{step.spec}.tsv")
 
 
-def _recorded(study: Study) -> Iterator[Study]:
+def recorded(study: Study) -> Iterator[Study]:
     """Yield the newest studies that ran in the same `paths.work`, as far as they can be read still."""
     found = sorted((study.path("work") / "studies").glob("*.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[:STUDIES]:

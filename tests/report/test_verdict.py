@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from radprobe.metrics.simultaneous import about
 from radprobe.report import recommendation, verdict
 from radprobe.report.ranking import Column, Contrast, Estimate
 from radprobe.report.ranks import rank_range
@@ -145,7 +146,7 @@ def test_enough_patients_are_said_to_be_enough():
 
 @pytest.mark.parametrize(("patients", "said"), [(0.3, "1"), (7.4, "7"), (612.4, "610"), (15_449, "15,000")])
 def test_numbers_of_patients_have_two_digits(patients, said):
-    assert verdict.about(patients) == said
+    assert about(patients) == said
 
 
 def test_undefined_scores_make_no_winner():

@@ -237,3 +237,9 @@ def pooled(of_backbones: Sequence[Sequence[float]]) -> Chance | None:
     if not df:
         return None
     return Chance(float(sum(((each - each.mean()) ** 2).sum() for each in known) / df), df)
+
+
+def about(patients: float) -> str:
+    """Return a number of patients to two digits."""
+    digits = max(len(str(int(patients))) - 2, 0)
+    return f"{max(int(round(patients, -digits)), 1):,}"

@@ -7,6 +7,7 @@ all such sentences on one task, metric and protocol any is false in at most 5 of
 import math
 from dataclasses import dataclass, field
 
+from radprobe.metrics.simultaneous import about
 from radprobe.names import STANDING
 from radprobe.report.ranking import Column, Contrast, controls_of
 from radprobe.report.words import METRICS, Name, duration, interval, listed, number, p_value, protocol, text
@@ -125,12 +126,6 @@ def _patients_needed(column: Column, name: Name) -> str:
     if contrast.needed[0] <= have:
         return f"These {have} test patients are enough to resolve {pair}: about {needed} are needed ({low} to {high})."
     return f"To resolve {pair}: about {needed} test patients ({low} to {high}); you have {have}."
-
-
-def about(patients: float) -> str:
-    """Return a number of patients to two digits."""
-    digits = max(len(str(int(patients))) - 2, 0)
-    return f"{max(int(round(patients, -digits)), 1):,}"
 
 
 def _details(column: Column, name: Name) -> list[str]:

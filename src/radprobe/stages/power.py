@@ -1,0 +1,90 @@
+"""plan --power: how many test patients a stated difference takes, from validation predictions of a pilot or a study.
+
+The test set has no part in it, so it can be asked before the test set is used. Standard errors are paired, as in the
+comparison that the report will make.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from radprobe import catalog, needs
+from radprobe.artifacts import Predictions, Truth
+from radprobe.console import say
+from radprobe.manifests import Manifest
+from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.scoring import Cell, protocols_of
+from radprobe.metrics.simultaneous import Family, about
+from radprobe.names import first_init
+from radprobe.study import Step, Study
+
+REMEDY = "run a pilot first (`limit: 120` in a params file), or the study up to `probe` and `segment`"
+
+
+def run(study: Study) -> None:
+    """Print, for every dataset with predictions of two backbones or more, how many test patients it would take."""
+    studies = [study, *needs.recorded(study)]
+    for dataset in study.datasets_here:
+        if study.dataset(dataset).task == "look":
+            continue
+        said = next((line for each in studies if dataset in each.datasets_here for line in _of(each, dataset)), None)
+        say(said or f"{dataset}: no predictions of two backbones yet; {REMEDY}")
+
+
+def _of(study: Study, dataset: str) -> Iterator[str]:
+    """Yield what the validation predictions of a study say of a dataset, if two backbones have any."""
+    steps = [step for step in study.steps.values() if step.dataset == dataset and step.verb == "score"]
+    made = {step.backbone: source for step in steps if (source := _predictions(step)).done}
+    candidates = [name for name in made if study.backbone(name).family != "control" and first_init(name) == name]
+    if len(candidates) < 2:
+        return
+    found = {name: Predictions.load(made[name].folder) for name in candidates}
+    protocol = _protocol(study, found)
+    having = {name: each for name, each in found.items() if protocol in protocols_of(each)}
+    if len(having) < 2:
+        return
+    entry = study.dataset(dataset)
+    truth = Truth.load(study.step("prepare", dataset).folder) if entry.task == "segmentation" else None
+    metric = catalog.PRIMARY_METRIC[entry.task]
+    how = Bootstrap(**{each.name: getattr(study.params.score, each.name) for each in fields(Bootstrap)})
+    cells = {name: Cell(each, truth, metric, how) for name, each in having.items()}
+    family = Family({name: cell.scored(protocol, "val").macro(metric, how) for name, cell in cells.items()}, {})
+    yield _sentence(study, dataset, protocol, family)
+
+
+def _predictions(score: Step) -> Step:
+    return next(need for need in score.needs if need.backbone)
+
+
+def _protocol(study: Study, found: dict[str, Predictions]) -> str:
+    """Return the protocol of the verdict, else the first that most backbones have."""
+    names = [name for each in found.values() for name in protocols_of(each)]
+    headline = study.params.report.headline
+    return headline if names.count(headline) > 1 else max(dict.fromkeys(names), key=names.count)
+
+
+def _sentence(study: Study, dataset: str, protocol: str, family: Family) -> str:
+    margin = study.params.score.margin
+    patients = next(iter(family.rows.values())).patients
+    where = f"{dataset}, {protocol}, {len(family.rows)} backbones on {patients} validation patients"
+    if family.refused:
+        return f"{where}: {family.refused}; {REMEDY}"
+    known = [each for each in family.differences if each.standard_error > 0]
+    if not known:
+        return f"{where}: no two of them differ in any resample"
+    known.sort(key=lambda each: each.standard_error)
+    middle = known[len(known) // 2]
+    needed, low, high = family.patients_needed(middle, margin)
+    ends = [family.patients_needed(each, margin)[0] for each in (known[0], known[-1])]
+    rarer = family.support.patients / patients if family.support.rarer else None
+    of_rarer = f", {about(needed * rarer)} of them with the rarer label" if rarer else ""
+    return (
+        f"{where}: to detect a difference of {margin:g} at 80 % power, about {about(needed)} test patients{of_rarer} "
+        f"({about(low)} to {about(high)}); {about(ends[0])} for the pair that is most alike, {about(ends[1])} for "
+        f"the least alike. {_have(study, dataset)}"
+    )
+
+
+def _have(study: Study, dataset: str) -> str:
+    facts = Manifest.read(study.step("split", dataset).outputs[0]).facts
+    pilot = f" (a pilot, limit: {study.params.limit})" if study.params.limit else ""
+    return f"The test set has {facts['parts']['test']['patients']:,}{pilot}."
