@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
+from radprobe.names import CEILING, EXTERNAL, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
 from radprobe.report.collect import Findings
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
@@ -54,9 +54,12 @@ class Column:
     controls: frozenset[str] = frozenset()
     differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
     ceiling: Estimate | None = None  # what the truth scores at the stored size and back
+    external: frozenset[str] = frozenset()  # rows whose predictions were made elsewhere
 
     def protocol_of(self, backbone: str) -> str:
         """Return what a backbone was scored with here: what was trained as a whole stands beside every protocol."""
+        if backbone in self.external:
+            return EXTERNAL
         return FROM_SCRATCH if backbone in SCRATCH else mode_of(backbone) or self.protocol
 
     @property
@@ -99,6 +102,7 @@ def columns(findings: Findings) -> list[Column]:
     """Return a Column for each dataset and protocol that has scores; few-shot curves are apart."""
     table, compared = findings.scores, findings.comparison
     controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
+    external = frozenset(findings.study.external)
     found = []
     for dataset, entry in findings.datasets.items():
         metric = PRIMARY_METRIC.get(entry.task)
@@ -112,7 +116,7 @@ def columns(findings: Findings) -> list[Column]:
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
             differences = {(r["backbone"], r["other"]): estimate(r, "difference") for r in pairs.to_dict("records")}
-            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling))
+            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling, external))
     return found
 
 
