@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from radprobe import files
 from radprobe.catalog import Dataset
 from radprobe.datasets.csv_table import PARTS, Line, Table, read_table
@@ -21,6 +19,8 @@ from radprobe.files import RadprobeError
 from radprobe.names import in_files
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from radprobe.artifacts import Index, Split
 
 ID_COLUMNS = ("sample_id", "volume_id", "case_id")
@@ -154,10 +154,10 @@ class ScoreTable:
 
     cases: dict[str, str | None]
     classes: list[str]
-    values: np.ndarray
+    values: "np.ndarray"
     scale: str  # probability | logit | score
 
-    def of(self, cases: list[str], classes: list[str]) -> np.ndarray:
+    def of(self, cases: list[str], classes: list[str]) -> "np.ndarray":
         """Return the scores [len(cases), len(classes)] of some cases and classes."""
         row = {case: number for number, case in enumerate(self.cases)}
         columns = [self.classes.index(name) for name in classes]
@@ -171,6 +171,8 @@ def read_scores(path: Path, entry: Dataset, needed: list[str], scale: str = "aut
     Raises RadprobeError, naming line and column, on a column that is missing, unknown or there twice, an id that is
     blank or there twice, and a score that is no finite number.
     """
+    import numpy as np  # the graph of a study without such rows needs no numbers
+
     _check_file(path)
     every = [needed, entry.classes, *entry.class_sets.values()]
     known = list(dict.fromkeys(name for classes in every for name in classes))
@@ -258,12 +260,12 @@ def _number(table: Table, line: Line, column: str) -> float:
     raise table.error(line, column, reason, remedy)
 
 
-def _scale(table: Table, classes: list[str], values: np.ndarray, scale: str) -> str:
+def _scale(table: Table, classes: list[str], values: "np.ndarray", scale: str) -> str:
     outside = (values < 0) | (values > 1)
     if scale == "auto":
         return "score" if outside.any() else "probability"
     if scale == "probability" and outside.any():
-        row, column = (int(each[0]) for each in np.nonzero(outside))
+        row, column = (int(each[0]) for each in outside.nonzero())
         reason = f"is {values[row, column]:g}, and scale says that it is a probability"
         raise table.error(table.lines[row], classes[column], reason, "say scale: logit, or scale: score")
     return scale
