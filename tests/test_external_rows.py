@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from radprobe import files
 from radprobe.artifacts import Truth
 from radprobe.checks import external as checks
 from radprobe.files import RadprobeError
@@ -150,6 +151,20 @@ def test_gc_keeps_what_the_file_as_it_is_needs(tmp_path):
         each.mkdir(parents=True)
         (each / "predictions.json").write_text("{}")
     assert [one.folder for one in gc.unneeded([made])] == [old]
+
+
+def test_predictions_that_dvc_brought_need_no_file(tmp_path):
+    made = study(tmp_path, {"reader": table(tmp_path)})
+    step = made.step("external", FILMS, "reader")
+    facts = {"protocols": {"external": {"content": step.knobs["content"]}}}
+    files.write_json(step.folder / "predictions.json", {"facts": facts})
+    (tmp_path / "reader.csv").unlink()
+    pulled = study(tmp_path, {"reader": "reader.csv"})
+    assert not pulled.missing
+    assert pulled.step("external", FILMS, "reader").spec == step.spec
+    assert not pulled.external_here
+    files.keep_twin(step.folder / "predictions.json")  # it was made here: then its file is missed
+    assert [one.name for one in study(tmp_path, {"reader": "reader.csv"}).missing] == ["reader"]
 
 
 # --- in the first seconds ---------------------------------------------------------------------------------------------

@@ -196,15 +196,20 @@ class Study(Entries):
             yield Missing("predictions", row, f"no {what} {path}", f"put it there, or say where it is: {where}")
 
     @property
-    def absent_predictions(self) -> list[str]:
-        """The rows from elsewhere of which neither a file nor a label map is there."""
-        return [row for row in self.external if not external.read_files(self.predictions_file(row))]
+    def external_here(self) -> list[str]:
+        """The rows from elsewhere whose file, or folder with label maps, is there."""
+        return [row for row in self.external if external.read_files(self.predictions_file(row))]
 
     @property
-    def external_here(self) -> list[str]:
-        """The rows from elsewhere whose file or folder is there."""
-        absent = self.absent_predictions
-        return [row for row in self.external if row not in absent]
+    def absent_predictions(self) -> list[str]:
+        """The rows from elsewhere that are not there, and whose Predictions did not come through DVC either."""
+        here = self.external_here
+        return [row for row in self.external if row not in here and not self._pulled_row(row)]
+
+    def _pulled_row(self, row: str) -> bool:
+        prepare = self._prepare(self.external[row])
+        step = self._external(row, [prepare, self._split(self.external[row], prepare)])
+        return step.done and all(map(files.was_pulled, step.outputs))
 
     def check_predictions(self, row: str) -> list[str]:
         """Check the file of a row from elsewhere, in seconds; return notes on what of it is ignored.
@@ -338,7 +343,7 @@ class Study(Entries):
         return self._step("weights", None, backbone, knobs)
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
-        entry, choice, p = self.dataset(dataset), self.params.datasets[dataset], self.params
+        entry, p = self.dataset(dataset), self.params
         prepare = self._prepare(dataset)
         yield from _in_order(prepare)
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
@@ -350,10 +355,7 @@ class Study(Entries):
         yield from embeds.values()
         if entry.task == "look":
             return
-        recipe = _dump(entry.splits[choice.split])
-        knobs = {"name": choice.split, "seed": p.seed, "recipe": recipe}
-        knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
-        split = self._step("split", dataset, None, knobs, prepare)
+        split = self._split(dataset, prepare)
         yield split
         predictions = {}
         for name in names:
@@ -377,14 +379,28 @@ class Study(Entries):
         knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
         return self._step("prepare", dataset, None, knobs, retrieve)
 
+    def _split(self, dataset: str, prepare: Step) -> Step:
+        entry, choice = self.dataset(dataset), self.params.datasets[dataset]
+        knobs = {"name": choice.split, "seed": self.params.seed, "recipe": _dump(entry.splits[choice.split])}
+        knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
+        return self._step("split", dataset, None, knobs, prepare)
+
+    def _external(self, row: str, needs: list[Step]) -> Step:
+        """Return the step of a row from elsewhere, of its file as it is; of an absent one as DVC brought it."""
+        dataset, content = self.external[row], external.identity(self.predictions_file(row))
+        knobs = {"task": self.dataset(dataset).task, "scale": self.made_elsewhere(row).scale}
+        made = self.path("results") / dataset / EXTERNAL / slug(row)
+        known = [content] if content else [*external.pulled(made), None]
+        steps = [self._step(EXTERNAL, dataset, row, {**knobs, "content": each}, *needs) for each in known]
+        return next((step for step in steps if step.done), steps[-1])
+
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
+        if backbone in self.external:
+            return self._external(backbone, needs)
         verb, p = self.predicting(dataset, backbone), self.params
         knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
         if backbone == CEILING:
             knobs = {}
-        elif backbone in self.external:
-            knobs = {"task": entry.task, "scale": self.made_elsewhere(backbone).scale}
-            knobs["content"] = external.identity(self.predictions_file(backbone))
         elif mode := mode_of(backbone):
             knobs |= self._adapting(mode, self.backbone(backbone), entry)
         elif backbone in SCRATCH:
@@ -392,7 +408,7 @@ class Study(Entries):
             knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
         else:
             knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
-        if p.repeats > 1 and backbone != CEILING and verb not in ("adapt", EXTERNAL):
+        if p.repeats > 1 and backbone != CEILING and verb != "adapt":
             knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)
 

@@ -4,6 +4,7 @@ No image is decoded here: the graph, `plan` and `doctor` ask in the first second
 """
 
 import difflib
+import json
 import math
 import re
 import textwrap
@@ -16,7 +17,7 @@ from radprobe import files
 from radprobe.catalog import Dataset
 from radprobe.datasets.csv_table import PARTS, Line, Table, read_table
 from radprobe.files import RadprobeError
-from radprobe.names import in_files
+from radprobe.names import EXTERNAL, in_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -365,6 +366,17 @@ def read_files(path: Path) -> list[Path]:
     if path.is_dir():
         return [file for file, _ in _listed(path)]
     return [path] if path.is_file() else []
+
+
+def pulled(folder: Path) -> list[str]:
+    """Return the content that Predictions under a folder were read from, of those that came through DVC."""
+    found = []
+    for manifest in filter(files.was_pulled, sorted(folder.glob("*/predictions.json"))):
+        try:
+            found.append(json.loads(manifest.read_text(encoding="utf-8"))["facts"]["protocols"][EXTERNAL]["content"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # what is broken is no use here, and is said where it is read
+    return found
 
 
 _DIGESTS: dict[tuple, str] = {}  # by path, size and time

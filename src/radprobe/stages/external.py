@@ -36,7 +36,7 @@ def run(study: Study, step: Step) -> None:
     if external.identity(path) != step.knobs["content"]:
         raise RadprobeError(path, "changed while it was read", "run again")
     predictions.facts["embedding"] = {}
-    predictions.facts["protocols"][EXTERNAL] |= _facts(path, expected, matched)
+    predictions.facts["protocols"][EXTERNAL] |= _facts(path, expected, matched) | {"content": step.knobs["content"]}
     predictions.save(step.folder, step.spec)
     counts = ", ".join(f"{len(expected.cases(part))} of {part}" for part in matched.parts)
     console.say(f"{step.dataset} {step.backbone}: {counts} from {path}")

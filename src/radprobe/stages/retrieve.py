@@ -23,9 +23,9 @@ from radprobe.datasets import (
     splits,
 )
 from radprobe.datasets.archives import folder_name
-from radprobe.datasets.external import identity
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
+from radprobe.names import EXTERNAL
 from radprobe.params import Params, Paths, Phantom
 from radprobe.study import Step, Study
 
@@ -119,7 +119,8 @@ def found(study: Study) -> str:
             weights[step.backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
     elsewhere: dict[str, dict[str, str | None]] = {name: {} for name in study.params.datasets}
     for row, dataset in study.external.items():
-        elsewhere[dataset][row] = identity(study.predictions_file(row))
+        step = study.steps.get((EXTERNAL, dataset, row))
+        elsewhere[dataset][row] = step.knobs["content"] if step else None
     return json.dumps({"datasets": raw, "backbones": weights, "predictions": elsewhere}, indent=1)
 
 
