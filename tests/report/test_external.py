@@ -10,6 +10,7 @@ from PIL import Image
 from synthetic_study import NASTY
 from webpage import Page
 
+from radprobe import files
 from radprobe.metrics.operating import NO_PROBABILITY, WITHOUT_VAL
 from radprobe.report import ranking, style, trust, words
 from radprobe.report.collect import Findings
@@ -137,6 +138,7 @@ def test_its_card_tells_its_content_and_no_network(made):
 def test_a_row_whose_file_is_gone_is_listed_with_the_remedy(made, tmp_path):
     content = made.params.model_dump(mode="json")
     content["datasets"][FILMS]["predictions"]["reader"]["file"] = "gone.csv"
+    files.keep_twin(made.step("external", FILMS, "reader").outputs[0])  # made here, and not brought by DVC
     other = type(made)(content)
     report.run(other, tmp_path)
     text = Page((tmp_path / "explorer.html").read_text(encoding="utf-8")).words
