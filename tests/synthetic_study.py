@@ -17,7 +17,7 @@ from radprobe.artifacts import (
     Weights,
 )
 from radprobe.manifests import seal
-from radprobe.stages import compare, score
+from radprobe.stages import compare, external, score
 from radprobe.study import Study
 from radprobe.tables import write_array
 
@@ -299,6 +299,7 @@ MAKERS = {
     "probe": _probe,
     "segment": _segment,
     "adapt": _adapt,
+    "external": lambda made, step, generator: external.run(made, step),
     "score": lambda made, step, generator: score.run(made, step),
     "compare": lambda made, step, generator: compare.run(made, step),
 }

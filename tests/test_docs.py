@@ -26,6 +26,7 @@ generate = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(generate)
 
 FOLLOWED = {"tutorial.md", "how-to/dataset.md", "how-to/backbone.md", "how-to/protocol.md", "how-to/metric.md"}
+FOLLOWED |= {"how-to/external.md"}
 
 
 @pytest.mark.parametrize("name", generate.PAGES)
@@ -195,3 +196,13 @@ def test_the_guide_to_a_metric_can_be_followed(here):
     (path,) = here.glob("precision/results/montgomery/score/test_vit/*/scores.parquet")
     table = pd.read_parquet(path).query("metric == 'precision' and part == 'test' and `class` == 'macro'")
     assert 0 <= table["value"].iloc[0] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_the_guide_to_rows_from_elsewhere_can_be_followed(here):
+    guide.follow(DOCS / "how-to/external.md", here)
+    table = pd.read_parquet(here / "reader/reports/scores.parquet")
+    assert set(table.loc[table["backbone"] == "reader_1", "protocol"]) == {"external"}
+    page = webpage.Page((here / "reader/reports/explorer.html").read_text(encoding="utf-8")).words
+    assert "Reader 1" in page

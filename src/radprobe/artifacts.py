@@ -291,6 +291,16 @@ class Split:
         chosen = self.table.loc[self.table["part"].isin(parts), "sample_id"]
         return np.flatnonzero(index.table["sample_id"].isin(chosen).to_numpy())
 
+    def targets(self, index: Index, exclusive: bool) -> np.ndarray:
+        """Return the labels 1, 0 or NaN of every row of an index, of the classes of this split, float32 [n, classes].
+
+        `exclusive`: one class is true of each row; a row of a class that the split leaves out is NaN.
+        """
+        found = index.labels()[:, [index.classes.index(name) for name in self.classes]]
+        if exclusive:  # known to be none of the others, but not to be anything
+            found[~(found == 1).any(axis=1)] = np.nan
+        return found
+
     def save(self, folder: Path, spec: str) -> None:
         """Write split.csv and split.json."""
         with files.atomic(folder / "split.csv") as temporary:

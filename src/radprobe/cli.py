@@ -18,7 +18,6 @@ import typer
 from radprobe import __version__, files, gpus, machine
 from radprobe.console import say
 from radprobe.files import RadprobeError
-from radprobe.names import mode_of
 from radprobe.study import ON_GPU, ON_ONE_CORE, Step, Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -165,6 +164,16 @@ def adapt(
 
 
 @app.command()
+def external(
+    dataset: DatasetId,
+    row: Annotated[str, typer.Argument(help="An id under `predictions` of the dataset in params.")],
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Read predictions that were made elsewhere: a CSV of scores, or a folder of label maps."""
+    _make(params, "external", dataset, row)
+
+
+@app.command()
 def score(
     dataset: DatasetId,
     backbone: Annotated[str | None, typer.Argument(help="A backbone; none compares those of the dataset.")] = None,
@@ -187,17 +196,18 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
 def export(
     dataset: DatasetId,
     backbone: BackboneId,
-    folder: Annotated[Path, typer.Argument(help="Where to put the label maps.")],
+    folder: Annotated[Path, typer.Argument(help="Where to put the label maps or tables.")],
     protocol: Annotated[
-        str | None, typer.Option(help="Only those of this protocol: linear-decoder, unet-decoder ...")
+        str | None, typer.Option(help="Only those of this protocol: linear, linear-decoder, unet-decoder ...")
     ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Write the predicted label maps of a cell as NIfTI (volumes) or PNG (films), for a viewer."""
+    """Write the predictions of a cell: label maps as NIfTI (volumes) or PNG (films), scores as CSV."""
     study = Study(params)
-    step = study.step("adapt" if mode_of(backbone) else "segment", dataset, backbone)
+    verb = study.predicting(dataset, backbone) if dataset in study.params.datasets else None
+    step = study.step(verb or "segment", dataset, backbone)
     if not step.done:
-        raise RadprobeError(step.folder, "has no label maps yet", f"run `{_typed(study, step)}`, or snakemake")
+        raise RadprobeError(step.folder, "has no predictions yet", f"run `{_typed(study, step)}`, or snakemake")
     _stage("export").run(study, step, folder, protocol)
 
 

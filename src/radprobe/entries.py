@@ -14,6 +14,7 @@ from radprobe.files import RadprobeError
 from radprobe.names import (
     ADAPTED,
     CEILING,
+    EXTERNAL,
     METADATA,
     MODES,
     PIXELS,
@@ -24,7 +25,7 @@ from radprobe.names import (
     mode_of,
     with_weights,
 )
-from radprobe.params import OwnBackbone
+from radprobe.params import MadeElsewhere, OwnBackbone
 
 # what an adapter says of itself
 ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
@@ -48,6 +49,7 @@ class Entries:
 
     def _check(self) -> None:
         """Raise RadprobeError where params name what is not there, or sizes that do not go together."""
+        self._check_external()
         for name, choice in self.params.datasets.items():
             entry = self.dataset(name)
             if entry.splits:
@@ -58,9 +60,42 @@ class Entries:
             for dataset in self.params.datasets:
                 _check_size(entry, self.dataset(dataset), patches)
 
+    def _check_external(self) -> None:
+        """Raise RadprobeError if the id of a row from elsewhere is taken, or its dataset has nothing to predict.
+
+        Ids that differ only in case count as one: some disks do not distinguish their folders.
+        """
+        taken = {each.lower(): each for each in (*catalog.backbones(), *self.params.own_backbones)}
+        for dataset, choice in self.params.datasets.items():
+            if choice.predictions and self.dataset(dataset).task == "look":
+                reason = f"{dataset} has no labels, so predictions of it cannot be scored"
+                raise RadprobeError(f"params: datasets.{dataset}.predictions", reason, "remove predictions")
+            for row in choice.predictions:
+                where = f"params: datasets.{dataset}.predictions.{row}"
+                if row.lower() in taken:
+                    reason = f"the id is taken by '{taken[row.lower()]}'; upper and lower case count as the same"
+                    raise RadprobeError(where, reason, "choose another id: a row of the study belongs to one dataset")
+                if row in self.params.backbones:
+                    remedy = f"remove {row} from backbones: it is a row of {dataset} already"
+                    raise RadprobeError("params: backbones", f"'{row}' names predictions of {dataset}", remedy)
+                taken[row.lower()] = row
+
+    @cached_property
+    def external(self) -> dict[str, str]:
+        """The dataset of each row whose predictions were made elsewhere, by the id of the row."""
+        return {row: name for name, choice in self.params.datasets.items() for row in choice.predictions}
+
+    def made_elsewhere(self, row: str) -> MadeElsewhere:
+        """Return what params say of a row whose predictions were made elsewhere."""
+        return self.params.datasets[self.external[row]].predictions[row]
+
+    def predictions_file(self, row: str) -> Path:
+        """Return the CSV or the folder of a row whose predictions were made elsewhere."""
+        return self.params.paths.root / self.made_elsewhere(row).file
+
     @cached_property
     def backbones(self) -> list[str]:
-        """The backbones of the study, each followed by its controls."""
+        """The backbones of the study, each followed by its controls; then the rows from elsewhere."""
         names = []
         for name in self.params.backbones:
             if ADAPTED in name:
@@ -76,6 +111,7 @@ class Entries:
         adapt = self.params.adapt
         for name in self._adapted(names) if adapt else ():
             names += [name + ADAPTED + mode for mode in MODES if getattr(adapt, mode)]
+        names += self.external
         names += [control for control in (PIXELS, METADATA, CEILING) if control in self.params.controls]
         return list(dict.fromkeys(names))
 
@@ -124,6 +160,8 @@ class Entries:
             return entry.model_copy(update={"id": name, **update, **nowhere})
         if name in self.params.own_backbones:
             return self._own_backbone(name)
+        if name in self.external:
+            return _external(name, self.made_elsewhere(name))
         return _known(name, {**catalog.backbones(), **self.params.own_backbones}, "backbones")
 
     def cost(self, name: str) -> catalog.Cost | None:
@@ -191,6 +229,28 @@ def read_adapter(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "is no adapter that radprobe wrote"
         raise RadprobeError(path, reason, "name the adapter.safetensors that `radprobe adapt` wrote") from None
+
+
+def _external(name: str, row: MadeElsewhere) -> Backbone:
+    """Return the entry of a row whose predictions were made elsewhere: it has no network, weights or features here."""
+    return Backbone(
+        id=name,
+        title=row.title or name,
+        family=EXTERNAL,
+        notes=row.notes,
+        library="none",
+        name=EXTERNAL,
+        random=True,
+        patch=None,
+        native_size=0,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        pool="library",
+        prefix_tokens=0,
+        norm=False,
+        licence="not stated",
+        citation="predictions from elsewhere: radprobe has not checked what they were trained on",
+    )
 
 
 def _as_the_study(entry: Backbone, name: str) -> Backbone:

@@ -21,7 +21,7 @@ from radprobe.study import ON_GPU, Step, Study
 STUDIES = 20  # the newest of those recorded are looked at
 # what says that two jobs of a verb do the same to an image; all knobs but OF_THE_IMAGE where a verb is not named here
 SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
-SAME["score"] = ("resamples",)
+SAME |= {"score": ("resamples",), "external": ("task",)}
 OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
 
 

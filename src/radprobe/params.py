@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from radprobe.catalog import Architecture, Folder, Intensity, Recipe, Strict
 from radprobe.files import RadprobeError
@@ -59,6 +68,30 @@ class LeakException(Strict):
     reason: str = Field(min_length=1, description="Why it is no leak.")
 
 
+class MadeElsewhere(Strict):
+    """Predictions that were made outside radprobe: by a published model, by your own network, by a human reader."""
+
+    file: Place = Field(
+        description="To classify: a CSV of one row per case. To segment: a folder of one label map per case. "
+        "Relative to paths.root."
+    )
+    title: Title | None = Field(None, description="How the report calls the row; null: by its id.")
+    notes: Title | None = Field(None, description="What a reader of the report should know of the row.")
+    scale: Literal["auto", "probability", "logit", "score"] = Field(
+        "auto",
+        description="What the numbers of a CSV are; higher is more likely. score: any other scale, so calibration is "
+        "not scored. auto: probability if all lie in [0, 1], else score.",
+    )
+
+
+def _with_its_file(given: Any) -> Any:
+    return {"file": given} if isinstance(given, str | Path) else given
+
+
+OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it stands in paths
+Row = Annotated[MadeElsewhere, BeforeValidator(_with_its_file, json_schema_input_type=str | MadeElsewhere)]
+
+
 class DatasetChoice(Strict):
     """How this study uses a benchmark, or a folder of your own."""
 
@@ -80,6 +113,11 @@ class DatasetChoice(Strict):
     size: int | None = Field(None, gt=0, description="Side that a backbone gets, other than the catalog's.")
     stored: int | None = Field(None, gt=0, description="Side of the stored images, other than the catalog's.")
     leaks_allowed: list[LeakException] = Field([], description="What parts may share, each with its reason.")
+    predictions: dict[OwnId, Row] = Field(
+        {},
+        description="Predictions that were made elsewhere, by an id of your choice: each is a row of the study. A path "
+        "to a CSV or a folder, or `file` with title, notes and scale.",
+    )
 
 
 class OwnBackbone(Strict):
@@ -381,7 +419,6 @@ def _not_taken(name: str) -> str:
 
 
 DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$"), AfterValidator(_not_taken)]  # it stands in paths
-OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it stands in paths
 
 
 class Params(Strict):

@@ -16,20 +16,20 @@ from typing import Any
 from radprobe import catalog, files, params
 from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
-from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, locate
+from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
-from radprobe.names import CEILING, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, mode_of, slug, with_weights
+from radprobe.names import CEILING, EXTERNAL, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, mode_of, slug, with_weights
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 5, "probe": 8, "segment": 7, "adapt": 2}
-VERSIONS |= {"score": 9, "compare": 5}
+VERSIONS |= {"external": 1, "score": 9, "compare": 5}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone
 ON_GPU = {"embed", "segment", "adapt"}  # verbs that run a backbone
-ON_ONE_CORE = {"weights", "score", "compare"}  # verbs whose jobs take one; others as many as `threads`
+ON_ONE_CORE = {"weights", "external", "score", "compare"}  # verbs whose jobs take one; others as many as `threads`
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ OUTPUTS = {
     "probe": ["predictions"],
     "segment": ["predictions"],
     "adapt": ["predictions", "adapter"],
+    "external": ["predictions"],
     "score": ["scores"],
     "compare": ["comparison"],
 }
@@ -87,7 +88,7 @@ OUTPUTS = {
 class Missing:
     """Something that the study asks for and that is not here."""
 
-    kind: str  # dataset | backbone | adaptation
+    kind: str  # dataset | backbone | adaptation | predictions
     name: str
     why: str
     remedy: str
@@ -137,7 +138,7 @@ class Study(Entries):
     @cached_property
     def missing(self) -> list[Missing]:
         """What the study asks for and is not here. Raises RadprobeError when `on_missing: fail`."""
-        found = [*self._missing_datasets(), *self._missing_backbones()]
+        found = [*self._missing_datasets(), *self._missing_backbones(), *self._missing_predictions()]
         if found and self.params.on_missing == "fail":
             first = found[0]
             raise RadprobeError(f"{first.kind} {first.name}", first.why, f"{first.remedy}, or set on_missing: skip")
@@ -159,7 +160,8 @@ class Study(Entries):
 
     def _missing_datasets(self) -> Iterator[Missing]:
         for name, choice in self.params.datasets.items():
-            scored = [each for each in self.backbones if each != CEILING and self.applies(name, each)]
+            never = {CEILING, *self.absent_predictions}
+            scored = [each for each in self.backbones if each not in never and self.applies(name, each)]
             if not scored and self.dataset(name).task == "segmentation":
                 why = "nothing in params segments it: no decoder, no network from scratch, no backbone that is adapted"
                 yield Missing("dataset", name, why, "set segment.linear, segment.unet, segment.scratch or adapt")
@@ -182,10 +184,47 @@ class Study(Entries):
         for name in set(self.params.backbones) & set(self.absent_adapters):
             path = self.adapter_file(name)
             yield Missing("backbone", name, f"no adapter {path}", "train it (`radprobe adapt`), or name its file")
-        for name in self.backbones:
+        for name in (name for name in self.backbones if name not in self.external):
             found = self._not_adaptable(name) if mode_of(name) else self._without_weights(name)
             if found:
                 yield found
+
+    def _missing_predictions(self) -> Iterator[Missing]:
+        for row in self.absent_predictions:
+            path, where = self.predictions_file(row), f"datasets.{self.external[row]}.predictions.{row}"
+            what = "label map in" if path.is_dir() else "file or folder"
+            yield Missing("predictions", row, f"no {what} {path}", f"put it there, or say where it is: {where}")
+
+    @property
+    def external_here(self) -> list[str]:
+        """The rows from elsewhere whose file, or folder with label maps, is there."""
+        return [row for row in self.external if external.read_files(self.predictions_file(row))]
+
+    @property
+    def absent_predictions(self) -> list[str]:
+        """The rows from elsewhere that are not there, and whose Predictions did not come through DVC either."""
+        here = self.external_here
+        return [row for row in self.external if row not in here and not self._pulled_row(row)]
+
+    def _pulled_row(self, row: str) -> bool:
+        prepare = self._prepare(self.external[row])
+        step = self._external(row, [prepare, self._split(self.external[row], prepare)])
+        return step.done and all(map(files.was_pulled, step.outputs))
+
+    def check_predictions(self, row: str) -> list[str]:
+        """Check the file of a row from elsewhere, in seconds; return notes on what of it is ignored.
+
+        Cases are compared with the split if there is one already. Raises RadprobeError.
+        """
+        dataset, path = self.external[row], self.predictions_file(row)
+        entry, split = self.dataset(dataset), self.steps.get(("split", dataset, None))
+        scale = self.made_elsewhere(row).scale
+        if split is None or not split.done:
+            recipe = entry.splits[self.params.datasets[dataset].split]
+            may_leave_out = getattr(recipe, "min_positives", 1) > 1 or self.params.limit
+            return external.check(path, entry, [] if may_leave_out else entry.classes, scale, None)
+        expected = external.Expected.load(split.need("prepare").folder, split.folder)
+        return external.check(path, entry, expected.classes, scale, expected)
 
     def _without_weights(self, name: str) -> Missing | None:
         entry = self.backbone(name)
@@ -237,6 +276,8 @@ class Study(Entries):
         Frozen ones segment where params have a decoder for them.
         """
         entry = self.dataset(dataset)
+        if backbone in self.external:
+            return self.external[backbone] == dataset
         if mode_of(backbone) and entry.task not in PREDICTING:
             return False
         if backbone == METADATA:
@@ -250,6 +291,8 @@ class Study(Entries):
     def predicting(self, dataset: str, backbone: str | None) -> str | None:
         """Return the verb that makes the predictions of a cell; None where there is nothing to predict."""
         verb = PREDICTING.get(self.dataset(dataset).task)
+        if backbone in self.external:
+            return EXTERNAL
         return "adapt" if verb and backbone and mode_of(backbone) else verb
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -259,7 +302,7 @@ class Study(Entries):
         """Every step of the study, by (verb, dataset, backbone), in pipeline order."""
         steps: dict[tuple[str, str | None, str | None], Step] = {}
         for backbone in map(with_weights, self.backbones_here):
-            if backbone not in WITHOUT_WEIGHTS:
+            if backbone not in WITHOUT_WEIGHTS and backbone not in self.external:
                 steps |= {("weights", None, step.backbone): step for step in _in_order(self._weights(backbone))}
         for dataset in self.datasets_here:
             for step in self._of_dataset(dataset, steps):
@@ -285,7 +328,7 @@ class Study(Entries):
 
     def _step(self, verb: str, dataset: str | None, backbone: str | None, knobs: dict, *needs: Step) -> Step:
         spec = files.digest([verb, VERSIONS.get(verb, 1), dataset, backbone, knobs, [need.spec for need in needs]])
-        root = self.path("results" if verb in ("probe", "segment", "adapt", "score", "compare") else "work")
+        root = self.path("results" if verb in ("probe", "segment", "adapt", "external", "score", "compare") else "work")
         middle = [slug(backbone)] if backbone else []
         folder = root.joinpath(*([dataset] if dataset else []), verb, *middle, spec)
         return Step(verb, dataset, backbone, knobs, folder, spec, needs)
@@ -300,22 +343,19 @@ class Study(Entries):
         return self._step("weights", None, backbone, knobs)
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
-        entry, choice, p = self.dataset(dataset), self.params.datasets[dataset], self.params
+        entry, p = self.dataset(dataset), self.params
         prepare = self._prepare(dataset)
         yield from _in_order(prepare)
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
         embeds = {
             name: self._embed(dataset, name, entry, prepare, steps)
             for name in names
-            if name not in (CEILING, *SCRATCH) and not mode_of(name)
+            if name not in (CEILING, *SCRATCH, *self.external) and not mode_of(name)
         }
         yield from embeds.values()
         if entry.task == "look":
             return
-        recipe = _dump(entry.splits[choice.split])
-        knobs = {"name": choice.split, "seed": p.seed, "recipe": recipe}
-        knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
-        split = self._step("split", dataset, None, knobs, prepare)
+        split = self._split(dataset, prepare)
         yield split
         predictions = {}
         for name in names:
@@ -339,7 +379,24 @@ class Study(Entries):
         knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
         return self._step("prepare", dataset, None, knobs, retrieve)
 
+    def _split(self, dataset: str, prepare: Step) -> Step:
+        entry, choice = self.dataset(dataset), self.params.datasets[dataset]
+        knobs = {"name": choice.split, "seed": self.params.seed, "recipe": _dump(entry.splits[choice.split])}
+        knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
+        return self._step("split", dataset, None, knobs, prepare)
+
+    def _external(self, row: str, needs: list[Step]) -> Step:
+        """Return the step of a row from elsewhere, of its file as it is; of an absent one as DVC brought it."""
+        dataset, content = self.external[row], external.identity(self.predictions_file(row))
+        knobs = {"task": self.dataset(dataset).task, "scale": self.made_elsewhere(row).scale}
+        made = self.path("results") / dataset / EXTERNAL / slug(row)
+        known = [content] if content else [*external.pulled(made), None]
+        steps = [self._step(EXTERNAL, dataset, row, {**knobs, "content": each}, *needs) for each in known]
+        return next((step for step in steps if step.done), steps[-1])
+
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
+        if backbone in self.external:
+            return self._external(backbone, needs)
         verb, p = self.predicting(dataset, backbone), self.params
         knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
         if backbone == CEILING:

@@ -16,7 +16,7 @@ from PIL import Image
 from radprobe import datasets
 from radprobe.artifacts import Index
 from radprobe.datasets import decoding, raw, splits
-from radprobe.datasets.folder import NOT_KNOWN
+from radprobe.datasets.csv_table import NOT_KNOWN
 from radprobe.files import RadprobeError
 from radprobe.study import Study
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radprobe.datasets import matching
-from radprobe.datasets.folder import Line, Table
+from radprobe.datasets.csv_table import Line, Table
 from radprobe.datasets.proposal import decide
 from radprobe.datasets.survey import Seen, Survey
 from radprobe.files import RadprobeError

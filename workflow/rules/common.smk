@@ -12,7 +12,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 
 from radprobe import files, machine, params
-from radprobe.datasets import DOWNLOADED
+from radprobe.datasets import DOWNLOADED, external
 from radprobe.report import figures
 from radprobe.names import slug
 from radprobe.study import Study
@@ -26,6 +26,8 @@ try:
         config.clear()
         config.update(content)
     STUDY = Study(dict(config))
+    for row in [] if BEGUN else STUDY.external_here:
+        STUDY.check_predictions(row)  # in seconds, before anything long has run
     STEPS = {(step.verb, step.dataset, slug(step.backbone or "")): step for step in STUDY.steps.values()}
 except files.RadprobeError as error:
     raise WorkflowError(str(error)) from None
@@ -145,6 +147,11 @@ def local_weights(wildcards):
     """Input function: the local weights file of a backbone, where there is one."""
     file = STUDY.weights_file(step("weights", wildcards).backbone)
     return [file] if file else []
+
+
+def external_files(wildcards):
+    """Input function: the file, or the label maps, of predictions that were made elsewhere."""
+    return external.read_files(STUDY.predictions_file(step("external", wildcards).backbone))
 
 
 def state(source):

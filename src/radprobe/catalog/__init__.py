@@ -260,7 +260,9 @@ def how_to_get(entry: Dataset, folder: Path) -> str:
 UNET_LAYERS, PAPER_LAYERS = 4, 5  # that U-Net decoders read: ours, the study's
 PAPER = "@paper"  # ends the id of a backbone whose features are as the study made them (D16)
 Numbers = tuple[float, float, float]
-Family = Literal["self-supervised", "supervised", "weakly supervised", "medical", "from scratch", "control", "own"]
+Family = Literal[
+    "self-supervised", "supervised", "weakly supervised", "medical", "from scratch", "control", "own", "external"
+]
 WITHOUT_FEATURES = ("unet", "transunet", "metadata", "ceiling")  # rows of the grid that are no encoders
 
 

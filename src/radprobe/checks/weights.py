@@ -16,7 +16,8 @@ HUB, HUB_WAIT_S = "https://huggingface.co", 4
 
 def backbones(study: Study, fail: bool) -> Iterator[Check]:
     """Look for the weights of every backbone of a study; `fail`: those that are missing stop a run."""
-    state, gone = "problem" if fail else "note", [one for one in study.missing if one.kind != "dataset"]
+    state = "problem" if fail else "note"
+    gone = [one for one in study.missing if one.kind not in ("dataset", "predictions")]
     for one in gone:
         then = "stops a run (on_missing: fail)" if fail else "left out"
         yield Check(f"weights: {one.name}", state, f"{one.why}: {then}", one.remedy)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from radprobe.datasets.folder import Line, sign
+from radprobe.datasets.csv_table import Line
+from radprobe.datasets.folder import sign
 from radprobe.datasets.survey import Survey
 
 MAX_CLASSES = 30

@@ -2,7 +2,8 @@
 
 import re
 
-from radprobe.datasets.folder import PARTS, Line, sign
+from radprobe.datasets.csv_table import PARTS, Line
+from radprobe.datasets.folder import sign
 from radprobe.datasets.matching import CALLED, Listing, words
 
 # names of columns, without case and marks between their words; the first that is there is taken

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from radprobe.datasets.folder import Line, Table
+from radprobe.datasets.csv_table import Line, Table
 from radprobe.files import RadprobeError
 
 # As the table should say it: its path below the root. Beside the table, up to its suffix. By its name, wherever it

@@ -5,7 +5,7 @@ import re
 from radprobe.datasets import raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Question
 from radprobe.datasets.columns import LABEL
-from radprobe.datasets.folder import PARTS
+from radprobe.datasets.csv_table import PARTS
 from radprobe.datasets.matching import IMAGE_WORDS, MASK_WORDS, words
 
 # words in the names of numbered folders that are classes, and of those that are neither classes nor patients

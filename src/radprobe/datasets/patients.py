@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import Case, Notes, Question, held
-from radprobe.datasets.folder import PARTS
+from radprobe.datasets.csv_table import PARTS
 from radprobe.datasets.headers import NOBODY, like_patients, of_patient, patient_column, split_column, unread_split
 from radprobe.datasets.matching import Listing
 from radprobe.datasets.nesting import are_patients, class_folders, part_of, patient_folders

@@ -6,7 +6,7 @@ from collections import Counter
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import MAX_CLASSES, Case, Notes, Question
 from radprobe.datasets.columns import near_labels, odd_classes, of_table, surely
-from radprobe.datasets.folder import Table
+from radprobe.datasets.csv_table import Table
 from radprobe.datasets.nesting import class_folders, numbered_folders, of_folders, same_inside
 from radprobe.datasets.survey import SPREADSHEETS, Survey
 from radprobe.files import RadprobeError

@@ -13,7 +13,7 @@ import numpy as np
 
 from radprobe.console import track
 from radprobe.datasets import decoding, matching
-from radprobe.datasets.folder import Table, read_table
+from radprobe.datasets.csv_table import Table, read_table
 from radprobe.datasets.matching import Listing
 from radprobe.files import RadprobeError, stream_in_threads
 from radprobe.imaging import dicom, nifti, reading

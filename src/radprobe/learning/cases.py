@@ -40,10 +40,7 @@ class Cases:
 
     def labels(self, index: Index, split: Split, exclusive: bool) -> torch.Tensor:
         """Return the labels [cases, classes of the split] (1, 0, NaN); `exclusive`: one class is true of each case."""
-        every = index.labels()[:, [index.classes.index(name) for name in split.classes]]
-        if exclusive:  # of a class that the split leaves out: known to be none of the others, but not to be anything
-            every[~(every == 1).any(axis=1)] = np.nan
-        return torch.from_numpy(every[self.first])
+        return torch.from_numpy(split.targets(index, exclusive)[self.first])
 
     def table(
         self,

@@ -14,6 +14,8 @@ from radprobe.metrics.resampling import Bootstrap, Support, patients_of, resampl
 BINS = 15  # of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)
 BY_THRESHOLD = ("balanced_accuracy", "f1")
 METRICS = (*BY_THRESHOLD, "brier", "ece")
+WITHOUT_VAL = "no predictions for val, so no threshold"
+NO_PROBABILITY = "undefined: its scores are no probabilities, and no logits"
 
 
 def thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -43,10 +45,12 @@ def _threshold(scores: np.ndarray, targets: np.ndarray) -> float:
 def probability(scores: np.ndarray, facts: dict) -> np.ndarray:
     """Return how likely each class is said to be, [n, classes], by the facts of a protocol.
 
-    kNN says so itself; other scores are log softmax, or logits.
+    kNN says so itself; other scores are log softmax, or logits. NaN for scores from elsewhere that are neither.
     """
     if facts.get("softmax", False):
         return np.exp(scores)
+    if facts.get("scale") == "score":
+        return np.full_like(scores, np.nan, dtype=float)
     return scores if facts.get("scale") == "probability" else expit(scores)
 
 
@@ -72,19 +76,20 @@ def reliability(probability: np.ndarray, targets: np.ndarray) -> Reliability:
 
 
 def _bins(probability: np.ndarray) -> np.ndarray:
-    return np.minimum((probability * BINS).astype(int), BINS - 1)
+    return np.minimum((np.nan_to_num(probability) * BINS).astype(int), BINS - 1)  # without probability: no gap either
 
 
 @dataclass(frozen=True)
 class Called:
     """What is called positive, and how likely it was said to be: bool and float [n, classes].
 
-    at: the thresholds [classes], None where the likeliest class is called.
+    at: the thresholds [classes], None where the likeliest class is called. why: the reason if a class has none.
     """
 
     positive: np.ndarray
     probability: np.ndarray
     at: np.ndarray | None
+    why: str = "no threshold from val"
 
 
 def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusive: bool) -> Called:
@@ -97,7 +102,8 @@ def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusiv
 def called_by_val(scores: np.ndarray, facts: dict, val_scores: np.ndarray, val_targets: np.ndarray) -> Called:
     """Call the classes of scores [n, classes] by the facts of their protocol, at the thresholds of val."""
     at = None if exclusive(facts) else thresholds(val_scores, val_targets)
-    return called(scores, probability(scores, facts), at, exclusive(facts))
+    made = called(scores, probability(scores, facts), at, exclusive(facts))
+    return made if len(val_scores) else replace(made, why=WITHOUT_VAL)
 
 
 def exclusive(facts: dict) -> bool:
@@ -111,7 +117,8 @@ class Operating:
     def __init__(self, made: Called, targets: np.ndarray, patient_ids):
         self.units, self.patients = patients_of(patient_ids)
         self.known = (targets == 0) | (targets == 1)
-        self.at = made.at
+        self.at, self.why = made.at, made.why
+        self.is_probability = not np.isnan(made.probability).all()
         true = targets == 1
         each = zip((true & self.known).T, (~true & self.known).T, strict=True)
         self.counts = [tuple(len(np.unique(self.units[rows])) for rows in both) for both in each]  # patients, by class
@@ -160,7 +167,7 @@ def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
             one = replace(one, support=_support(made.counts[column : column + 1])) if metric in BY_THRESHOLD else one
             samples = made.known[:, column]
             sizes = _sizes(len(np.unique(made.units[samples])), samples.sum(), known[column, index])
-            found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
+            found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column, metric)))
         counted = known[:, index]
         if metric in BY_THRESHOLD:
             enough = counted & (np.array([min(each) for each in made.counts]) >= how.min_patients)
@@ -182,6 +189,8 @@ def _sizes(patients: int, samples: int, classes: int) -> dict[str, int]:
     return {"n_patients": patients, "n_samples": int(samples), "n_classes": int(classes)}
 
 
-def _why(made: Operating, column: int) -> str:
-    no_threshold = made.at is not None and np.isnan(made.at[column])
-    return "undefined: no threshold from val" if no_threshold else "undefined: no positive or no negative"
+def _why(made: Operating, column: int, metric: str) -> str:
+    if metric not in BY_THRESHOLD and not made.is_probability and made.known[:, column].any():
+        return NO_PROBABILITY
+    no_threshold = metric in BY_THRESHOLD and made.at is not None and np.isnan(made.at[column])
+    return f"undefined: {made.why}" if no_threshold else "undefined: no positive or no negative"

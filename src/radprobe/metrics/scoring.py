@@ -50,9 +50,14 @@ class Classified:
         """Return the rows of all metrics."""
         return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
 
-    def operating(self, val: "Classified", facts: dict, how: Bootstrap) -> list[dict]:
-        """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration."""
-        made = operating.called_by_val(self.scores, facts, val.scores, val.targets)
+    def operating(self, val: "Classified | None", facts: dict, how: Bootstrap) -> list[dict]:
+        """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration.
+
+        Without val (predictions from elsewhere) those at a threshold are undefined.
+        """
+        nothing = np.empty((0, len(self.classes)))
+        of_val = (val.scores, val.targets) if val else (nothing, nothing)
+        made = operating.called_by_val(self.scores, facts, *of_val)
         return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
 
     def macro(self, metric: str, how: Bootstrap) -> Resampled:
@@ -96,7 +101,7 @@ class Segmented:
         """Return the rows of all metrics; those of distances say in which unit they are where it is not mm alone."""
         return segmentation.rows(self.segmenter, self.classes, how, self._unit())
 
-    def operating(self, val: "Segmented", facts: dict, how: Bootstrap) -> list[dict]:
+    def operating(self, val: "Segmented | None", facts: dict, how: Bootstrap) -> list[dict]:
         """Return no row: label maps have no threshold."""
         return []
 

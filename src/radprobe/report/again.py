@@ -116,7 +116,7 @@ def _protocols(facts: dict) -> list[dict]:
 
 
 def _took(facts: dict) -> dict[str, str]:
-    return {"seconds": words.duration(facts["seconds"])}
+    return {"seconds": words.duration(facts["seconds"]) if "seconds" in facts else "–"}
 
 
 def _settings(values: dict) -> str:
@@ -125,6 +125,9 @@ def _settings(values: dict) -> str:
 
 def _chosen(facts: dict) -> str:
     """Say what was chosen, from which part, among how many candidates, and which of them diverged or went on."""
+    if "external" in facts:
+        scale = f", read as {facts['scale']}" if "scale" in facts else ""
+        return f"made elsewhere, {facts['external']}{scale}"
     chosen, candidates = facts.get("chosen", {}), facts.get("candidates", [])
     diverged = sum(each.get("value", 0) is None for each in candidates)
     again, late = (len(facts.get(name, [])) for name in ("diverged_when_refitted", "not_converged"))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radprobe.catalog import PAPER, PRIMARY_METRIC
-from radprobe.names import CEILING, mode_of
+from radprobe.names import CEILING, EXTERNAL, mode_of
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
@@ -22,7 +22,7 @@ FINE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, *FINE, *(HOUR * n for n in (100, 200, 5
 COARSE = (0.01, 0.1, 1, 10, MINUTE, 10 * MINUTE, HOUR, 10 * HOUR, 100 * HOUR, 1000 * HOUR)
 MOST_TICKS = 7
 PALE = "99"  # alpha of what leads to a label
-OURS = [name for name in words.PROTOCOLS if not name.endswith(PAPER) and name != FLOOR]
+OURS = [name for name in words.PROTOCOLS if not name.endswith(PAPER) and name not in (FLOOR, EXTERNAL)]
 MARKERS = dict(zip(OURS, (*style.MARKERS, "X", "<", ">", "*"), strict=True))  # the same for a protocol everywhere
 ROOM = 1.6  # left and right of the points on the log axis, as a factor
 

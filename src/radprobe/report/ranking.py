@@ -7,7 +7,19 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, first_init, frozen, mode_of
+from radprobe.names import (
+    CEILING,
+    EXTERNAL,
+    FLOOR,
+    FROM_SCRATCH,
+    PIXELS,
+    RANDOM,
+    SCRATCH,
+    STANDING,
+    first_init,
+    frozen,
+    mode_of,
+)
 from radprobe.report.collect import Findings
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
@@ -73,9 +85,12 @@ class Column:
     contenders: frozenset[str] = frozenset()
     corrected: Estimate | None = None
     margin: float = math.nan
+    external: frozenset[str] = frozenset()  # rows whose predictions were made elsewhere
 
     def protocol_of(self, backbone: str) -> str:
         """Return what a backbone was scored with here: what was trained as a whole stands beside every protocol."""
+        if backbone in self.external:
+            return EXTERNAL
         return FROM_SCRATCH if backbone in SCRATCH else mode_of(backbone) or self.protocol
 
     @property
@@ -123,6 +138,7 @@ def columns(findings: Findings) -> list[Column]:
     """Return a Column for each dataset and protocol that has scores; few-shot curves are apart."""
     table = findings.scores[findings.scores["backbone"] == findings.scores["backbone"].map(first_init)]
     controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
+    external = frozenset(findings.study.external)
     found = []
     for dataset, entry in findings.datasets.items():
         metric = PRIMARY_METRIC.get(entry.task)
@@ -134,7 +150,7 @@ def columns(findings: Findings) -> list[Column]:
         for protocol, each in _by_protocol(rows):
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
-            column = Column(dataset, protocol, metric, scores, seconds, controls, ceiling=ceiling)
+            column = Column(dataset, protocol, metric, scores, seconds, controls, ceiling=ceiling, external=external)
             found.append(_compared(findings, column))
     return found
 

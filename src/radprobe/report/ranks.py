@@ -69,7 +69,8 @@ def across(findings: Findings, heads: dict[str, Column], trained: bool = False) 
 
 def _scores(column: Column, trained: bool) -> dict[str, float]:
     """Return the defined scores of a task: no controls, and of each backbone our reading of its features only."""
-    names = [name for name in column.scores if name not in column.controls and not name.endswith(PAPER)]
+    never = column.controls | column.external  # a row from elsewhere belongs to one dataset
+    names = [name for name in column.scores if name not in never and not name.endswith(PAPER)]
     names = [name for name in names if (column.protocol_of(name) in STANDING) == trained]
     return {name: column.scores[name].value for name in names if column.scores[name].defined}
 

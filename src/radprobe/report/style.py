@@ -7,6 +7,7 @@ FAMILIES = {
     "weakly supervised": "#009e73",
     "medical": "#cc79a7",
     "own": "#56b4e9",
+    "external": "#775533",
     "from scratch": "#e69f00",
     "control": "#6a6a6a",
 }
@@ -38,4 +39,4 @@ RC = {
 
 def family(name: str) -> str:
     """Return a family as a legend names it."""
-    return "control (hollow)" if name == "control" else name
+    return {"control": "control (hollow)", "external": "from elsewhere"}.get(name, name)

@@ -116,6 +116,8 @@ def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbon
 
 def _not_run(findings: Findings, dataset: str, backbone: str) -> str:
     if not findings.study.applies(dataset, backbone):
+        if backbone in findings.study.external:
+            return "no predictions of it for this dataset"
         if backbone != METADATA:
             return "only segments"
         return "metadata alone segment nothing" if findings.datasets[dataset].metadata else NO_METADATA

@@ -5,7 +5,7 @@ from typing import Any
 from radprobe.artifacts import PARTS
 from radprobe.catalog import Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
-from radprobe.names import RANDOM, SCRATCH, mode_of, with_weights
+from radprobe.names import EXTERNAL, RANDOM, SCRATCH, mode_of, with_weights
 from radprobe.report import look, verdict, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, controls_of
@@ -80,6 +80,22 @@ def backbones(findings: Findings, heads: dict[str, Column]) -> list[dict]:
     return [_backbone(findings, name, heads) for name in names]
 
 
+def elsewhere(findings: Findings, row: str) -> dict[str, Any]:
+    """Return what is known of a row whose predictions were made elsewhere."""
+    dataset, entry = findings.study.external[row], findings.study.backbone(row)
+    facts = findings.facts(EXTERNAL, dataset, row).get("protocols", {}).get(EXTERNAL, {})
+    step = findings.study.steps.get((EXTERNAL, dataset, row))
+    return {
+        "what": words.ELSEWHERE,
+        "notes": entry.notes,
+        "of": findings.study.dataset(dataset).title,
+        "file": facts.get("external"),
+        "digest of its content": step and step.knobs["content"],
+        "scale": facts.get("scale"),
+        "cases ignored": facts.get("ignored"),
+    }
+
+
 def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> dict:
     entry, cost = findings.study.backbone(name), findings.study.cost(name)
     weights = findings.facts("weights", None, with_weights(name))
@@ -96,6 +112,8 @@ def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> dict:
         "Cost": {title: _took(facts) for title, facts in made.items()},
         "Controls": against,
     }
+    if name in findings.study.external:
+        sections = {"Card": elsewhere(findings, name), "Controls": against}
     sides = sorted({facts["size"] for facts in made.values() if "size" in facts})
     parameters = cost.parameters if cost else weights.get("parameters")
     return {

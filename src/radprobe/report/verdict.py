@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from radprobe.metrics.simultaneous import about
 from radprobe.names import STANDING
 from radprobe.report.ranking import Column, Contrast, controls_of
-from radprobe.report.words import METRICS, Name, duration, interval, listed, number, p_value, protocol, text
+from radprobe.report.words import ELSEWHERE, METRICS, Name, duration, interval, listed, number, p_value, protocol, text
 
 NAMED = 4  # rows that a sentence names before it counts the others
 SHOWN = 0.0005  # a correction that three decimals would not show
@@ -37,8 +37,7 @@ def verdict(column: Column, name: Name, device: str) -> Verdict:
         reasons = "; ".join(sorted({score.note for score in column.scores.values()}))
         return Verdict([f"No score is defined: {reasons}."])
     lines = [_who(column, name), _score(column, name), _controls(column, name), _patients_needed(column, name)]
-    work = "train" if column.protocol_of(best) in STANDING else "embed and fit"
-    lines.append(f"{name(best)} costs {duration(column.seconds.get(best, math.nan))} of {device} to {work}.")
+    lines.append(_cost(column, name, device))
     return Verdict([line for line in lines if line], _details(column, name))
 
 
@@ -126,6 +125,13 @@ def _patients_needed(column: Column, name: Name) -> str:
     if contrast.needed[0] <= have:
         return f"These {have} test patients are enough to resolve {pair}: about {needed} are needed ({low} to {high})."
     return f"To resolve {pair}: about {needed} test patients ({low} to {high}); you have {have}."
+
+
+def _cost(column: Column, name: Name, device: str) -> str:
+    if column.best in column.external:
+        return f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}."
+    work = "train" if column.protocol_of(column.best) in STANDING else "embed and fit"
+    return f"{name(column.best)} costs {duration(column.seconds.get(column.best, math.nan))} of {device} to {work}."
 
 
 def _details(column: Column, name: Name) -> list[str]:

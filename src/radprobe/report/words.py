@@ -35,6 +35,7 @@ PROTOCOLS = {
     "bitfit": "all biases trained (BitFit)",
     "lora": "low-rank adapters (LoRA)",
     "end_to_end": "end-to-end fine-tuning",
+    "external": "predictions from elsewhere",
 }
 # What each protocol does, for a reader who sees one of its pages only.
 FROZEN = "The backbone stays frozen."
@@ -64,6 +65,8 @@ EXPLAINED = {
     "end_to_end": f"The whole backbone is trained, with a linear head. {AGAIN}",
     "ceiling": "No model: the truth itself, brought to the size at which decoders work and back to the original grid.",
 }
+ELSEWHERE = "predictions from elsewhere: radprobe has not checked what they were trained on"
+EXPLAINED["external"] = f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}. They are scored as all others are."
 Name = Callable[[str], str]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from radprobe.checks import Check, data, hardware, installation, places, services, weights
+from radprobe.checks import Check, data, external, hardware, installation, places, services, weights
 from radprobe.console import say, show_states
 from radprobe.files import RadprobeError
 from radprobe.study import Study
@@ -56,6 +56,7 @@ def _of_study(study: Study) -> Iterator[Check]:
     try:
         yield from data.datasets(study, fail)
         yield from weights.backbones(study, fail)
+        yield from external.predictions(study, fail)
         yield from places.folders(study)
     except RadprobeError as error:
         yield _refused(error)

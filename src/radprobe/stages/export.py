@@ -1,7 +1,6 @@
-"""export: predicted label maps as files that a viewer opens, on the grid of the original image."""
+"""export: predictions as files that other programs open, and that `external` reads: label maps, or a CSV of scores."""
 
 import colorsys
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,28 @@ from PIL import Image
 from radprobe import console, files
 from radprobe.artifacts import Index, Predictions
 from radprobe.files import RadprobeError
+from radprobe.names import in_files, slug
 from radprobe.study import Step, Study
 
 
 def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> None:
-    """Write the label maps of a `segment` or `adapt` step under `folder`: <protocol>/<part>/<case>, and labels.csv.
+    """Write the predictions of a step under `folder`, as `external` reads them.
 
-    Volumes become .nii.gz with the affine of their image, films .png whose palette shows each label in a colour of its
-    own: both hold the label numbers. Raises RadprobeError where there is no such protocol.
+    To classify: <protocol>.csv with sample_id, part, and a column per class. Scores are as the head gives them: logits,
+    or probabilities of kNN. To segment: <protocol>/<part>/<case>, and labels.csv; volumes become .nii.gz with the
+    affine of their image, films .png whose palette shows each label in a colour of its own: both hold the label
+    numbers. Raises RadprobeError where there is no such protocol.
     """
     predictions = Predictions.load(step.folder)
     known = list(predictions.facts["protocols"])
     if protocol and protocol not in known:
         known = ", ".join(known)
         raise RadprobeError(f"{step.command} --protocol {protocol}", "was not made", f"name one of {known}")
+    if predictions.table is not None:
+        for name in [protocol] if protocol else known:
+            _write_scores(folder / f"{slug(name)}.csv", predictions, name)
+        console.say(f"{1 if protocol else len(known)} tables in {folder}")
+        return
     table = Index.load(step.need("prepare").folder).table.groupby("volume_id", sort=False)["affine"].first()
     numbers = range(1, len(predictions.classes) + 1)
     labels = pd.DataFrame({"label": numbers, "class": predictions.classes})
@@ -34,10 +41,20 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
     for name in [protocol] if protocol else known:
         maps = predictions.maps[name]
         for case in console.track(maps, name, len(maps)):
-            path = folder / name / maps.table.loc[case, "part"] / re.sub(r"[^\w.-]", "_", case)
+            path = folder / name / maps.table.loc[case, "part"] / in_files(case)
             _write(path, maps[case], table[case])
         total += len(maps)
     console.say(f"{total} label maps in {folder}")
+
+
+def _write_scores(path: Path, predictions: Predictions, protocol: str) -> None:
+    rows = predictions.table[predictions.table["protocol"] == protocol]
+    logits = [f"logit:{name}" for name in predictions.classes]
+    of_softmax = set(logits) <= set(rows) and rows[logits].notna().all(axis=None)
+    kind = "logit" if of_softmax else "score"
+    columns = {f"{kind}:{name}": name for name in predictions.classes}
+    with files.atomic(path) as temporary:
+        rows[["sample_id", "part", *columns]].rename(columns=columns).to_csv(temporary, index=False)
 
 
 def _write(path: Path, labels: np.ndarray, affine) -> None:

@@ -84,6 +84,13 @@ def _needed(study: Study) -> Iterator[Path]:
         raise RadprobeError(
             study.adapter_file(study.absent_adapters[0]), reason, "bring it back, or leave its study out"
         )
+    if study.absent_predictions:
+        row = study.absent_predictions[0]
+        raise RadprobeError(
+            study.predictions_file(row),
+            f"predictions of {row} are not there, so what they need is not known",
+            "bring them back, or leave their study out",
+        )
     study = study.as_if_skipping()  # it may lie on a machine without the data
     for one in (study, study.as_if_complete()):
         for step in one.steps.values():
@@ -93,6 +100,8 @@ def _needed(study: Study) -> Iterator[Path]:
     for name in study.params.own_backbones:
         if adapter := study.adapter_file(name):
             yield adapter
+    for row in study.external:
+        yield study.predictions_file(row)
 
 
 def _artifacts(place: Path) -> Iterator[Path]:

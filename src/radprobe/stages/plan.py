@@ -8,7 +8,7 @@ from radprobe.console import say, show_table, size
 from radprobe.needs import Earlier, Estimate
 from radprobe.study import ON_GPU, ON_ONE_CORE, OUTPUTS, Missing, Step, Study
 
-CELLS = ("probe", "segment", "adapt")
+CELLS = ("probe", "segment", "adapt", "external")
 COLUMNS = ("stage", "jobs", "done", "can run now", "hours of those", "hours of all to do", "which rests on")
 HOUR = 3600
 
@@ -17,6 +17,7 @@ def run(study: Study) -> None:
     """Print the plan of a study, now and as if nothing were missing. Nothing is computed; only manifests are read."""
     study = study.as_if_skipping()  # to tell all that is missing, not the first
     whole = study.as_if_complete()
+    _check_external(study)
     _say_cells(study, whole)
     show_table(COLUMNS, list(_stages(study, whole)))
     gpu = f" and, of {', '.join(sorted(ON_GPU))}, of a GPU" if study.gpus else ""
@@ -26,6 +27,13 @@ def run(study: Study) -> None:
     _say_disk("what can run now", study)
     if len(whole.steps) > len(study.steps):
         _say_disk("all of it", whole)
+
+
+def _check_external(study: Study) -> None:
+    """Check the files of rows from elsewhere, and say what of them is ignored. Raises RadprobeError."""
+    for row in study.external_here:
+        for line in study.check_predictions(row):
+            say(f"note: {row}: {line}")
 
 
 def _say_cells(study: Study, whole: Study) -> None:

@@ -25,6 +25,7 @@ from radprobe.datasets import (
 from radprobe.datasets.archives import folder_name
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
+from radprobe.names import EXTERNAL
 from radprobe.params import Params, Paths, Phantom
 from radprobe.study import Step, Study
 
@@ -105,6 +106,7 @@ def weights(study: Study, step: Step) -> None:
 def found(study: Study) -> str:
     """Return as JSON the SHA-256 of each dataset's list of raw files and of each backbone's weights; null: not here.
 
+    And, by dataset, the content of the predictions that were made elsewhere.
     Raises RadprobeError where dvc.yaml, which asks for it, does not fit the params.
     """
     _check_versioned(study.params)
@@ -115,7 +117,11 @@ def found(study: Study) -> str:
             raw[step.dataset] = Manifest.read(step.outputs[0]).files["raw.parquet"]["sha256"]
         elif step.verb == "weights" and step.done:
             weights[step.backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
-    return json.dumps({"datasets": raw, "backbones": weights}, indent=1)
+    elsewhere: dict[str, dict[str, str | None]] = {name: {} for name in study.params.datasets}
+    for row, dataset in study.external.items():
+        step = study.steps.get((EXTERNAL, dataset, row))
+        elsewhere[dataset][row] = step.knobs["content"] if step else None
+    return json.dumps({"datasets": raw, "backbones": weights, "predictions": elsewhere}, indent=1)
 
 
 MEND = "list each dataset of the study once, under dvc.push or dvc.keep, and nothing else"

@@ -28,10 +28,10 @@ def run(study: Study, step: Step) -> None:
     predictions, near = cell.predictions, _near_cases(step)
     tables, cases = [], []
     for protocol in protocols_of(predictions):
-        of_parts = {part: cell.scored(protocol, part) for part in PARTS}
+        of_parts = {part: cell.scored(protocol, part) for part in _parts(predictions, protocol)}
         if cell.truth:
             cases += [each.cases().assign(protocol=protocol, part=part) for part, each in of_parts.items()]
-        val = _over_fits(of_parts["val"].rows(cell.how), [])
+        val = _over_fits(of_parts["val"].rows(cell.how), []) if "val" in of_parts else []
         test = [*_of_test(cell, protocol, **of_parts), *_without_near(cell, protocol, of_parts["test"], near)]
         costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
         tables += [pd.DataFrame(val).assign(protocol=protocol, part="val", **costs)]
@@ -47,7 +47,15 @@ def run(study: Study, step: Step) -> None:
     _say(table, metric)
 
 
-def _of_test(cell: Cell, protocol: str, val: "Classified | Segmented", test: "Classified | Segmented") -> list[dict]:
+def _parts(predictions: Predictions, protocol: str) -> list[str]:
+    """Return the parts that a protocol predicts: of predictions from elsewhere, val may be missing."""
+    facts = predictions.facts["protocols"][protocol]
+    return [part for part in PARTS if "external" not in facts or f"n_{part}" in facts]
+
+
+def _of_test(
+    cell: Cell, protocol: str, test: "Classified | Segmented", val: "Classified | Segmented | None" = None
+) -> list[dict]:
     """Return the rows of test: all metrics, those at val's thresholds, and how far they move over fits with seeds."""
     facts = cell.predictions.facts["protocols"][protocol]
 
@@ -157,12 +165,15 @@ def _truth(study: Study, step: Step) -> Truth | None:
 
 
 def _costs(embedding: dict, protocol: dict) -> dict[str, float]:
-    """Return the seconds of embedding and fitting, the larger of their peaks of memory in GB, and what was trained."""
+    """Return the seconds of embedding and fitting, the larger of their peaks of memory in GB, and what was trained.
+
+    NaN where a cost is not known, as of predictions from elsewhere.
+    """
     trained = protocol.get("parameters", np.nan)
     every = protocol.get("parameters_of_all", embedding.get("parameters", np.nan) + trained)
     return {
-        "seconds": embedding["seconds"] + protocol["seconds"],
-        "peak_gb": max(embedding["peak_gb"], protocol["peak_gb"]),
+        "seconds": embedding.get("seconds", np.nan) + protocol.get("seconds", np.nan),
+        "peak_gb": max(embedding.get("peak_gb", np.nan), protocol.get("peak_gb", np.nan)),
         "trained_parameters": trained,
         "trained_share": trained / every if every else np.nan,
         "best_epoch": protocol.get("chosen", {}).get("epochs", np.nan),

@@ -30,6 +30,10 @@ class Test:
         self.scores, self.targets = predictions.matrices(test)
         made = operating.called_by_val(self.scores, facts, *predictions.matrices(val))
         self.at, self.probability, self.positive = made.at, made.probability, made.positive
+        self.has_val = len(val) > 0
+        is_probability = not np.isnan(made.probability).all()
+        self.said = made.probability if is_probability else self.scores  # scores from elsewhere may be on any scale
+        self.said_as = "probability said" if is_probability else "score"
         self.exclusive = operating.exclusive(facts)
         self.known = (self.targets == 0) | (self.targets == 1)
 
@@ -81,6 +85,8 @@ def _calibration(test: Test, column: int, said: dict[tuple[str, str], Estimate])
     name, ece = test.classes[column], said["ece", test.classes[column]]
     panel = {"name": name, "ece": words.text(ece), "brier": words.text(said["brier", name])}
     panel |= {"svg": None, "why": ""}
+    if test.said is test.scores:
+        return {**panel, "why": ece.note}
     found = operating.reliability(test.probability[:, column], test.targets[:, column])
     if not found.n.sum():
         return {**panel, "why": ece.note}
@@ -117,7 +123,9 @@ def _counts(test: Test) -> list[dict[str, Any]]:
 
 def _of_class(test: Test, column: int) -> dict[str, Any]:
     if np.isnan(test.at[column]):
-        return {"name": test.classes[column], "why": "val has no positive or no negative of it, so no threshold exists"}
+        one_label = "val has no positive or no negative of it, so no threshold exists"
+        why = one_label if test.has_val else operating.WITHOUT_VAL
+        return {"name": test.classes[column], "why": why}
     known = test.known[:, column]
     true, called = test.targets[known, column] == 1, test.positive[known, column]
     tp, fn, fp, tn = (int(each.sum()) for each in (true & called, true & ~called, ~true & called, ~true & ~called))
@@ -142,7 +150,7 @@ def _mistakes(test: Test) -> list[dict[str, Any]]:
         wrong = test.known.all(axis=1) & (test.targets[rows, called] != 1)
         rows = rows[wrong][np.argsort(-test.scores[rows, called][wrong], kind="stable")][:WORST]
         lines = [(*_case(test, row), *_verdict(test, row, int(called[row]))) for row in rows.tolist()]
-        heads = ["case", "patient", "truth", "called", "probability said"]
+        heads = ["case", "patient", "truth", "called", test.said_as]
         return [{"title": "Called wrongly, surest first", "heads": heads, "lines": lines, "n": int(wrong.sum())}]
     undecided = np.isnan(test.at)
     false = {1: test.positive & (test.targets == 0), 0: ~test.positive & (test.targets == 1)}
@@ -155,20 +163,20 @@ def _verdict(test: Test, row: int, called: int) -> tuple[str, str, str]:
     return (
         test.classes[int(test.targets[row].argmax())],
         test.classes[called],
-        words.number(test.probability[row, called]),
+        words.number(test.said[row, called]),
     )
 
 
 def _kind(test: Test, title: str, wrong: np.ndarray, sign: int) -> dict[str, Any]:
     """Return mistakes [n, classes] of one kind, by the probability of what was called, then by id."""
     rows, columns = np.nonzero(wrong)
-    sure = test.probability[rows, columns] if sign else 1 - test.probability[rows, columns]
+    sure = test.said[rows, columns] if sign else -test.said[rows, columns]
     order = np.lexsort((rows, -sure))[:WORST]
     lines = [
-        (*_case(test, row), test.classes[column], words.number(test.probability[row, column]))
+        (*_case(test, row), test.classes[column], words.number(test.said[row, column]))
         for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True)
     ]
-    heads = ["case", "patient", "class", "probability said"]
+    heads = ["case", "patient", "class", test.said_as]
     return {"title": title, "heads": heads, "lines": lines, "n": len(rows)}
 
 
@@ -182,11 +190,11 @@ def _cases(test: Test, few: Sequence[str]) -> dict[str, Any]:
     there = np.flatnonzero(test.known[:, columns].any(axis=1))
     lines = [(*_case(test, row), *(_said(test, row, column) for column in columns)) for row in there[:CASES].tolist()]
     heads = ["case", "patient", *(test.classes[column] for column in columns)]
-    what = "In each cell the probability said, and the truth: + has it, − has it not."
+    what = f"In each cell the {test.said_as}, and the truth: + has it, − has it not."
     return {"heads": heads, "lines": lines, "left": len(there) - len(lines), "what": what}
 
 
 def _said(test: Test, row: int, column: int) -> str | Markup:
     if not test.known[row, column]:
         return "–"
-    return f"{words.number(test.probability[row, column])} {'+' if test.targets[row, column] == 1 else '−'}"
+    return f"{words.number(test.said[row, column])} {'+' if test.targets[row, column] == 1 else '−'}"

@@ -9,7 +9,7 @@ import pandas as pd
 from radprobe.artifacts import PARTS, Predictions, Scores
 from radprobe.catalog.describe import recipe, restriction
 from radprobe.metrics.classification import MACRO
-from radprobe.names import with_weights
+from radprobe.names import EXTERNAL, with_weights
 from radprobe.report import few_shot, trust, words
 from radprobe.report.cells import charts
 from radprobe.report.collect import Findings
@@ -28,6 +28,9 @@ def cards(findings: Findings, dataset: str, backbone: str) -> dict[str, list[tup
     of_dataset |= {"split": f"{split.get('name', 'study')}, {split.get('recipe', {}).get('recipe', 'recipe unknown')}"}
     of_dataset |= {part: _people(split["parts"][part]) for part in PARTS if part in split.get("parts", {})}
     of_dataset |= {"licence": entry.licence, "access": entry.access}
+    card_of_dataset = trust.flat({**of_dataset, "citation": entry.citation})
+    if backbone in findings.study.external:
+        return {"Dataset": card_of_dataset, "Row": trust.flat(trust.elsewhere(findings, backbone))}
     cost = findings.study.cost(backbone)
     features, weights = (
         findings.facts("embed", dataset, backbone),
@@ -38,7 +41,7 @@ def cards(findings: Findings, dataset: str, backbone: str) -> dict[str, list[tup
     of_backbone |= {"restricted": restriction(model.licence, model.gated), "citation": model.citation}
     of_backbone |= {"parameters": words.millions(parameters) if parameters else None}
     of_backbone |= {"notes": model.notes, **recipe(model, features.get("dim", cost.dim if cost else None))}
-    return {"Dataset": trust.flat({**of_dataset, "citation": entry.citation}), "Backbone": trust.flat(of_backbone)}
+    return {"Dataset": card_of_dataset, "Backbone": trust.flat(of_backbone)}
 
 
 def _people(part: dict[str, Any]) -> str:
@@ -57,6 +60,9 @@ def notes(findings: Findings, dataset: str, backbone: str) -> list[str]:
     model = findings.study.backbone(backbone)
     if model.derived:
         lines.append(f"{model.title} has derived weights, not the published ones: {model.derived}.")
+    if backbone in findings.study.external:
+        lines.append(f"{words.EXPLAINED[EXTERNAL]}")
+        lines += [f"{model.notes}"] if model.notes else []
     if findings.family(backbone) == "control":
         lines.append("A control row, not a candidate: what others are measured against.")
     return lines
@@ -229,6 +235,8 @@ def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
 
 def costs(findings: Findings, dataset: str, backbone: str, row: dict, facts: dict) -> list[tuple[str, str]]:
     """Return seconds, memory and parameters, as lines; `row` is any score of the cell."""
+    if backbone in findings.study.external:
+        return [(name, "–") for name in ("fitting", "peak memory", "device", "trained parameters")]
     features = findings.facts("embed", dataset, backbone)
     if ("embed", dataset, backbone) in findings.study.steps:
         alone = words.duration(facts["seconds"]) if "seconds" in facts else "unknown"

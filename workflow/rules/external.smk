@@ -1,0 +1,28 @@
+"""Predictions that were made elsewhere, checked and brought to the form of our own."""
+
+
+rule external:
+    input:
+        needs("external"),
+        # its content is in the spec: a new time of the same file re-runs nothing
+        ancient(external_files),
+    output:
+        f"{RESULTS}/{{dataset}}/external/{{backbone}}/{{spec}}/predictions.json",
+    log:
+        f"{WORK}/logs/external/{{dataset}}/{{backbone}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/external/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+    priority: 100  # what is wrong with the file is said first
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        spec=knobs("external"),
+        named=named("external"),
+    message:
+        "Reading {wildcards.backbone}'s predictions of {wildcards.dataset}"
+    shell:
+        "python -m radprobe external {params.named} > {log:q} 2>&1"
