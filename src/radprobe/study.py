@@ -312,8 +312,8 @@ class Study(Entries):
         yield from embeds.values()
         if entry.task == "look":
             return
-        recipe = _dump(entry.splits[choice.split])
-        knobs = {"name": choice.split, "seed": p.seed, "recipe": recipe}
+        recipe = _dump(entry.splits[choice.split_name])
+        knobs = {"name": choice.split_name, "seed": p.seed, "recipe": recipe}
         knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
         split = self._step("split", dataset, None, knobs, prepare)
         yield split
@@ -351,6 +351,8 @@ class Study(Entries):
             knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
         else:
             knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
+        if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
+            knobs["few_shot"] = None  # a curve over draws belongs to one training set
         if p.repeats > 1 and backbone != CEILING and verb != "adapt":
             knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)

@@ -39,6 +39,7 @@ class Classified:
         table = _some(table[~table["sample_id"].isin(without)], protocol, part)
         self.classes, self.table = predictions.classes, table
         self.scores, self.targets = predictions.matrices(table)
+        self.folds = table["fold"].to_numpy() if "fold" in table else None  # of cross-validation
         logits = [f"logit:{name}" for name in self.classes]
         has_logits = set(logits) <= set(table) and table[logits].notna().all(axis=None)
         self.logits = table[logits].to_numpy() if has_logits else self.scores
@@ -50,21 +51,26 @@ class Classified:
     @cached_property
     def rarer(self) -> int:
         """The patients with the rarer label, of the class that has most of them."""
-        return classification.Classifier(self.scores, self.targets, self.table["patient_id"]).rarer
+        return self._classifier(self.scores).rarer
+
+    def _classifier(self, scores: np.ndarray) -> classification.Classifier:
+        return classification.Classifier(scores, self.targets, self.table["patient_id"], self.folds)
 
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
-        return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
+        patients = self.table["patient_id"]
+        return classification.rows(self.scores, self.logits, self.targets, self.classes, patients, how, self.folds)
 
     def operating(self, val: "Classified", facts: dict, how: Bootstrap) -> list[dict]:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration."""
-        made = operating.called_by_val(self.scores, facts, val.scores, val.targets)
+        folds = None if self.folds is None else (self.folds, val.folds)
+        made = operating.called_by_val(self.scores, facts, val.scores, val.targets, folds)
         return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
 
     def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function of patient weights: macro auroc, or auroc_study."""
         scores = classification.sigmoid32(self.logits) if metric == "auroc_study" else self.scores
-        return getattr(classification.Classifier(scores, self.targets, self.table["patient_id"]), metric)
+        return getattr(self._classifier(scores), metric)
 
 
 class Segmented:
@@ -84,9 +90,8 @@ class Segmented:
         without: Collection[str] = (),
         tolerance: float | None = None,
     ):
-        maps = predictions.maps[protocol]
-        table = maps.table[~maps.table["case_id"].isin(without)]
-        table = _some(table[table["part"] == part], protocol, part).sort_index()
+        maps = predictions.maps[protocol].of(part)
+        table = _some(maps.table[~maps.table["case_id"].isin(without)], protocol, part).sort_index()
         self.classes, self.table = predictions.classes, table
         n, matrices, distances = len(self.classes), [], []
         for case in table["case_id"]:

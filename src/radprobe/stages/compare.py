@@ -100,9 +100,9 @@ def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
 
 
 def _delong(scored: dict[str, Tested], row: dict) -> float:
-    """Return DeLong's p-value of a pair; NaN for label maps, and where a patient has several samples."""
+    """Return DeLong's p-value of a pair; NaN for label maps, out-of-fold scores and patients with several samples."""
     one, other = scored[row["backbone"]].scored, scored[row["other"]].scored
-    if isinstance(one, Segmented) or one.samples["patient_id"].duplicated().any():
+    if isinstance(one, Segmented) or one.folds is not None or one.samples["patient_id"].duplicated().any():
         return np.nan
     return delong.p_value(one.scores, other.scores, one.targets)
 

@@ -142,7 +142,7 @@ def _content(name: str, folder: Path, proposal: Proposal, table: Path | None) ->
 def _samples(study: Study, name: str) -> Index:
     """Return the samples as retrieve will find them, or raise RadprobeError as it will."""
     choice, layout = study.params.datasets[name], study.layout(name)
-    how = (choice.allow_missing, None, choice.uncertain, choice.split, study.params.seed)
+    how = (choice.allow_missing, None, choice.uncertain, choice.split_name, study.params.seed)
     return splits.checked_samples(study.dataset(name), layout, *how)
 
 
