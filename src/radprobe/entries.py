@@ -90,13 +90,13 @@ class Entries:
 
     def _check_unseen(self, backbone: str) -> None:
         """Raise RadprobeError where an adapter was trained in cross-validation of a dataset that is tested here."""
-        facts = self.adapter(backbone) if backbone not in self.absent_adapters else None
-        if facts and facts["folds"] and facts["dataset"] in self.params.datasets:
-            where = f"params: own_backbones.{with_weights(backbone)}"
-            reason = (
-                f"its adapter was trained on all folds but one of {facts['dataset']}, whose patients are tested here"
-            )
-            raise RadprobeError(where, reason, f"leave out one of them: the backbone, or datasets.{facts['dataset']}")
+        name = with_weights(backbone)
+        facts = self.adapter(name) if name not in self.absent_adapters else None
+        if facts and facts.get("folds") and facts["dataset"] in self.params.datasets:
+            where = f"params: own_backbones.{name}"
+            dataset = facts["dataset"]
+            reason = f"its adapter was trained on all folds but one of {dataset}, whose patients are tested here"
+            raise RadprobeError(where, reason, f"leave out one of them: the backbone, or datasets.{dataset}")
 
     def _adapted(self, names: list[str]) -> list[str]:
         """Return which backbones are adapted: those that params name, or all that were pretrained."""
@@ -198,7 +198,8 @@ def read_adapter(path: Path) -> dict[str, Any]:
     try:
         header, _ = files.safetensors_header(path)
         facts = json.loads(header["__metadata__"]["radprobe"])
-        return {**{name: facts[name] for name in ADAPTER_FACTS}, "folds": facts.get("folds")}
+        folds = {"folds": facts["folds"]} if "folds" in facts else {}  # of cross-validation only
+        return {name: facts[name] for name in ADAPTER_FACTS} | folds
     except FileNotFoundError:
         raise RadprobeError(path, "is not there", "name the adapter.safetensors that `radprobe adapt` wrote") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -324,9 +324,10 @@ class Study(Entries):
                 needs.append(steps["weights", None, with_weights(name)])  # maps that are not stored are made again
             predictions[name] = self._predictions(dataset, name, entry, needs)
             yield predictions[name]
-            yield self._step("score", dataset, name, self._scoring(entry), prepare, split, predictions[name])
+            yield self._step("score", dataset, name, self._scoring(dataset), prepare, split, predictions[name])
         compared = [step for name, step in predictions.items() if name != CEILING]
-        knobs = {**_dump(p.score), "variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
+        knobs = {"variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
+        knobs |= self._resampling(dataset)
         yield self._step("compare", dataset, None, knobs, prepare, *compared)
 
     def _prepare(self, dataset: str) -> Step:
@@ -365,10 +366,17 @@ class Study(Entries):
         knobs |= {"recipe": model.encodes, "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
         return knobs
 
-    def _scoring(self, entry: Dataset) -> dict[str, Any]:
+    def _scoring(self, dataset: str) -> dict[str, Any]:
         """Return what scores depend on besides predictions."""
+        entry = self.dataset(dataset)
         tolerance = {"tolerance": entry.tolerance.value} if entry.task == "segmentation" else {}
-        return {**_dump(self.params.score), **tolerance}
+        return {**self._resampling(dataset), **tolerance}
+
+    def _resampling(self, dataset: str) -> dict[str, Any]:
+        """Return what intervals depend on: params, and the number of folds where there are some."""
+        split = self.params.datasets[dataset].split
+        folds = {} if isinstance(split, str) else {"folds": split.folds}
+        return {**_dump(self.params.score), **folds}
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
         model = self.backbone(backbone)

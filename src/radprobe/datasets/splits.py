@@ -114,23 +114,32 @@ def _evenly(items: list[str], k: int) -> list[str]:
 def _stratified(index: Index, recipe: Stratified, seed: int) -> dict[str, str]:
     """Return patient -> part, stratified by label."""
     shares = np.array([1 - recipe.val - recipe.test, recipe.val, recipe.test])
-    return {patient: PARTS[part] for patient, part in _stratify(index, shares, seed).items()}
+    return {patient: PARTS[part] for patient, part in _stratify(_held(index), shares, seed).items()}
 
 
 def _folds(index: Index, recipe: Folds, seed: int) -> dict[str, int]:
-    """Return patient -> fold, 1 ... k, stratified by label."""
+    """Return patient -> fold, 1 ... k, stratified by label; patients without any class count as a class of their own.
+
+    So each fold has a negative patient where there are k of them.
+    """
+    labels = _held(index)
+    labels["none"] = ~labels.any(axis=1)
     shares = np.full(recipe.folds, 1 / recipe.folds)
-    return {patient: fold + 1 for patient, fold in _stratify(index, shares, seed).items()}
+    return {patient: fold + 1 for patient, fold in _stratify(labels, shares, seed).items()}
 
 
-def _stratify(index: Index, shares: np.ndarray, seed: int) -> dict[str, int]:
+def _held(index: Index) -> pd.DataFrame:
+    """Return which classes each patient has, bool, by patient id: those that any image has."""
+    return pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"].to_numpy()).any()
+
+
+def _stratify(labels: pd.DataFrame, shares: np.ndarray, seed: int) -> dict[str, int]:
     """Return patient -> group by iterative stratification (Sechidis et al., ECML PKDD 2011), over patients.
 
-    shares: of the patients, by group. The class with the fewest patients not yet placed goes first; each of its
-    patients goes to the group that still wants that class most, then to the group that wants patients most. A patient
-    has a class where any image has it.
+    labels: bool, by patient id and class. shares: of the patients, by group. The class with the fewest patients not yet
+    placed goes first; each of its patients goes to the group that still wants that class most, then to the group that
+    wants patients most.
     """
-    labels = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"].to_numpy()).any()
     labels = labels.iloc[np.random.default_rng(seed).permutation(len(labels))]  # groupby has sorted the patients
     positive = labels.to_numpy(bool)
     wanted, wanted_classes = shares * len(positive), shares[:, None] * positive.sum(0)

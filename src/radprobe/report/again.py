@@ -126,9 +126,8 @@ def _settings(values: dict) -> str:
 def _chosen(facts: dict) -> str:
     """Say what was chosen, from which part, among how many candidates, and which of them diverged or went on."""
     if folds := facts.get("folds"):
-        return f"chosen on val in each of {len(folds)} folds: " + " | ".join(
-            _settings(each["chosen"]) for each in folds
-        )
+        settings = " | ".join(_settings(each["chosen"]) for each in folds)
+        return f"of {len(folds)} folds, each with its own val: {settings}"
     chosen, candidates = facts.get("chosen", {}), facts.get("candidates", [])
     diverged = sum(each.get("value", 0) is None for each in candidates)
     again, late = (len(facts.get(name, [])) for name in ("diverged_when_refitted", "not_converged"))

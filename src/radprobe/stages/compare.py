@@ -108,7 +108,7 @@ def _delong(scored: dict[str, Tested], row: dict) -> float:
 
 
 def _how(step: Step) -> Bootstrap:
-    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap)})
+    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap) if each.name in step.knobs})
 
 
 def _truth(study: Study, step: Step) -> Truth | None:
