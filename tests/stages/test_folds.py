@@ -178,8 +178,8 @@ def test_label_maps_of_all_folds_are_one_set_with_each_case_in_val_and_in_test(t
 # --- params -----------------------------------------------------------------------------------------------------------
 
 
-def of_params(split, **folder):
-    datasets = {"mine": {"raw": "mine", "split": split, "folder": {**OWN, **folder}}}
+def of_params(split, folder=None):
+    datasets = {"mine": {"raw": "mine", "split": split, "folder": {**OWN, **(folder or {})}}}
     return {"study": "s", "datasets": datasets, "backbones": ["test_vit"], "controls": []}
 
 
@@ -207,7 +207,7 @@ def test_folds_make_no_few_shot_draws_widen_intervals_and_change_the_keys_of_wha
 )
 def test_folds_that_make_no_sense_are_refused(split, folder, what):
     with pytest.raises(RadprobeError) as error:
-        Entries(of_params(split, **folder))
+        Entries(of_params(split, folder))
     assert what in error.value.what
     assert error.value.remedy
 
