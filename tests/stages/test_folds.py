@@ -212,12 +212,6 @@ def test_folds_that_make_no_sense_are_refused(split, folder, what):
     assert error.value.remedy
 
 
-def test_the_nearest_key_of_folds_is_named():
-    with pytest.raises(RadprobeError) as error:
-        Entries(of_params({"fold": 5}))
-    assert "'folds'" in error.value.remedy
-
-
 def test_a_benchmark_keeps_its_published_split():
     with pytest.raises(RadprobeError, match="a benchmark keeps its published split") as error:
         Entries({"study": "s", "datasets": {"montgomery": {"split": {"folds": 5}}}, "backbones": ["test_vit"]})
