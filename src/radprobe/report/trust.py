@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from radprobe.artifacts import PARTS
 from radprobe.catalog import Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
 from radprobe.names import RANDOM, SCRATCH, mode_of, with_weights
@@ -63,7 +64,7 @@ def datasets(findings: Findings) -> list[dict]:
                 "name": name,
                 "entry": entry,
                 "parts": parts(split),
-                "part_names": list(split.get("parts", {})),
+                "part_names": part_names(split),
                 "near": look.near_duplicates(findings, name),
                 "sections": {key: flat(each) for key, each in sections.items()},
             }
@@ -159,10 +160,16 @@ def _tolerance(tolerance: Tolerance | None) -> str:
     return f"within {tolerance.value:g} {unit}; {tolerance.source}"
 
 
+def part_names(split: dict) -> list[str]:
+    """Return the names of the parts of a split, in their order; under cross-validation those of the folds."""
+    found = split.get("parts", {})
+    return [name for name in PARTS if name in found] or sorted(found, key=lambda name: int(name.split()[-1]))
+
+
 def parts(split: dict) -> list[tuple[str, list[str]]]:
     """Return the lines of a table of the parts (or folds): samples, patients, and by class the positive ones."""
     found = split.get("parts", {})
-    each = list(found.values())
+    each = [found[name] for name in part_names(split)]
     lines = [(key, [str(part.get(key, "–")) for part in each]) for key in ("patients", "samples")] if found else []
     for name in split.get("classes", []):
         counts = [[part.get(key, {}).get(name) for key in ("positives", "positive_patients")] for part in each]

@@ -26,7 +26,7 @@ def cards(findings: Findings, dataset: str, backbone: str) -> dict[str, list[tup
     split = findings.facts("split", dataset)
     of_dataset = {"what": f"{words.TASKS[entry.task]}, {entry.modality}", "classes": len(entry.classes)}
     of_dataset |= {"split": f"{split.get('name', 'study')}, {split.get('recipe', {}).get('recipe', 'recipe unknown')}"}
-    of_dataset |= {part: _people(counts) for part, counts in split.get("parts", {}).items()}
+    of_dataset |= {part: _people(split["parts"][part]) for part in trust.part_names(split)}
     of_dataset |= {"licence": entry.licence, "access": entry.access}
     cost = findings.study.cost(backbone)
     features, weights = (
