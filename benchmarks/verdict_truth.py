@@ -134,7 +134,7 @@ def simulate(condition: Condition, generator: np.random.Generator, how: Bootstra
         truths = np.array(list(condition.truths.values()))
         scores = normal.reshape(-1, k) + np.sqrt(2) * norm.ppf(truths) * targets[:, None]
         found = [
-            Classifier(column[:, None], targets[:, None].astype(float), ids, how.min_patients).resampled(how)
+            Classifier(column[:, None], targets[:, None].astype(float), ids, fewest=how.min_patients).resampled(how)
             for column in scores.T
         ]
     else:

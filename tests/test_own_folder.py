@@ -11,17 +11,19 @@ import pandas as pd
 import pydicom
 import pytest
 import yaml
+from datasets import own_folders
 from datasets.own_folders import texture
 from imaging.dicom_files import SECRETS, write, write_series
 from PIL import Image
 from webpage import Page
 
 from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
-from radprobe.stages import embed, prepare, probe, report, retrieve, score, segment, split
+from radprobe.stages import compare, embed, prepare, probe, report, retrieve, score, segment, split
 from radprobe.study import Study
 
 pytestmark = pytest.mark.slow
 STAGES = {"retrieve": retrieve, "prepare": prepare, "split": split, "embed": embed, "probe": probe, "segment": segment}
+STAGES |= {"score": score, "compare": compare}
 PATIENTS = 24
 
 
@@ -43,14 +45,12 @@ def params(root, embedding=None, choice=None, **folder):
     }
 
 
-def run(root, embedding=None, **folder):
+def run(root, embedding=None, choice=None, **folder):
     """Run every step of a study of the folder root/mine; return the study."""
-    study = Study(params(root, embedding, **folder))
+    study = Study(params(root, embedding, choice, **folder))
     for step in study.steps.values():
         if step.verb == "weights":
             retrieve.weights(study, step)
-        elif step.verb in ("score", "compare"):
-            getattr(score, "run" if step.verb == "score" else "compare")(study, step)
         else:
             STAGES[step.verb].run(study, step)
     report.run(study)
@@ -141,6 +141,45 @@ def test_nifti_volumes_are_classified_by_patient_with_the_split_that_the_table_g
     facts = json.loads((study.step("prepare", "mine").folder / "pixels.json").read_text())["facts"]
     assert facts["orientations"] == {"RAS": PATIENTS}
     assert (study.path("reports") / "explorer.html").is_file()
+
+
+def folded(root, make, **folder):
+    """Run a study in five folds of a generated folder of 24 patients; return the study and the words of its pages."""
+    make(root / "mine")
+    study = run(root, choice={"split": {"folds": 5}}, **folder)
+    pages = (study.path("reports")).rglob("*.html")
+    return study, {path.name: Page(path.read_text(encoding="utf-8")).words for path in pages}
+
+
+def test_a_small_folder_of_films_is_cross_validated(tmp_path):
+    study, pages = folded(tmp_path, own_folders.films, task="binary", classes=["ill"])
+    assert macro(study, "auroc")["linear"] > 0.8
+    scores = Scores.load(study.step("score", "mine", "test_vit").folder).table
+    tests = scores[(scores["part"] == "test") & (scores["metric"] == "auroc") & (scores["class"] == "macro")]
+    assert set(tests["n_patients"]) == {PATIENTS}
+    assert not scores["protocol"].str.startswith("few-shot").any()
+    predictions = Predictions.load(study.step("probe", "mine", "test_vit").folder)
+    of_patient = predictions.rows("linear", "test").groupby("patient_id")["fold"]
+    assert (of_patient.nunique() == 1).all()
+    for name in ("explorer.html", "linear.html"):
+        assert "Intervals are conditional on these 5 fits" in pages[name], name
+    chosen = predictions.facts["protocols"]["logistic"]["folds"]
+    assert all(f"{each['chosen']['c']:.4g}" in pages["logistic.html"] for each in chosen)
+
+
+def test_a_small_folder_of_masks_is_cross_validated(tmp_path):
+    def make(root):
+        own_folders.films_with_masks(root)
+        names = {k: {"path": f"images/{k}.png", "mask": f"masks/{k}_mask.png"} for k in range(PATIENTS)}
+        own_folders.table(root, [{**paths, "patient": f"case{k}"} for k, paths in names.items()])
+
+    study, pages = folded(tmp_path, make, task="segmentation", classes=["lung"], mask="mask")
+    scored = Scores.load(study.step("score", "mine", "test_vit").folder)
+    cases = scored.cases[(scored.cases["part"] == "test") & (scored.cases["metric"] == "dsc")]
+    assert set(cases["patient_id"]) == {f"case{k}" for k in range(PATIENTS)}
+    assert not cases.duplicated(["protocol", "class", "case_id"]).any()
+    assert 0 < macro(study, "dsc")["linear-decoder"] <= 1
+    assert "Intervals are conditional on these 5 fits" in pages["linear-decoder.html"]
 
 
 @pytest.mark.survives("bug", "another order of files, rows and shards", "the same scores, byte for byte")

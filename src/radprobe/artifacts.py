@@ -185,11 +185,20 @@ def _is_mapped(array: np.ndarray, path: Path) -> bool:
 class LabelMaps:
     """Label maps on their original grids, each deflated, in one file beside a table of offsets.
 
-    Used by Truth and by Predictions of segmentation: `maps[case_id]` is uint8 [H, W] or [X, Y, Z].
+    Used by Truth and by Predictions of segmentation: `maps[case_id]` is uint8 [H, W] or [X, Y, Z]. Under
+    cross-validation a case is in val and in test, with a map in each: `of` one part has each case once.
     """
 
     def __init__(self, blob: Path, table: pd.DataFrame):
         self.blob, self.table = Path(blob), table.set_index("case_id", drop=False)
+
+    def of(self, part: str) -> Self:
+        """Return the maps of one part."""
+        return type(self)(self.blob, self.table[self.table["part"] == part].reset_index(drop=True))
+
+    def by_part(self) -> dict[str, Self]:
+        """Return the maps of each part that there is."""
+        return {part: self.of(part) for part in self.table["part"].unique()}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -208,11 +217,17 @@ class LabelMaps:
         """Return mm per pixel along each axis, [] where unknown."""
         return [float(step) for step in self.table.loc[case_id]["spacing"]]
 
+    def cases(self) -> Iterator[tuple]:
+        """Yield (case_id, patient_id, part, label map, spacing) as `write` takes them; a case must occur once."""
+        for row in self.table.itertuples():
+            yield row.case_id, row.patient_id, row.part, self[row.case_id], self.spacing(row.case_id)
+
     @staticmethod
     def write(folder: Path, name: str, cases) -> list[str]:
         """Stream (case_id, patient_id, part, label map, spacing) to `name`.bin and `name`.parquet; return the names.
 
-        `part` is "" for Truth. A case id occurs once; a Predictions of several protocols writes one `name` for each.
+        `part` is "" for Truth. A case id occurs once in a part; a Predictions of several protocols writes one `name`
+        for each.
         """
         rows, offset = [], 0
         with files.atomic(folder / f"{name}.bin") as temporary, temporary.open("wb") as handle:
@@ -262,6 +277,7 @@ SPLIT_SCHEMA = pa.DataFrameSchema(
         "sample_id": pa.Column(str, unique=True),
         "patient_id": pa.Column(str),
         "part": pa.Column(str, pa.Check.isin(PARTS)),
+        "fold": pa.Column(int, pa.Check.ge(1), coerce=True, required=False),  # of cross-validation; all parts are test
     },
     strict=True,
 )
@@ -269,7 +285,11 @@ SPLIT_SCHEMA = pa.DataFrameSchema(
 
 @dataclass
 class Split:
-    """Which sample is in which part; samples in no part are absent from the table. A few-shot draw is a Split too."""
+    """Which sample is in which part; samples in no part are absent from the table. A few-shot draw is a Split too.
+
+    Under cross-validation the table has a column `fold`, 1 ... k, and every sample is test: `folds` are the splits that
+    heads are fitted on.
+    """
 
     KIND: ClassVar[str] = "split"
     table: pd.DataFrame
@@ -278,7 +298,7 @@ class Split:
 
     def __post_init__(self):
         self.table = SPLIT_SCHEMA.validate(self.table.reset_index(drop=True))
-        parts = self.table.groupby("patient_id")["part"].nunique()
+        parts = self.groups.groupby(self.table["patient_id"]).nunique()
         if (shared := parts[parts > 1]).size:
             raise RadprobeError(
                 f"patient {shared.index[0]}",
@@ -286,9 +306,41 @@ class Split:
                 "give every image of a patient the same part",
             )
 
-    def rows(self, index: Index, *parts: str) -> np.ndarray:
-        """Return the positions in `index` of the samples of `parts`, sorted."""
-        chosen = self.table.loc[self.table["part"].isin(parts), "sample_id"]
+    @property
+    def is_folded(self) -> bool:
+        """Does it say folds of a cross-validation?"""
+        return "fold" in self.table
+
+    @property
+    def groups(self) -> pd.Series:
+        """The group of each row of `table` that must share nothing with another: its part, or its fold as text."""
+        return "fold " + self.table["fold"].astype(str) if self.is_folded else self.table["part"]
+
+    @property
+    def group_names(self) -> list[str]:
+        """The names of all groups, in order."""
+        if not self.is_folded:
+            return list(PARTS)
+        return [f"fold {number}" for number in sorted(self.table["fold"].unique())]
+
+    @property
+    def folds(self) -> "list[Split]":
+        """The splits that heads are fitted on: of each fold one, else this one alone.
+
+        In the split of a fold, the fold is test, the next one (after the last: the first) is val, all others are train.
+        """
+        if not self.is_folded:
+            return [self]
+        numbers = sorted(self.table["fold"].unique())
+        splits = []
+        for test, val in zip(numbers, [*numbers[1:], numbers[0]], strict=True):
+            part = self.table["fold"].map({test: "test", val: "val"}).fillna("train")
+            splits.append(Split(self.table.drop(columns="fold").assign(part=part), self.classes, self.facts))
+        return splits
+
+    def rows(self, index: Index, *groups: str) -> np.ndarray:
+        """Return the positions in `index` of the samples of some parts (or folds, by `group_names`), sorted."""
+        chosen = self.table.loc[self.groups.isin(groups), "sample_id"]
         return np.flatnonzero(index.table["sample_id"].isin(chosen).to_numpy())
 
     def targets(self, index: Index, exclusive: bool) -> np.ndarray:
@@ -457,10 +509,12 @@ class Predictions:
     Classification: `table` has protocol, part, sample_id, patient_id, `score:<class>` (logits, log-odds or similar:
     higher is more likely), `target:<class>` (1, 0, NaN undefined) and, where the scores are a softmax, `logit:<class>`.
     Segmentation: `maps[protocol]` are LabelMaps on the original grid, with case_id, patient_id and part.
+    Under cross-validation each sample is once in test and once in val, the column `fold` of `table` says whose fit made
+    the row, and `facts["protocols"][name]["folds"]` what each fit chose.
     `facts["protocols"][name]` holds the hyperparameters chosen, from which part, the seconds and memory taken;
     `facts["embedding"]` the seconds and memory of the embedding. Where a protocol was fitted with several seeds, its
     facts have them as `seeds`, and what the others say of test stands under the names that `again` gives.
-    `decoders` are the protocols whose decoder lies beside, as <protocol>.safetensors.
+    `decoders` are the protocols whose decoder lies beside, as <protocol>.safetensors; none under cross-validation.
     """
 
     KIND: ClassVar[str] = "predictions"

@@ -126,7 +126,7 @@ def prepare(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> Non
 @app.command()
 def split(
     dataset: DatasetId,
-    listing: Annotated[Path | None, typer.Option(help="Also write it as a CSV: patient, case, split.")] = None,
+    listing: Annotated[Path | None, typer.Option(help="Also write it as a CSV: patient, case, split or fold.")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Give each sample its part, and certify that nothing leaks between the parts."""

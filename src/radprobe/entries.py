@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from radprobe import catalog, files, params
-from radprobe.catalog import PAPER, Backbone, Dataset, Folder, OfficialLists, SplitRecipe, Stratified, Tolerance
+from radprobe.catalog import PAPER, Backbone, Dataset, Folder, Folds, OfficialLists, SplitRecipe, Stratified, Tolerance
 from radprobe.files import RadprobeError
 from radprobe.names import (
     ADAPTED,
@@ -25,7 +25,7 @@ from radprobe.names import (
     mode_of,
     with_weights,
 )
-from radprobe.params import MadeElsewhere, OwnBackbone
+from radprobe.params import DatasetChoice, MadeElsewhere, OwnBackbone
 
 # what an adapter says of itself
 ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
@@ -52,9 +52,12 @@ class Entries:
         self._check_external()
         for name, choice in self.params.datasets.items():
             entry = self.dataset(name)
+            _check_folds(name, choice)
             if entry.splits:
-                _known(choice.split, entry.splits, f"datasets.{name}.split")
+                _known(choice.split_name, entry.splits, f"datasets.{name}.split")
         entries = [self.backbone(name) for name in self.backbones]
+        for name in self.params.backbones:
+            self._check_unseen(name)
         patches = math.lcm(*(entry.patch for entry in entries if entry.patch and not entry.sizes))  # suits them all
         for entry in entries:
             for dataset in self.params.datasets:
@@ -121,6 +124,16 @@ class Entries:
         own = self.params.own_backbones
         return [name for name in own if (path := self.adapter_file(name)) and not path.is_file()]
 
+    def _check_unseen(self, backbone: str) -> None:
+        """Raise RadprobeError where an adapter was trained in cross-validation of a dataset that is tested here."""
+        name = with_weights(backbone)
+        facts = self.adapter(name) if name not in self.absent_adapters else None
+        if facts and facts.get("folds") and facts["dataset"] in self.params.datasets:
+            where = f"params: own_backbones.{name}"
+            dataset = facts["dataset"]
+            reason = f"its adapter was trained on all folds but one of {dataset}, whose patients are tested here"
+            raise RadprobeError(where, reason, f"leave out one of them: the backbone, or datasets.{dataset}")
+
     def _adapted(self, names: list[str]) -> list[str]:
         """Return which backbones are adapted: those that params name, or all that were pretrained."""
         able = [name for name in names if name not in SCRATCH and not name.endswith(PAPER)]
@@ -133,7 +146,7 @@ class Entries:
     def dataset(self, name: str) -> Dataset:
         """Return the catalog's entry of a benchmark as this study uses it, or the entry of an own folder."""
         choice = self.params.datasets[name]
-        entry = _own_dataset(name, choice.folder) if choice.folder else _known(name, catalog.datasets(), "datasets")
+        entry = _own_dataset(name, choice) if choice.folder else _known(name, catalog.datasets(), "datasets")
         update = {"slices": choice.slices, "intensity": choice.intensity}
         update |= {"size": choice.size, "stored": choice.stored}
         if choice.classes:
@@ -223,7 +236,8 @@ def read_adapter(path: Path) -> dict[str, Any]:
     try:
         header, _ = files.safetensors_header(path)
         facts = json.loads(header["__metadata__"]["radprobe"])
-        return {name: facts[name] for name in ADAPTER_FACTS}
+        folds = {"folds": facts["folds"]} if "folds" in facts else {}  # of cross-validation only
+        return {name: facts[name] for name in ADAPTER_FACTS} | folds
     except FileNotFoundError:
         raise RadprobeError(path, "is not there", "name the adapter.safetensors that `radprobe adapt` wrote") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -272,7 +286,24 @@ def _check_size(entry: Backbone, dataset: Dataset, patches: int) -> None:
         raise RadprobeError(f"params: datasets.{dataset.id}.size", reason, f"say size: {near}")
 
 
-def _own_dataset(name: str, folder: Folder) -> Dataset:
+def _check_folds(name: str, choice: DatasetChoice) -> None:
+    """Raise RadprobeError where params ask for cross-validation of a dataset whose split or predictions are given."""
+    if isinstance(choice.split, str):
+        return
+    where = f"params: datasets.{name}.split"
+    if choice.predictions:
+        reason = "asks for folds, and predictions from elsewhere are of one test set"
+        raise RadprobeError(where, reason, f"name a split, or remove datasets.{name}.predictions")
+    if choice.folder is None:
+        reason = "cross-validation is for a folder of your own: a benchmark keeps its published split"
+        raise RadprobeError(where, reason, "name a split of the catalog, or leave it out")
+    if choice.folder.split:
+        reason = f"asks for folds, and column '{choice.folder.split}' of your table says the split"
+        raise RadprobeError(where, reason, f"leave out one of them: split, or datasets.{name}.folder.split")
+
+
+def _own_dataset(name: str, choice: DatasetChoice) -> Dataset:
+    folder = choice.folder
     size = folder.size or (448 if folder.task == "segmentation" else 224)
     shared = folder.model_dump(include={"title", "modality", "metadata", "task", "classes", "licence", "stored"})
     return Dataset(
@@ -283,7 +314,7 @@ def _own_dataset(name: str, folder: Folder) -> Dataset:
         size=size,
         tolerance=Tolerance(value=folder.tolerance, source="your own"),
         intensity=folder.intensity,
-        splits={"study": _own_split(folder)},
+        splits={"study": _own_split(folder), **_own_folds(choice)},
         gated=True,  # its pictures stay out of reports, unless params say otherwise
         access="your own",
         layout=f"{folder.table}, a CSV with the columns that datasets.{name}.folder names, and the files it lists",
@@ -296,6 +327,14 @@ def _own_split(folder: Folder) -> SplitRecipe:
         return OfficialLists(recipe="official_lists", source=f"column {folder.split} of {folder.table}")
     source = "by patient, stratified by label; 20 % val, 30 % test"
     return Stratified(recipe="stratified", val=0.2, test=0.3, min_positives=1, source=source)
+
+
+def _own_folds(choice: DatasetChoice) -> dict[str, Folds]:
+    """Return the cross-validation that params ask for, by its name."""
+    if isinstance(choice.split, str):
+        return {}
+    source = "by patient, stratified by label; each fold is test once"
+    return {choice.split_name: Folds(recipe="folds", folds=choice.split.folds, min_positives=1, source=source)}
 
 
 def _known(name: str, entries: dict[str, Any], where: str) -> Any:

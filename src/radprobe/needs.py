@@ -22,6 +22,7 @@ STUDIES = 20  # the newest of those recorded are looked at
 # what says that two jobs of a verb do the same to an image; all knobs but OF_THE_IMAGE where a verb is not named here
 SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
 SAME |= {"score": ("resamples",), "external": ("task",)}
+FITTING = {"probe", "segment", "adapt"}
 OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
 
 
@@ -119,7 +120,15 @@ def work(study: Study, step: Step) -> float:
     n = images(study, step.dataset) * (1 + (step.knobs.get("views") or 0))
     if step.verb == "compare":
         return n * len(step.needs)
+    n *= _folds(step)
     return n * _gflops(study, step) if step.verb in ON_GPU else n
+
+
+def _folds(step: Step) -> int:
+    """Return how often a step fits everything: once for each fold of its split."""
+    if step.verb not in FITTING:
+        return 1
+    return step.need("split").knobs["recipe"].get("folds", 1)
 
 
 def _gflops(study: Study, step: Step) -> float:

@@ -16,14 +16,16 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
 
-from radprobe.catalog import Architecture, Folder, Intensity, Recipe, Strict
+from radprobe.catalog import FEWEST_FOLDS, MOST_FOLDS, Architecture, Folder, Intensity, Recipe, Strict
 from radprobe.files import RadprobeError
 
 MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hundred values
@@ -92,11 +94,34 @@ OwnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$")]  # it sta
 Row = Annotated[MadeElsewhere, BeforeValidator(_with_its_file, json_schema_input_type=str | MadeElsewhere)]
 
 
+class CrossValidation(Strict):
+    """Folds in place of one split, for a small folder of your own: by patient, stratified by label, from `seed`."""
+
+    folds: int = Field(
+        ge=FEWEST_FOLDS,
+        le=MOST_FOLDS,
+        description="Number of folds. Each is test once; the next one is then val, and the others are train.",
+    )
+
+
+def _kind_of_split(given: Any) -> str:
+    return "[folds]" if isinstance(given, dict | CrossValidation) else "[name]"
+
+
+SplitChoice = Annotated[
+    Annotated[str, Tag("[name]")] | Annotated[CrossValidation, Tag("[folds]")], Discriminator(_kind_of_split)
+]
+
+
 class DatasetChoice(Strict):
     """How this study uses a benchmark, or a folder of your own."""
 
     raw: Place | None = Field(None, description="Folder of the raw download; default <paths.raw>/<dataset>.")
-    split: str = Field("study", description="A named split of the catalog; `radprobe datasets <id>` lists them.")
+    split: SplitChoice = Field(
+        "study",
+        description="A named split of the catalog; `radprobe datasets <id>` lists them. Or, for a small folder of your "
+        "own, cross-validation: {folds: 5}.",
+    )
     allow_missing: bool = Field(False, description="Accept a partial copy: listed images may be absent.")
     max_quarantine: int = Field(0, ge=0, description="How many unreadable files may be set aside before it fails.")
     phantom: Phantom | None = Field(None, description="Generate the raw download; for demos and tests.")
@@ -118,6 +143,11 @@ class DatasetChoice(Strict):
         description="Predictions that were made elsewhere, by an id of your choice: each is a row of the study. A path "
         "to a CSV or a folder, or `file` with title, notes and scale.",
     )
+
+    @property
+    def split_name(self) -> str:
+        """The name of the split: as params say, or <k>-fold."""
+        return self.split if isinstance(self.split, str) else f"{self.split.folds}-fold"
 
 
 class OwnBackbone(Strict):
@@ -577,7 +607,8 @@ def _with_environment(paths: Paths) -> Paths:
 
 def _explain(name: str, error: ValidationError) -> RadprobeError:
     first = error.errors()[0]
-    key = short(".".join(str(step) for step in first["loc"] if step != "[key]"))  # pydantic's mark of a key itself
+    # in brackets: pydantic's mark of a key itself, and which kind of value was tried
+    key = short(".".join(str(step) for step in first["loc"] if not str(step).startswith("[")))
     if first["type"] == "extra_forbidden":
         nearest = nearest_name(str(first["loc"][-1]), valid_keys(first["loc"][:-1]))
         return RadprobeError(f"{name}: {key}", "unknown key", f"did you mean {nearest}?")

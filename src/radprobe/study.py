@@ -343,7 +343,7 @@ class Study(Entries):
         return self._step("weights", None, backbone, knobs)
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
-        entry, p = self.dataset(dataset), self.params
+        entry = self.dataset(dataset)
         prepare = self._prepare(dataset)
         yield from _in_order(prepare)
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
@@ -364,9 +364,10 @@ class Study(Entries):
                 needs.append(steps["weights", None, with_weights(name)])  # maps that are not stored are made again
             predictions[name] = self._predictions(dataset, name, entry, needs)
             yield predictions[name]
-            yield self._step("score", dataset, name, self._scoring(entry), prepare, split, predictions[name])
+            yield self._step("score", dataset, name, self._scoring(dataset), prepare, split, predictions[name])
         compared = [step for name, step in predictions.items() if name != CEILING]
-        knobs = {**_dump(p.score), "variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
+        knobs = {"variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
+        knobs |= self._resampling(dataset)
         yield self._step("compare", dataset, None, knobs, prepare, *compared)
 
     def _prepare(self, dataset: str) -> Step:
@@ -381,7 +382,7 @@ class Study(Entries):
 
     def _split(self, dataset: str, prepare: Step) -> Step:
         entry, choice = self.dataset(dataset), self.params.datasets[dataset]
-        knobs = {"name": choice.split, "seed": self.params.seed, "recipe": _dump(entry.splits[choice.split])}
+        knobs = {"name": choice.split_name, "seed": self.params.seed, "recipe": _dump(entry.splits[choice.split_name])}
         knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
         return self._step("split", dataset, None, knobs, prepare)
 
@@ -408,6 +409,8 @@ class Study(Entries):
             knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
         else:
             knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
+        if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
+            knobs["few_shot"] = None  # a curve over draws belongs to one training set
         if p.repeats > 1 and backbone != CEILING and verb != "adapt":
             knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)
@@ -420,10 +423,17 @@ class Study(Entries):
         knobs |= {"recipe": model.encodes, "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
         return knobs
 
-    def _scoring(self, entry: Dataset) -> dict[str, Any]:
+    def _scoring(self, dataset: str) -> dict[str, Any]:
         """Return what scores depend on besides predictions."""
+        entry = self.dataset(dataset)
         tolerance = {"tolerance": entry.tolerance.value} if entry.task == "segmentation" else {}
-        return {**_dump(self.params.score), **tolerance}
+        return {**self._resampling(dataset), **tolerance}
+
+    def _resampling(self, dataset: str) -> dict[str, Any]:
+        """Return what intervals depend on: params, and the number of folds where there are some."""
+        split = self.params.datasets[dataset].split
+        folds = {} if isinstance(split, str) else {"folds": split.folds}
+        return {**_dump(self.params.score), **folds}
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
         model = self.backbone(backbone)

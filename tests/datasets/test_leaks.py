@@ -171,3 +171,33 @@ def test_an_exception_that_nothing_needs_is_said():
 def test_an_exception_without_a_reason_is_refused():
     with pytest.raises(RadprobeError, match="no reason"):
         leaks.compare(*case(["train", "val", "test"]), [exception("s00", "s02", reason=" ")])
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def folded(numbers):
+    index, split, images = case(["test"] * len(numbers))
+    return index, Split(split.table.assign(fold=numbers), []), images
+
+
+@given(st.lists(st.integers(1, 4), min_size=4, max_size=12).filter(lambda numbers: len(set(numbers)) > 1), st.data())
+@settings(max_examples=30, deadline=None)
+def test_two_folds_share_nothing_as_each_is_trained_on_while_the_other_is_test(numbers, data):
+    one, other = data.draw(st.lists(st.integers(0, len(numbers) - 1), min_size=2, max_size=2, unique=True))
+    index, split, images = folded(numbers)
+    images[one] = images[other]
+    found = leaks.compare(index, split, images).overlaps
+    if numbers[one] == numbers[other]:
+        assert found == []
+        return
+    (overlap,) = found
+    assert sorted(overlap["samples"]) == sorted(f"s{row:02d}" for row in (one, other))
+    assert overlap["parts"] == [f"fold {number}" for number in sorted((numbers[one], numbers[other]))]
+
+
+def test_both_of_two_copies_in_two_folds_are_test_samples():
+    index, split, images = folded([1, 2, 3])
+    images[1] = images[0]
+    images[1, 0, 0] ^= 1
+    assert leaks.compare(index, split, images).near_test_samples == ["s00", "s01"]

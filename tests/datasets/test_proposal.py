@@ -756,3 +756,29 @@ def test_the_path_is_no_split_whatever_it_is_called(tmp_path):
 def test_near_labels_are_not_told_where_a_column_is_called_label(tmp_path):
     proposal = decide(surveyed(tmp_path, rows_of(label=lambda k: k % 2, asa=lambda k: k % 3)))
     assert not warned(proposal, "not used as labels")
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "folded"), [(12, True), (299, True), (300, False)])
+def test_few_patients_are_to_be_cross_validated_and_the_reason_is_said(tmp_path, n, folded):
+    proposal = decide(surveyed(tmp_path, rows_of(n, ill=lambda k: k % 2)))
+    assert proposal.choice.get("split") == ({"folds": 5} if folded else None)
+    (decision,) = (each for each in proposal.decisions if each.what == "split")
+    assert ("5 folds" in decision.chosen) == folded
+    assert (f"{n} patients are fewer than 300" in decision.why) == folded
+    assert not warned(proposal, "of them in test")  # each of them is
+
+
+@pytest.mark.parametrize(("positive", "folded"), [(4, False), (5, True), (35, True), (36, False)])
+def test_no_folds_where_a_class_has_too_few_patients_with_or_without_it(tmp_path, positive, folded):
+    proposal = decide(surveyed(tmp_path, rows_of(40, ill=lambda k: int(k < positive))))
+    assert ("split" in proposal.choice) == folded
+
+
+def test_no_folds_where_the_split_is_given(tmp_path):
+    rows = rows_of(40, ill=lambda k: k // 3 % 2, split=lambda k: ("train", "val", "test")[k % 3])
+    proposal = decide(surveyed(tmp_path, rows))
+    assert "split" not in proposal.choice
+    assert proposal.choice["folder"]["split"] == "split"

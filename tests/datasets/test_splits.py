@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radprobe import catalog, datasets
-from radprobe.artifacts import Index
-from radprobe.catalog import OfficialLists, Stratified, Systematic
+from radprobe.artifacts import Index, Split
+from radprobe.catalog import Folds, OfficialLists, Stratified, Systematic
 from radprobe.datasets import splits
+from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 
 ROOT = Path(__file__).parents[2]
@@ -281,3 +282,97 @@ def test_uncertain_labels_are_counted_as_the_study_reads_them(uncertain, positiv
     made = splits.make_split(found, OfficialLists(recipe="official_lists", source="s"), "study", 0)
     assert made.facts["parts"]["train"]["positives"] == {"c0": positives}
     assert made.facts["parts"]["train"]["positive_patients"] == {"c0": positives}
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def folds_of(index, k, seed=0):
+    return splits.make_split(index, Folds(recipe="folds", folds=k, min_positives=1, source="s"), f"{k}-fold", seed)
+
+
+ENTRY = Entries(
+    {
+        "study": "s",
+        "backbones": ["test_vit"],
+        "datasets": {"mine": {"folder": {"task": "binary", "classes": ["c0"]}, "split": {"folds": 5}}},
+    }
+).dataset("mine")
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(3, 10))
+def test_each_sample_is_test_once_and_val_once_and_no_patient_is_in_two_folds(seed, k):
+    whole = random_index(seed)
+    split = folds_of(whole, k, seed)
+    assert split.table["sample_id"].tolist() == whole.table["sample_id"].tolist()
+    assert (split.table.groupby("patient_id")["fold"].nunique() == 1).all()
+    assert len(split.folds) == k
+    for part in ("val", "test"):
+        rows = np.concatenate([fold.rows(whole, part) for fold in split.folds])
+        assert sorted(rows) == list(range(len(whole.table)))
+    for fold in split.folds:
+        assert sorted(fold.rows(whole, "train", "val", "test")) == list(range(len(whole.table)))
+        patients = fold.table.groupby("patient_id")["part"].nunique()
+        assert (patients == 1).all()
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(3, 6))
+def test_folds_hold_as_many_patients_and_positives_each(seed, k):
+    whole = random_index(seed)
+    counts = folds_of(whole, k, seed).facts["parts"]
+    assert list(counts) == [f"fold {number}" for number in range(1, k + 1)]
+    patients = [each["patients"] for each in counts.values()]
+    assert max(patients) - min(patients) <= 80 / k / 2
+    positive = pd.DataFrame([each["positive_patients"] for each in counts.values()])
+    assert ((positive.max() - positive.min()) <= 4).all()
+    rarest = positive.sum().idxmin()
+    assert positive[rarest].max() - positive[rarest].min() <= 1
+
+
+@pytest.mark.parametrize("rarer", [0, 1])
+def test_as_many_patients_of_a_label_as_folds_are_enough(rarer):
+    labels = np.full((40, 1), 1 - rarer)
+    labels[::9] = rarer  # five of them
+    split = folds_of(index([f"p{n:02d}" for n in range(40)], labels, dataset="mine"), 5)
+    assert split.classes == ["c0"]
+    splits.check_parts(split, index([f"p{n:02d}" for n in range(40)], labels, dataset="mine"), ENTRY)
+
+
+@pytest.mark.parametrize(
+    ("n", "positive", "reason"),
+    [(4, 2, "has 5 folds, and there are 4 patients"), (40, 4, "no class has 1 positive patients in each fold")],
+)
+def test_too_few_patients_for_the_folds_are_refused(n, positive, reason):
+    labels = (np.arange(n) < positive).astype(float)[:, None]
+    whole = index([f"p{k:02d}" for k in range(n)], labels, dataset="mine")
+    with pytest.raises(RadprobeError, match=reason) as error:
+        splits.check_parts(folds_of(whole, 5), whole, ENTRY)
+    assert error.value.what == "mine, split '5-fold'"
+    assert "ask for fewer folds" in error.value.remedy
+    assert "datasets.mine.split: study" in error.value.remedy
+
+
+def test_a_class_that_some_fold_lacks_is_left_out_by_name():
+    labels = np.column_stack([np.arange(40) % 2, np.arange(40) < 3])
+    split = folds_of(index([f"p{k:02d}" for k in range(40)], labels), 5)
+    assert split.classes == ["c0"]
+    assert sum(split.facts["left_out"]["c1"].values()) == 3
+
+
+def test_the_listing_says_the_fold(tmp_path):
+    whole = random_index(0)
+    split = folds_of(whole, 5)
+    splits.write_listing(split, whole, tmp_path / "mine.csv")
+    listing = pd.read_csv(tmp_path / "mine.csv", dtype=str)
+    assert list(listing.columns) == ["patient", "case", "fold"]
+    assert dict(zip(listing["case"], listing["fold"].astype(int), strict=True)) == dict(
+        zip(split.table["sample_id"], split.table["fold"], strict=True)
+    )
+
+
+def test_folds_survive_being_saved(tmp_path):
+    split = folds_of(random_index(0), 5)
+    split.save(tmp_path, "key")
+    pd.testing.assert_frame_equal(Split.load(tmp_path).table, split.table)

@@ -178,3 +178,61 @@ def test_a_macro_is_over_the_classes_with_enough_patients_and_names_the_others()
     assert none["auroc", MACRO]["value"] == np.mean([none["auroc", name]["value"] for name in "ab"])
     assert np.isnan(none["auroc", MACRO]["low"])
     assert "left out" not in few_positives(40, 50)["auroc", MACRO]["note"]
+
+
+# --- out of fold ------------------------------------------------------------------------------------------------------
+
+
+def folded_case(seed, n=60, k=4):
+    """Scores of k heads, each on a scale of its own."""
+    generator = np.random.default_rng(seed)
+    scores, targets, _ = random_case(seed, n, 8)
+    folds = generator.integers(1, k + 1, n)
+    own_scale = generator.uniform(0.1, 10, k + 1)[folds] * scores + generator.normal(0, 5, k + 1)[folds]
+    return own_scale, targets, folds, generator.integers(0, 20, n)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_out_of_fold_areas_are_means_over_folds_of_sklearns_by_pairs_and_by_positives(seed):
+    scores, targets, folds, patients = folded_case(seed)
+    classifier = Classifier(scores[:, None], targets[:, None], patients, folds)
+    weights = np.random.default_rng(seed).integers(0, 3, (classifier.patients, 3)).astype(float)
+    weights[:, 0] = 1
+    for found, weight in zip(classifier.areas(weights)[:, 0], weights.T, strict=True):
+        used = weight[classifier.units]
+        sums = np.zeros(4)
+        for fold in np.unique(folds):
+            rows = (folds == fold) & (used > 0)
+            positive, negative = (used[rows & (targets == label)].sum() for label in (1, 0))
+            if not positive or not negative:
+                continue
+            of_fold = (targets[rows], scores[rows])
+            area, precision = (f(*of_fold, sample_weight=used[rows]) for f in (roc_auc_score, average_precision_score))
+            pairs = positive * negative
+            sums += [pairs * area, pairs, positive * precision, positive]
+        expected = [sums[0] / sums[1], sums[2] / sums[3]] if sums[1] else [np.nan, np.nan]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_the_scale_of_a_folds_scores_does_not_matter_and_one_fold_is_no_fold(seed):
+    scores, targets, folds, patients = folded_case(seed)
+    ones = np.ones((len(np.unique(patients)), 1))
+    moved = scores * (1 + folds) - 100 * folds
+    one, other = (Classifier(each[:, None], targets[:, None], patients, folds) for each in (scores, moved))
+    np.testing.assert_array_equal(one.areas(ones), other.areas(ones))
+    whole, single = (Classifier(scores[:, None], targets[:, None], patients, of) for of in (None, np.ones(len(folds))))
+    np.testing.assert_array_equal(whole.areas(ones), single.areas(ones))
+    assert whole.support == single.support == one.support
+
+
+def test_pooled_scores_of_unlike_heads_would_be_ranked_wrongly():
+    targets = np.tile([0.0, 1.0], 10)
+    folds = np.repeat([1, 2], 10)
+    scores = targets + 100 * (folds == 2) * (1 - targets[0])
+    patients = np.arange(20)
+    ones = np.ones((20, 1))
+    assert Classifier(scores[:, None], targets[:, None], patients, folds).auroc(ones)[0] == 1
+    assert Classifier(scores[:, None], targets[:, None], patients).auroc(ones)[0] == pytest.approx(0.75)

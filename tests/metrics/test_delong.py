@@ -56,7 +56,9 @@ def test_of_several_classes_it_agrees_with_the_bootstrap():
     other = one + generator.normal(scale=0.6, size=targets.shape) + 0.1 * np.nan_to_num(targets)
     names = [f"p{i:04d}" for i in range(300)]
     how = Bootstrap(4000, 0, 10)
-    rows = {name: Classifier(each, targets, names, 10).resampled(how) for name, each in (("a", one), ("b", other))}
+    rows = {
+        name: Classifier(each, targets, names, fewest=10).resampled(how) for name, each in (("a", one), ("b", other))
+    }
     (difference,) = Family(rows, {}).differences
     assert p_value(one, other, targets) == pytest.approx(difference.p, abs=0.03)
 

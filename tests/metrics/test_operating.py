@@ -107,3 +107,33 @@ def test_the_gaps_of_a_reliability_diagram_add_up_to_ece(seed):
         total = np.nansum(drawn.n * np.abs(drawn.said - drawn.share)) / drawn.n.sum()
         assert np.isclose(total, found.values(np.ones((found.patients, 1)))[0, column, METRICS.index("ece")])
         assert np.isnan(drawn.share[drawn.n == 0]).all()
+
+
+@given(st.integers(0, 10_000), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_each_fold_is_called_by_its_own_val(seed, exclusive):
+    scores, _, _ = made(seed=seed, unknown=0)
+    val_scores, val_targets, _ = made(seed=seed + 1, unknown=0)
+    generator = np.random.default_rng(seed)
+    fold_of, val_fold_of = (generator.permutation(np.arange(80) % 4) for _ in range(2))
+    facts = {"exclusive": exclusive}
+    found = operating.called_by_val(scores, facts, val_scores, val_targets, (fold_of, val_fold_of))
+    for number in range(4):
+        rows, val = fold_of == number, val_fold_of == number
+        alone = operating.called_by_val(scores[rows], facts, val_scores[val], val_targets[val])
+        np.testing.assert_array_equal(found.positive[rows], alone.positive)
+        np.testing.assert_array_equal(found.probability[rows], alone.probability)
+        if not exclusive:
+            np.testing.assert_array_equal(found.at[number], alone.at)
+
+
+def test_a_class_without_a_threshold_in_one_fold_has_none():
+    scores, targets, patients = made(unknown=0)
+    folds = np.arange(80) % 2
+    targets_of_val = targets.copy()
+    targets_of_val[folds == 1, 0] = 0
+    found = operating.called_by_val(scores, {}, scores, targets_of_val, (folds, folds))
+    assert found.undecided.tolist() == [True, False, False]
+    values = Operating(found, targets, patients).values(np.ones((len(np.unique(patients)), 1)))[0]
+    assert np.isnan(values[0, :2]).all()
+    assert not np.isnan(values[1:]).any()

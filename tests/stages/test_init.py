@@ -219,3 +219,12 @@ def test_an_image_that_is_set_aside_is_not_told_again_by_the_sheet(here, capsys)
     said = capsys.readouterr().out
     assert "1 file(s) cannot be used and will be set aside" in said
     assert "cannot be decoded" not in said
+
+
+def test_few_patients_get_folds_with_the_reason_beside_them(here):
+    out = run(made(here))
+    (line,) = (line for line in out.read_text().splitlines() if line.startswith("    split:"))
+    assert line.startswith("    split: {folds: 5}    # there is no split column, and 24 patients are fewer than 300")
+    study = Study(out)
+    assert study.params.datasets["films"].split.folds == 5
+    assert study.dataset("films").splits["5-fold"].folds == 5

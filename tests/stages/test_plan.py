@@ -178,3 +178,18 @@ def test_the_shipped_params_are_the_full_study():
         "score",
         "compare",
     }
+
+
+def test_cross_validation_is_as_many_fits_as_folds_and_features_are_made_once():
+    def own(split):
+        folder = {"task": "binary", "classes": ["ill"]}
+        study = Study({**PARAMS, "datasets": {"mine": {"folder": folder, "split": split}}}).as_if_complete()
+        prepared = study.step("prepare", "mine").folder / "pixels.json"
+        prepared.parent.mkdir(parents=True, exist_ok=True)
+        prepared.write_text('{"facts": {"counts": {"samples": 40, "patients": 40}}}')
+        return study
+
+    folded, plain = (own(split) for split in ({"folds": 5}, "study"))
+    for verb, times in (("embed", 1), ("probe", 5), ("score", 1)):
+        work = [needs.work(study, study.step(verb, "mine", "test_vit")) for study in (folded, plain)]
+        assert work[0] == times * work[1] > 0, verb

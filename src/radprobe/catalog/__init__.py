@@ -68,7 +68,20 @@ class Stratified(Strict):
     source: str
 
 
-SplitRecipe = Annotated[OfficialLists | Systematic | Named | Stratified, Field(discriminator="recipe")]
+FEWEST_FOLDS = 3  # one is test, one is val, one is left to train on
+MOST_FOLDS = 10
+
+
+class Folds(Strict):
+    """Cross-validation: seeded folds by patient, stratified by label; each fold is test once and val once."""
+
+    recipe: Literal["folds"]
+    folds: int = Field(ge=FEWEST_FOLDS, le=MOST_FOLDS, description="Number of folds.")
+    min_positives: int = Field(ge=1, description="Positive patients that a class needs in each fold to be evaluated.")
+    source: str
+
+
+SplitRecipe = Annotated[OfficialLists | Systematic | Named | Stratified | Folds, Field(discriminator="recipe")]
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ def _listed(what: str, study: Study, name: str, where: str) -> Iterator[Check]:
         from radprobe.datasets import splits  # it needs packages, which are a check of their own
 
         with redirect_stdout(io.StringIO()):  # its warnings are notes here
-            index = splits.checked_samples(study.dataset(name), study.layout(name), *how, choice.split, params.seed)
+            how = (*how, choice.split_name, params.seed)
+            index = splits.checked_samples(study.dataset(name), study.layout(name), *how)
     except ImportError:
         yield Check(what, "ok", where)
     except RadprobeError as error:

@@ -87,11 +87,17 @@ def _counted(counts: Counter) -> str:
 
 
 def tell_counts(
-    question: Question, cases: list[Case], patient_of: dict[str, str], part_of: dict[str, str], notes: Notes
+    question: Question,
+    cases: list[Case],
+    patient_of: dict[str, str],
+    part_of: dict[str, str],
+    is_folded: bool,
+    notes: Notes,
 ) -> None:
     """Tell where patients are too few for an interval, all of them or those of a class."""
     n = len({patient_of[case.image] for case in cases})
-    tested = len({patient_of[image] for image, part in part_of.items() if part == "test"}) or round(n * TESTED)
+    given = {patient_of[image] for image, part in part_of.items() if part == "test"}
+    tested = n if is_folded else len(given) or round(n * TESTED)
     if tested < FEW:
         notes.warn(f"only {n} patients, about {tested} of them in test: under {FEW} no interval can be given")
     if question.task == "segmentation":

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from radprobe.artifacts import META, PARTS, Index, LeakCertificate, Split
+from radprobe.artifacts import META, Index, LeakCertificate, Split
 from radprobe.console import track
 from radprobe.datasets import duplicates
 from radprobe.files import RadprobeError
@@ -26,7 +26,7 @@ STILL = 0.01  # motion (of half the side) below which a copy lies where its orig
 
 
 def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[dict[str, Any]] = ()) -> LeakCertificate:
-    """Compare all parts with each other; images [n, H, W] are the stored pixels, rows as in the Index.
+    """Compare all parts (or folds) with each other; images [n, H, W] are the stored pixels, rows as in the Index.
 
     `overlaps` has one entry per patient, study, volume or picture that occurs in several parts: kind, what, samples
     (all of them, first those of train), parts (of each sample) and cases. Identical pictures of the same cases are one
@@ -45,10 +45,11 @@ def compare(index: Index, split: Split, images: np.ndarray, allowed: Sequence[di
     kept, excepted, unused = _except(overlaps, allowed, rows)
     near = _near(rows, pictures, images)
     certificate = LeakCertificate(_compared(rows, pictures, images), kept, excepted, unused, near)
+    tested = set(split.group_names) if split.is_folded else {"test"}  # every fold is test once
     in_test = {
-        case for entry in near for case, part in zip(entry["cases"], entry["parts"], strict=True) if part == "test"
+        case for entry in near for case, part in zip(entry["cases"], entry["parts"], strict=True) if part in tested
     }
-    leaky = rows["volume"].isin(in_test) & (rows["part"] == "test")
+    leaky = rows["volume"].isin(in_test) & rows["part"].isin(tested)
     certificate.near_test_samples = sorted(rows.loc[leaky, "sample"])
     return certificate
 
@@ -57,8 +58,8 @@ def _rows(index: Index, split: Split) -> pd.DataFrame:
     """Return a row per sample that has a part, train first: part, sample, patient, study, volume, row in the Index."""
     table = index.table.reset_index(names="row").rename(columns={"sample_id": "sample", "patient_id": "patient"})
     table = table.rename(columns={"volume_id": "volume"}).assign(study=table.get(STUDY))
-    part = split.table.set_index("sample_id")["part"]
-    table["part"] = pd.Categorical(table["sample"].map(part), PARTS, ordered=True)
+    part = pd.Series(split.groups.to_numpy(), split.table["sample_id"])
+    table["part"] = pd.Categorical(table["sample"].map(part), split.group_names, ordered=True)
     table = table.dropna(subset="part").sort_values(["part", "sample"], ignore_index=True)
     return table.astype({"part": str})[["part", "sample", "patient", "study", "volume", "row"]]
 

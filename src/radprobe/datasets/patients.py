@@ -1,6 +1,7 @@
 """Who is who in somebody's images, and which part each patient is in: by a column, by folders, or nothing says so."""
 
 from collections import defaultdict
+from functools import partial
 
 from radprobe.datasets import matching, raw
 from radprobe.datasets.cases import Case, Notes, Question, held
@@ -11,6 +12,7 @@ from radprobe.datasets.nesting import are_patients, class_folders, part_of, pati
 from radprobe.datasets.survey import Survey
 
 VAL_OF_TRAIN = 5  # one of so many train patients is val where a given split has no val
+FOLDS, FEW = 5, 300  # folds that are proposed under so many patients
 
 
 def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes) -> tuple[dict[str, str], str | None]:
@@ -69,6 +71,7 @@ def parts(
     listing: Listing | None, cases: list[Case], patient_of: dict[str, str], question: Question, notes: Notes
 ) -> tuple[dict[str, str], str | None]:
     """Return the part of each image where a split is given ({}: we split), and the column that has it as it is."""
+    ours = partial(_ours, patients=len({*patient_of.values()}), folds=folds(cases, patient_of, question), notes=notes)
     column = split_column(listing) if listing else None
     if column:
         given = {case.image: PARTS[case.line.cells[column].lower()] for case in cases}
@@ -81,19 +84,19 @@ def parts(
             f"column '{name}' is not used as the split: '{line.cells[name]}' in line {line.number} is none of "
             f"{', '.join(sorted(PARTS))}. If it says the split, write these words and call init again"
         )
-        return _ours(f"column '{name}' cannot be used", notes)
+        return ours(f"column '{name}' cannot be used")
     if not given:
-        return _ours("there is no split column", notes)
+        return ours("there is no split column")
     parts_of: dict[str, set[str]] = defaultdict(set)
     for image, part in given.items():
         parts_of[patient_of[image]].add(part)
     if shared := sorted(patient for patient, several in parts_of.items() if len(several) > 1):
         notes.warn(f"{where} puts {len(shared)} patient(s) into two parts, as {shared[0]}: it leaks, and is not used")
-        return _ours(f"{where} puts patients into two parts", notes)
+        return ours(f"{where} puts patients into two parts")
     here = set(given.values())
     if not {"train", "test"} <= here:
         notes.warn(f"{where}: there is only {' and '.join(sorted(here))}, so it is not used")
-        return _ours(f"{where} has no train and test", notes)
+        return ours(f"{where} has no train and test")
     if "val" in here:
         notes.decide("split", where, "it gives train, val and test, and puts no patient into two")
         return given, column
@@ -121,9 +124,30 @@ def _val_of(train: list[Case], patient_of: dict[str, str], question: Question) -
     return {patient for group in several or [alone[1:]] for patient in group[::VAL_OF_TRAIN]}
 
 
-def _ours(why: str, notes: Notes) -> tuple[dict[str, str], None]:
-    notes.decide("split", "by patient: 50 % train, 20 % val, 30 % test", f"{why}; seeded, stratified by label")
+def _ours(why: str, patients: int, folds: int | None, notes: Notes) -> tuple[dict[str, str], None]:
+    how = "seeded, stratified by label"
+    if folds:
+        few = f"{patients} patients are fewer than {FEW}, so each is to be tested once"
+        notes.decide("split", f"cross-validation in {folds} folds, by patient", f"{why}, and {few}; {how}")
+    else:
+        notes.decide("split", "by patient: 50 % train, 20 % val, 30 % test", f"{why}; {how}")
     return {}, None
+
+
+def folds(cases: list[Case], patient_of: dict[str, str], question: Question) -> int | None:
+    """Return in how many folds few patients should be cross-validated where no split is given.
+
+    None for many patients, and where a class has too few patients with it, or without it, for one in each fold.
+    """
+    having: dict[str, set[str]] = {name: set() for name in question.classes}
+    for case in cases:
+        for name in held(question, case):
+            having[name].add(patient_of[case.image])
+    patients = len({patient_of[case.image] for case in cases})
+    counts = [patients]
+    if question.task != "segmentation":
+        counts += [count for who in having.values() for count in (len(who), patients - len(who))]
+    return FOLDS if patients < FEW and min(counts) >= FOLDS else None
 
 
 def _parts_of_folders(cases: list[Case]) -> dict[str, str]:

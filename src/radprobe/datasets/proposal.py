@@ -61,6 +61,9 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     _tell_tables(found, notes)
     folder: dict[str, Any] = {"task": question.task, "classes": question.classes}
     choice: dict[str, Any] = {"folder": folder}
+    folds = None if part_of else patients.folds(cases, patient_of, question)
+    if folds:
+        choice["split"] = {"folds": folds}
     if own:
         folder = {"table": _place(found, listing), **folder}
         folder |= _columns(question, listing, by_patient, by_part)
@@ -80,7 +83,8 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
         notes.decide("uncertain", "ignore", f"{doubtful} label(s) are -1: not known; `zeros` would take them as 0")
     bad = doubts.tell_unusable(found, cases, question, choice, notes)
     doubts.tell_images(found, notes)
-    doubts.tell_counts(question, [case for case in cases if case.image not in bad], patient_of, part_of, notes)
+    sound = [case for case in cases if case.image not in bad]
+    doubts.tell_counts(question, sound, patient_of, part_of, bool(folds), notes)
     return Proposal({**choice, "folder": folder}, rows, notes.decisions, notes.warnings)
 
 

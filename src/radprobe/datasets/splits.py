@@ -8,7 +8,17 @@ import pandas as pd
 
 from radprobe import files
 from radprobe.artifacts import PARTS, Index, Split
-from radprobe.catalog import Dataset, Named, OfficialLists, Published, SplitRecipe, Stratified, Systematic
+from radprobe.catalog import (
+    FEWEST_FOLDS,
+    Dataset,
+    Folds,
+    Named,
+    OfficialLists,
+    Published,
+    SplitRecipe,
+    Stratified,
+    Systematic,
+)
 from radprobe.datasets import Layout, loader
 from radprobe.files import RadprobeError
 
@@ -18,23 +28,24 @@ PILOT = {"train": 0.5, "val": 0.2, "test": 0.3}  # share of a pilot's patients, 
 def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split:
     """Give every sample of `index` its part by a recipe of the catalog; the order of the rows does not matter.
 
-    Patients to whom the recipe gives no part are not in the split. `seed` matters to the stratified recipe only. A
-    class is left out where a part has fewer positive patients than the recipe wants, or train no positive or no
-    negative, so that nothing could teach it. facts hold the recipe, counts by part and the classes left out.
+    Patients to whom the recipe gives no part are not in the split. `seed` matters to the stratified recipe and to folds
+    only. A class is left out where a part (or fold) has fewer positive patients than the recipe wants, or train (each
+    fold) no positive or no negative, so that nothing could teach it. facts hold the recipe, counts by part or fold and
+    the classes left out.
     """
-    recipes = {OfficialLists: _official_lists, Systematic: _systematic, Named: _named, Stratified: _stratified}
-    part_of = recipes[type(recipe)](index, recipe, seed)
     table = index.table[["sample_id", "patient_id"]].copy()
-    table["part"] = table["patient_id"].map(part_of)
+    if isinstance(recipe, Folds):
+        table["part"] = "test"
+        table["fold"] = table["patient_id"].map(_folds(index, recipe, seed))
+    else:
+        recipes = {OfficialLists: _official_lists, Systematic: _systematic, Named: _named, Stratified: _stratified}
+        table["part"] = table["patient_id"].map(recipes[type(recipe)](index, recipe, seed))
     table = table.dropna(subset="part").sort_values("sample_id", ignore_index=True)
-    counts = _counts(table, index)
-    classes, left_out = index.facts["classes"], {}
-    if index.classes:
-        positive = {c: {part: counts[part]["positive_patients"][c] for part in PARTS} for c in classes}
-        fewest = recipe.min_positives if isinstance(recipe, Stratified) else 0
-        teach = _teachable(table, index)
-        left_out = {c: of for c, of in positive.items() if min(of.values()) < fewest or c not in teach}
-    facts = {
+    split = Split(table, index.facts["classes"])
+    counts = _counts(split, index)
+    left_out = _left_out(split, index, counts, getattr(recipe, "min_positives", 0)) if index.classes else {}
+    split.classes = [c for c in split.classes if c not in left_out]
+    split.facts = {
         "dataset": index.facts["dataset"],
         "name": name,
         "seed": seed,
@@ -42,7 +53,15 @@ def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split
         "parts": counts,
         "left_out": left_out,
     }
-    return Split(table, [c for c in classes if c not in left_out], facts)
+    return split
+
+
+def _left_out(split: Split, index: Index, counts: dict[str, Any], fewest: int) -> dict[str, dict[str, int]]:
+    """Return the classes that cannot be evaluated, with their positive patients by part or fold."""
+    positive = {c: {name: each["positive_patients"][c] for name, each in counts.items()} for c in split.classes}
+    needed = split.group_names if split.is_folded else ["train"]
+    teach = set.intersection(*(_teachable(split, index, name) for name in needed))
+    return {c: of for c, of in positive.items() if min(of.values()) < fewest or c not in teach}
 
 
 def _official_lists(index: Index, recipe: OfficialLists, seed: int) -> dict[str, str]:
@@ -93,23 +112,44 @@ def _evenly(items: list[str], k: int) -> list[str]:
 
 
 def _stratified(index: Index, recipe: Stratified, seed: int) -> dict[str, str]:
-    """Return patient -> part by iterative stratification (Sechidis et al., ECML PKDD 2011), over patients.
+    """Return patient -> part, stratified by label."""
+    shares = np.array([1 - recipe.val - recipe.test, recipe.val, recipe.test])
+    return {patient: PARTS[part] for patient, part in _stratify(_held(index), shares, seed).items()}
 
-    The class with the fewest patients not yet placed goes first; each of its patients goes to the part that still
-    wants that class most, then to the part that wants patients most. A patient has a class where any image has it.
+
+def _folds(index: Index, recipe: Folds, seed: int) -> dict[str, int]:
+    """Return patient -> fold, 1 ... k, stratified by label; patients without any class count as a class of their own.
+
+    So each fold has a negative patient where there are k of them.
     """
-    labels = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"].to_numpy()).any()
+    labels = _held(index)
+    labels["none"] = ~labels.any(axis=1)
+    shares = np.full(recipe.folds, 1 / recipe.folds)
+    return {patient: fold + 1 for patient, fold in _stratify(labels, shares, seed).items()}
+
+
+def _held(index: Index) -> pd.DataFrame:
+    """Return which classes each patient has, bool, by patient id: those that any image has."""
+    return pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"].to_numpy()).any()
+
+
+def _stratify(labels: pd.DataFrame, shares: np.ndarray, seed: int) -> dict[str, int]:
+    """Return patient -> group by iterative stratification (Sechidis et al., ECML PKDD 2011), over patients.
+
+    labels: bool, by patient id and class. shares: of the patients, by group. The class with the fewest patients not yet
+    placed goes first; each of its patients goes to the group that still wants that class most, then to the group that
+    wants patients most.
+    """
     labels = labels.iloc[np.random.default_rng(seed).permutation(len(labels))]  # groupby has sorted the patients
     positive = labels.to_numpy(bool)
-    shares = np.array([1 - recipe.val - recipe.test, recipe.val, recipe.test])
     wanted, wanted_classes = shares * len(positive), shares[:, None] * positive.sum(0)
     placed = np.full(len(positive), -1)
 
     def place(row: int, want: np.ndarray) -> None:
-        part = np.lexsort((wanted, want))[-1]
-        placed[row] = part
-        wanted[part] -= 1
-        wanted_classes[part] -= positive[row]
+        group = np.lexsort((wanted, want))[-1]
+        placed[row] = group
+        wanted[group] -= 1
+        wanted_classes[group] -= positive[row]
 
     while (left := positive[placed < 0].sum(0)).any():
         rarest = np.where(left > 0, left, np.inf).argmin()
@@ -117,31 +157,31 @@ def _stratified(index: Index, recipe: Stratified, seed: int) -> dict[str, str]:
             place(row, wanted_classes[:, rarest])
     for row in np.flatnonzero(placed < 0):
         place(row, wanted)
-    return {patient: PARTS[part] for patient, part in zip(labels.index, placed, strict=True)}
+    return dict(zip(labels.index, placed.tolist(), strict=True))
 
 
-def _teachable(table: pd.DataFrame, index: Index) -> set[str]:
-    """Return the classes of which train has a positive and a negative."""
-    train = table.loc[table["part"] == "train", "sample_id"]
-    labels = index.labels()[index.table["sample_id"].isin(train).to_numpy()]
+def _teachable(split: Split, index: Index, group: str) -> set[str]:
+    """Return the classes of which a part or fold has a positive and a negative."""
+    labels = index.labels()[split.rows(index, group)]
     both = (labels == 1).any(0) & (labels == 0).any(0)
     return {name for name, known in zip(index.classes, both, strict=True) if known}
 
 
-def _counts(table: pd.DataFrame, index: Index) -> dict[str, dict[str, Any]]:
+def _counts(split: Split, index: Index) -> dict[str, dict[str, Any]]:
+    """Return the counts of each part, or of each fold."""
     table_of, labels = index.table.set_index("sample_id"), index.labels()  # -1 and blank count as the study says
     positive_of = pd.DataFrame(labels == 1, columns=index.classes, index=table_of.index)
     counts = {}
-    for part in PARTS:
-        rows = table[table["part"] == part]
+    for name in split.group_names:
+        rows = split.table[split.groups == name]
         here = table_of.loc[rows["sample_id"]]
-        positive = {name: here.loc[positive_of.loc[here.index, name], "patient_id"] for name in index.classes}
-        counts[part] = {
+        positive = {c: here.loc[positive_of.loc[here.index, c], "patient_id"] for c in index.classes}
+        counts[name] = {
             "samples": len(rows),
             "cases": int(here["volume_id"].nunique()),
             "patients": int(rows["patient_id"].nunique()),
-            "positives": {name: len(who) for name, who in positive.items()},
-            "positive_patients": {name: int(who.nunique()) for name, who in positive.items()},
+            "positives": {c: len(who) for c, who in positive.items()},
+            "positive_patients": {c: int(who.nunique()) for c, who in positive.items()},
         }
     return counts
 
@@ -198,18 +238,27 @@ def _quotas(sizes: dict[str | None, int], limit: int) -> dict[str | None, int]:
 
 
 def check_parts(split: Split, index: Index, entry: Dataset) -> None:
-    """Raise RadprobeError where a part is empty, or where val or test has no class with positives and negatives."""
+    """Raise RadprobeError where a part is empty, or where val or test has no class with positives and negatives.
+
+    Of folds, each must hold what val and test must.
+    """
     dataset, name = split.facts["dataset"], split.facts["name"]
-    remedy = _remedy(entry, name, index)
+    remedy = _remedy(entry, split, index)
+    what = "fold" if split.is_folded else "part"
+    patients = split.table["patient_id"].nunique()
+    if split.is_folded and patients < (folds := split.facts["recipe"]["folds"]):
+        reason = f"has {folds} folds, and there are {patients} patients"
+        raise RadprobeError(f"{dataset}, split '{name}'", reason, remedy)
     if not split.classes:
         wanted = split.facts["recipe"].get("min_positives")
-        each = f"{wanted} positive patients in each part" if wanted else "a positive and a negative in train"
+        each = f"{wanted} positive patients in each {what}" if wanted else "a positive and a negative in train"
+        each += ", and a negative one" if split.is_folded else ""
         reason = f"no class has {each}"
         raise RadprobeError(f"{dataset}, split '{name}'", reason, remedy)
-    for part in PARTS:
-        rows, where = split.rows(index, part), f"{dataset}, split '{name}', part '{part}'"
+    for part in split.group_names:
+        rows, where = split.rows(index, part), f"{dataset}, split '{name}', {what} '{part}'"
         if not rows.size:
-            sizes = ", ".join(f"{split.facts['parts'][p]['samples']} {p}" for p in PARTS)
+            sizes = ", ".join(f"{counts['samples']} {p}" for p, counts in split.facts["parts"].items())
             raise RadprobeError(where, f"has no sample ({sizes})", remedy)
         if part != "train" and index.classes and not _defined(split, index, rows):
             reason = f"none of the {len(split.classes)} classes has both positives and negatives"
@@ -221,15 +270,17 @@ def _defined(split: Split, index: Index, rows: np.ndarray) -> bool:
     return bool(((labels == 1).any(0) & (labels == 0).any(0)).any())
 
 
-def _remedy(entry: Dataset, name: str, index: Index) -> str:
+def _remedy(entry: Dataset, split: Split, index: Index) -> str:
     ways = []
+    if split.is_folded and split.facts["recipe"]["folds"] > FEWEST_FOLDS:
+        ways.append("ask for fewer folds")
     if index.facts["limit"]:
         ways.append("raise limit")
     if index.facts["partial"]:
         ways.append("complete the copy")
     if index.facts["phantom"]:
         ways.append(f"raise datasets.{entry.id}.phantom.patients")
-    others = [f"datasets.{entry.id}.split: {other}" for other in entry.splits if other != name]
+    others = [f"datasets.{entry.id}.split: {other}" for other in entry.splits if other != split.facts["name"]]
     if entry.folder:
         ways.append(f"add patients; or give a split of your own: datasets.{entry.id}.folder.split")
     return "; or ".join([*ways, *others]) or "check the raw copy against its publisher's list"
@@ -248,9 +299,10 @@ def against_published(split: Split, index: Index, published: Published | None) -
 
 
 def write_listing(split: Split, index: Index, path: Path) -> None:
-    """Write a split as the small CSV that is kept under splits/: patient, case (film or volume), split."""
+    """Write a split as the small CSV that is kept under splits/: patient, case (film or volume), split; or fold."""
     case = index.table.set_index("sample_id")["volume_id"]
     listing = split.table.assign(case=split.table["sample_id"].map(case))
-    listing = listing.rename(columns={"patient_id": "patient", "part": "split"})[["patient", "case", "split"]]
+    which = "fold" if split.is_folded else "split"
+    listing = listing.rename(columns={"patient_id": "patient", "part": "split"})[["patient", "case", which]]
     with files.atomic(path) as temporary:
         listing.drop_duplicates().to_csv(temporary, index=False, lineterminator="\n")

@@ -4,8 +4,10 @@ Sorting is done once. What both need is, at each distinct score that a positive 
 of everything above: sums over runs of the sorted samples, so one sparse matrix times the weights gives all resamples.
 """
 
+import operator
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from functools import partial, reduce
 
 import numpy as np
 import scipy.sparse
@@ -65,6 +67,10 @@ class Ranking:
         AUROC = P(score of a positive > score of a negative) + P(tie) / 2 (Hanley and McNeil 1982). AUPRC is average
         precision, sum over thresholds of (R_i - R_(i-1)) P_i, without interpolation, as scikit-learn defines it.
         """
+        return self.tallies(weights).areas()
+
+    def tallies(self, weights: np.ndarray) -> "Tallies":
+        """Return the sums that both areas are made of, for weights [units, r]."""
         positive, runs = self._positive @ weights, self._runs @ weights
         total_positive = positive.sum(0)
         total_negative = runs.sum(0) - total_positive
@@ -74,11 +80,59 @@ class Ranking:
         hits = np.cumsum(positive, axis=0)
         called = hits + above + tied
         precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-        defined = (total_positive > 0) & (total_negative > 0)
+        return Tallies(wins, total_positive * total_negative, (positive * precision).sum(0), total_positive)
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """Sums [r] of one ranking: pairs that it orders rightly, all pairs, precision at each positive, positives."""
+
+    wins: np.ndarray
+    pairs: np.ndarray
+    precision: np.ndarray
+    positives: np.ndarray
+
+    def __add__(self, other: "Tallies") -> "Tallies":
+        return Tallies(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def areas(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return AUROC [r] and AUPRC [r], NaN without a pair."""
+        defined = self.pairs > 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            auroc = np.where(defined, wins / (total_positive * total_negative), np.nan)
-            auprc = np.where(defined, (positive * precision).sum(0) / total_positive, np.nan)
+            auroc = np.where(defined, self.wins / self.pairs, np.nan)
+            auprc = np.where(defined, self.precision / self.positives, np.nan)
         return auroc, auprc
+
+    def if_defined(self) -> "Tallies":
+        """Return zeros where there is no pair: positives without a negative have no precision to speak of."""
+        return Tallies(*(np.where(self.pairs > 0, getattr(self, each.name), 0) for each in fields(self)))
+
+
+class FoldedRanking:
+    """Out-of-fold samples of one class, ranked within their folds: no two heads have a scale of scores in common.
+
+    Arguments are those of Ranking, and folds [n]. The areas count pairs of samples of one fold only: AUROC is the mean
+    over folds weighted by their pairs (Airola et al. 2011, CSDA 55:1828, find pooled scores biased), AUPRC that
+    weighted by their positives. Means over folds use the weights of a resample too.
+    """
+
+    def __init__(self, scores: np.ndarray, targets: np.ndarray, units: np.ndarray, n_units: int, folds: np.ndarray):
+        within = [folds == fold for fold in np.unique(folds)]
+        self._rankings = [Ranking(scores[rows], targets[rows], units[rows], n_units) for rows in within]
+        whole = Ranking(scores, targets, units, n_units)
+        self.positives = whole.positives
+        self.negatives = whole.negatives
+        self.counts = whole.counts
+
+    @property
+    def defined(self) -> bool:
+        """Does any fold have both positives and negatives?"""
+        return any(ranking.defined for ranking in self._rankings)
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return AUROC [r] and AUPRC [r] within folds for weights [units, r]; NaN where no fold has a pair."""
+        tallies = [ranking.tallies(weights).if_defined() for ranking in self._rankings]
+        return reduce(operator.add, tallies).areas()
 
 
 def sums(
@@ -92,16 +146,25 @@ def sums(
 class Classifier:
     """The rankings of all classes, for targets [n, classes] and scores [n, classes] of samples of patients [n].
 
+    folds: [n] of out-of-fold scores, which are ranked within their fold; None: all scores are of one head.
     fewest: a macro score is over the classes that have so many patients with the rarer label; over all defined classes
     where none has, and then without an interval.
     """
 
-    def __init__(self, scores: np.ndarray, targets: np.ndarray, patient_ids, fewest: int = 0):
+    def __init__(
+        self,
+        scores: np.ndarray,
+        targets: np.ndarray,
+        patient_ids,
+        folds: np.ndarray | None = None,
+        fewest: int = 0,
+    ):
         self.units, self.patients = patients_of(patient_ids)
         self.fewest = fewest
         self.targets = np.asarray(targets)
         columns = zip(np.asarray(scores).T, self.targets.T, strict=True)
-        self.rankings = [Ranking(score, target, self.units, self.patients) for score, target in columns]
+        ranking = Ranking if folds is None else partial(FoldedRanking, folds=np.asarray(folds))
+        self.rankings = [ranking(score, target, self.units, self.patients) for score, target in columns]
 
     @property
     def defined(self) -> np.ndarray:
@@ -155,16 +218,22 @@ def macro(values: np.ndarray) -> np.ndarray:
 
 
 def rows(
-    scores: np.ndarray, logits: np.ndarray, targets: np.ndarray, classes: list[str], patient_ids, how: Bootstrap
+    scores: np.ndarray,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    classes: list[str],
+    patient_ids,
+    how: Bootstrap,
+    folds: np.ndarray | None = None,
 ) -> list[dict]:
     """Return one row a metric and class: auroc, auprc by class and macro, and auroc_study (macro only).
 
     auroc_study is the study's definition, beside ours for comparison: macro AUROC over float32 sigmoids of the logits
     (D23, and D09 where one class is true: the scores are then a softmax, else the logits), in which an undefined class
-    counts as 0 (D08).
+    counts as 0 (D08). folds: of out-of-fold scores.
     """
-    ours = Classifier(scores, targets, patient_ids, how.min_patients)
-    study = Classifier(sigmoid32(logits), targets, patient_ids, how.min_patients)
+    ours = Classifier(scores, targets, patient_ids, folds, how.min_patients)
+    study = Classifier(sigmoid32(logits), targets, patient_ids, folds, how.min_patients)
     areas = resampled(ours.areas, ours.patients, how)  # [..., classes, 2]
     whole = {"n_patients": ours.patients, "n_samples": len(ours.units), "n_classes": int(ours.counted.sum())}
     undefined = [name for name, defined in zip(classes, ours.defined, strict=True) if not defined]

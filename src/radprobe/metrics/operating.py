@@ -3,7 +3,7 @@
 Everything is a sum over samples, so one sparse matrix by patient gives all resamples.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.special import expit
@@ -83,13 +83,21 @@ def _bins(probability: np.ndarray) -> np.ndarray:
 class Called:
     """What is called positive, and how likely it was said to be: bool and float [n, classes].
 
-    at: the thresholds [classes], None where the likeliest class is called. why: the reason if a class has none.
+    at: the thresholds [classes], under cross-validation [folds, classes]; None where the likeliest class is called.
+    why: the reason if a class has no threshold.
     """
 
     positive: np.ndarray
     probability: np.ndarray
     at: np.ndarray | None
     why: str = "no threshold from val"
+
+    @property
+    def undecided(self) -> np.ndarray:
+        """Which classes have no threshold, in any fold: bool [classes]."""
+        if self.at is None:
+            return np.zeros(self.positive.shape[1], bool)
+        return np.isnan(np.atleast_2d(self.at)).any(axis=0)
 
 
 def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusive: bool) -> Called:
@@ -99,11 +107,43 @@ def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusiv
     return Called(scores >= at, probability, at)
 
 
-def called_by_val(scores: np.ndarray, facts: dict, val_scores: np.ndarray, val_targets: np.ndarray) -> Called:
-    """Call the classes of scores [n, classes] by the facts of their protocol, at the thresholds of val."""
+def called_by_val(
+    scores: np.ndarray,
+    facts: dict,
+    val_scores: np.ndarray,
+    val_targets: np.ndarray,
+    folds: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Called:
+    """Call the classes of scores [n, classes] by the facts of their protocol, at the thresholds of val.
+
+    folds: under cross-validation the folds of the scores [n], and of val's; each fold is called by its own val.
+    """
+    if folds is not None:
+        return _called_by_fold(scores, facts, val_scores, val_targets, *folds)
     at = None if exclusive(facts) else thresholds(val_scores, val_targets)
     made = called(scores, probability(scores, facts), at, exclusive(facts))
     return made if len(val_scores) else replace(made, why=WITHOUT_VAL)
+
+
+def _called_by_fold(
+    scores: np.ndarray,
+    facts: dict,
+    val_scores: np.ndarray,
+    val_targets: np.ndarray,
+    fold_of: np.ndarray,
+    val_fold_of: np.ndarray,
+) -> Called:
+    """Call each fold by its own val: val samples of one fold are test samples of another."""
+    numbers = np.unique(fold_of)
+    called_of = []
+    for fold in numbers:
+        val = val_fold_of == fold
+        called_of.append(called_by_val(scores[fold_of == fold], facts, val_scores[val], val_targets[val]))
+    order = np.argsort(np.concatenate([np.flatnonzero(fold_of == fold) for fold in numbers]))
+    names = [each.name for each in fields(Called) if each.name != "at"]  # those with a row a sample
+    by_sample = {name: np.concatenate([getattr(each, name) for each in called_of])[order] for name in names}
+    at = None if exclusive(facts) else np.stack([each.at for each in called_of])
+    return Called(**by_sample, at=at)
 
 
 def exclusive(facts: dict) -> bool:
@@ -117,7 +157,7 @@ class Operating:
     def __init__(self, made: Called, targets: np.ndarray, patient_ids):
         self.units, self.patients = patients_of(patient_ids)
         self.known = (targets == 0) | (targets == 1)
-        self.at, self.why = made.at, made.why
+        self.undecided, self.why = made.undecided, made.why
         self.is_probability = not np.isnan(made.probability).all()
         true = targets == 1
         each = zip((true & self.known).T, (~true & self.known).T, strict=True)
@@ -151,7 +191,7 @@ class Operating:
             f1 = np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
             brier = (self._errors[column] @ weights)[0] / n
             ece = np.abs(self._bins[column] @ weights).sum(0) / n
-        if self.at is not None and np.isnan(self.at[column]):
+        if self.undecided[column]:
             balanced, f1 = np.full_like(balanced, np.nan), np.full_like(f1, np.nan)
         return [balanced, f1, brier, ece]
 
@@ -192,5 +232,5 @@ def _sizes(patients: int, samples: int, classes: int) -> dict[str, int]:
 def _why(made: Operating, column: int, metric: str) -> str:
     if metric not in BY_THRESHOLD and not made.is_probability and made.known[:, column].any():
         return NO_PROBABILITY
-    no_threshold = metric in BY_THRESHOLD and made.at is not None and np.isnan(made.at[column])
+    no_threshold = metric in BY_THRESHOLD and made.undecided[column]
     return f"undefined: {made.why}" if no_threshold else "undefined: no positive or no negative"

@@ -38,6 +38,7 @@ class Classified:
         table = _some(table[~table["sample_id"].isin(without)], protocol, part)
         self.classes, self.table = predictions.classes, table
         self.scores, self.targets = predictions.matrices(table)
+        self.folds = table["fold"].to_numpy() if "fold" in table else None  # of cross-validation
         logits = [f"logit:{name}" for name in self.classes]
         has_logits = set(logits) <= set(table) and table[logits].notna().all(axis=None)
         self.logits = table[logits].to_numpy() if has_logits else self.scores
@@ -48,7 +49,8 @@ class Classified:
 
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
-        return classification.rows(self.scores, self.logits, self.targets, self.classes, self.table["patient_id"], how)
+        patients = self.table["patient_id"]
+        return classification.rows(self.scores, self.logits, self.targets, self.classes, patients, how, self.folds)
 
     def operating(self, val: "Classified | None", facts: dict, how: Bootstrap) -> list[dict]:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration.
@@ -57,13 +59,15 @@ class Classified:
         """
         nothing = np.empty((0, len(self.classes)))
         of_val = (val.scores, val.targets) if val else (nothing, nothing)
-        made = operating.called_by_val(self.scores, facts, *of_val)
+        folds = (self.folds, val.folds) if val and self.folds is not None else None
+        made = operating.called_by_val(self.scores, facts, *of_val, folds)
         return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
 
     def macro(self, metric: str, how: Bootstrap) -> Resampled:
         """Return macro auroc, or auroc_study, of all patients and of every resample."""
         scores = classification.sigmoid32(self.logits) if metric == "auroc_study" else self.scores
-        ranked = classification.Classifier(scores, self.targets, self.table["patient_id"], how.min_patients)
+        patients = self.table["patient_id"]
+        ranked = classification.Classifier(scores, self.targets, patients, self.folds, how.min_patients)
         return ranked.resampled_study(how) if metric == "auroc_study" else ranked.resampled(how)
 
 
@@ -82,9 +86,8 @@ class Segmented:
         without: Collection[str] = (),
         tolerance: float | None = None,
     ):
-        maps = predictions.maps[protocol]
-        table = maps.table[~maps.table["case_id"].isin(without)]
-        table = _some(table[table["part"] == part], protocol, part).sort_index()
+        maps = predictions.maps[protocol].of(part)
+        table = _some(maps.table[~maps.table["case_id"].isin(without)], protocol, part).sort_index()
         self.classes, self.table = predictions.classes, table
         n, matrices, distances = len(self.classes), [], []
         for case in table["case_id"]:

@@ -128,6 +128,9 @@ def _chosen(facts: dict) -> str:
     if "external" in facts:
         scale = f", read as {facts['scale']}" if "scale" in facts else ""
         return f"made elsewhere, {facts['external']}{scale}"
+    if folds := facts.get("folds"):
+        settings = " | ".join(_settings(each["chosen"]) for each in folds)
+        return f"of {len(folds)} folds, each with its own val: {settings}"
     chosen, candidates = facts.get("chosen", {}), facts.get("candidates", [])
     diverged = sum(each.get("value", 0) is None for each in candidates)
     again, late = (len(facts.get(name, [])) for name in ("diverged_when_refitted", "not_converged"))

@@ -54,9 +54,7 @@ def _figures(study: Study) -> Iterator[Figure]:
 
 def _drawn(study: Study) -> list[str]:
     """Return the datasets of which the study wants few-shot curves."""
-    verbs, params = ("probe", "segment", "adapt"), study.params
-    wanted = {verb for verb in verbs if getattr(params, verb) and getattr(params, verb).few_shot is not None}
-    return list(dict.fromkeys(step.dataset for step in study.steps.values() if step.verb in wanted))
+    return list(dict.fromkeys(step.dataset for step in study.steps.values() if step.knobs.get("few_shot")))
 
 
 def hidden(study: Study, dataset: str) -> str:

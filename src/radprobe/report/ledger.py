@@ -175,7 +175,7 @@ def _of_data(findings: Findings, one: PublishedScore) -> Iterator[str]:
         yield f"the copy here is partial: {prepared.get('n_absent', 'some')} images are absent"
     if limit := findings.study.params.limit:
         yield f"a pilot, on at most {limit} patients"
-    if (used := findings.study.params.datasets[name].split) != "study":
+    if (used := findings.study.params.datasets[name].split_name) != "study":
         yield f"another split ({used})"
     theirs = known.class_sets.get("paper", known.classes)
     if (ours := split.get("classes", entry.classes)) != theirs:
@@ -253,7 +253,7 @@ def _depends(findings: Findings, dataset: str, ours: Ours, cell: dict) -> list[t
     found = {
         "score": f"{' and '.join(ours.metrics)}, macro, test, {ours.score.patients} patients, {ours.protocol}",
         "spec of the predictions": ours.spec,
-        "split": f"{findings.study.params.datasets[dataset].split}, sha256 {_split_hash(findings, dataset)}",
+        "split": f"{findings.study.params.datasets[dataset].split_name}, sha256 {_split_hash(findings, dataset)}",
         "weights, sha256": weights.get("sha256", "none: nothing was pretrained"),
         "computed on": findings.device(dataset, ours.backbone),
         "command": cell["command"],

@@ -173,7 +173,7 @@ def _maps(findings: Findings, column: Column, backbone: str) -> LabelMaps:
     """Return the label maps that a backbone predicted."""
     verb = findings.study.predicting(column.dataset, backbone)
     maps = Predictions.load(findings.study.step(verb, column.dataset, backbone).folder).maps
-    return maps[column.protocol_of(backbone)]
+    return maps[column.protocol_of(backbone)].of("test")
 
 
 def _overlays(

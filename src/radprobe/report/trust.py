@@ -64,6 +64,7 @@ def datasets(findings: Findings) -> list[dict]:
                 "name": name,
                 "entry": entry,
                 "parts": parts(split),
+                "part_names": part_names(split),
                 "near": look.near_duplicates(findings, name),
                 "sections": {key: flat(each) for key, each in sections.items()},
             }
@@ -177,10 +178,16 @@ def _tolerance(tolerance: Tolerance | None) -> str:
     return f"within {tolerance.value:g} {unit}; {tolerance.source}"
 
 
-def parts(split: dict) -> list[tuple[str, list[str]]]:
-    """Return the lines of a table of the parts: samples, patients, and by class the positive samples (patients)."""
+def part_names(split: dict) -> list[str]:
+    """Return the names of the parts of a split, in their order; under cross-validation those of the folds."""
     found = split.get("parts", {})
-    each = [found.get(part, {}) for part in PARTS]
+    return [name for name in PARTS if name in found] or sorted(found, key=lambda name: int(name.split()[-1]))
+
+
+def parts(split: dict) -> list[tuple[str, list[str]]]:
+    """Return the lines of a table of the parts (or folds): samples, patients, and by class the positive ones."""
+    found = split.get("parts", {})
+    each = [found[name] for name in part_names(split)]
     lines = [(key, [str(part.get(key, "–")) for part in each]) for key in ("patients", "samples")] if found else []
     for name in split.get("classes", []):
         counts = [[part.get(key, {}).get(name) for key in ("positives", "positive_patients")] for part in each]
@@ -263,10 +270,15 @@ def not_compared(findings: Findings, dataset: str) -> list[str]:
 
 
 def scope(findings: Findings, dataset: str) -> list[str]:
-    """Return what a dataset's scores are about: doubts about its table, less than the study's split and classes."""
+    """Return what a dataset's scores are about: doubts about its table, its split, fewer classes."""
     split, entry = findings.facts("split", dataset), findings.datasets[dataset]
     notes = [f"Warning: {warning}." for warning in findings.facts("prepare", dataset, kind="index").get("warnings", [])]
-    if (name := split.get("name", "study")) != "study":
+    if folds := split.get("recipe", {}).get("folds"):
+        notes.append(
+            f"Cross-validation: each patient is tested once, by one of {folds} fits that never saw that patient. "
+            f"Intervals are conditional on these {folds} fits. No few-shot curves."
+        )
+    elif (name := split.get("name", "study")) != "study":
         notes.append(f"Split {name}, not the study's: not comparable with published scores.")
     if split.get("left_out"):
         kept = split["classes"]

@@ -2,13 +2,15 @@
 
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from radprobe import console
 from radprobe.artifacts import PARTS, Adapter, FewShot, Index, LeakCertificate, Pixels, Predictions, Split, Weights
-from radprobe.learning import candidates, draws, loop
+from radprobe.learning import candidates, draws, folds, loop
 from radprobe.learning.adapting import Classification, Job, Network, Segmentation, Task
 from radprobe.learning.device import device, device_name, fits, measured
 from radprobe.models import adapters, tuned
@@ -21,9 +23,18 @@ NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
 def run(study: Study, step: Step) -> None:
     """Read Index, Pixels, Split, its LeakCertificate and Weights; write Predictions and the Adapter."""
     job = _job(study, step)
-    task = Segmentation(job) if step.knobs["task"] == "segmentation" else Classification(job)
-    with fits(step.backbone, job.where):
-        _run(step, task)
+
+    def fit(split: Split, folder: Path) -> Predictions:
+        own = replace(job, split=split, folder=folder)
+        task = Segmentation(own) if step.knobs["task"] == "segmentation" else Classification(own)
+        with fits(step.backbone, own.where):
+            return _fit(step, task)
+
+    predictions = folds.over(job.split, step.folder, fit)
+    if job.split.is_folded:  # each fold has one: the first stands for them, and says so
+        (folds.folder_of(step.folder, 1) / Adapter.FILE).replace(step.folder / Adapter.FILE)
+    Adapter.seal(step.folder, step.spec)
+    predictions.save(step.folder, step.spec)
     shutil.rmtree(job.training, ignore_errors=True)
 
 
@@ -44,7 +55,8 @@ def _job(study: Study, step: Step) -> Job:
     )
 
 
-def _run(step: Step, task: Task) -> None:
+def _fit(step: Step, task: Task) -> Predictions:
+    """Train on one split; write the adapter to the folder of the job."""
     job, mode, took = task.job, step.knobs["mode"], {}
     with measured(took, job.where):
         choice = candidates.choose(task)
@@ -60,10 +72,9 @@ def _run(step: Step, task: Task) -> None:
         everything["few_shot"] = {**wanted, "mode": mode, **took}
     said, curves = task.predict(choice.networks), choice.curves.assign(protocol=mode)
     _save_adapter(step, job, choice.networks["test"])
-    predictions = Predictions(job.split.classes, **said, facts=everything, few_shot=few_shot, training=curves)
-    predictions.save(step.folder, step.spec)
     value, settings = facts["value"], facts["chosen"]
     console.say(f"{step.dataset} {step.backbone}: val {task.chosen_by} {value:.4f} with {settings}")
+    return Predictions(job.split.classes, **said, facts=everything, few_shot=few_shot, training=curves)
 
 
 def _few_shot(task: Task) -> FewShot:
@@ -88,5 +99,6 @@ def _save_adapter(step: Step, job: Job, network: Network) -> None:
     facts = {"backbone": frozen(step.backbone), "base": adapters.identity(job.weights), "spec": step.spec}
     facts |= {"mode": step.knobs["mode"], "lora": job.lora}
     facts |= {"dataset": step.dataset, "classes": job.split.classes}
-    adapters.save(step.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)
-    Adapter.seal(step.folder, step.spec)
+    if k := step.need("split").knobs["recipe"].get("folds"):
+        facts["folds"] = k  # it was trained without the first of them
+    adapters.save(job.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)

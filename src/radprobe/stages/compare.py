@@ -173,12 +173,12 @@ class Table:
         return next(iter(self.tested.values())).samples["patient_id"].nunique()
 
     def _delong(self, pair: Difference) -> float:
-        """Return DeLong's p-value of a pair; NaN for label maps, several inits, and several samples of a patient."""
+        """Return DeLong's p-value of a pair; NaN for label maps, inits, folds, and several samples of a patient."""
         names = [*self.inits[pair.one], *self.inits[pair.other]]
         if len(names) > 2:
             return np.nan
         one, other = (self.tested[name].scored for name in names)
-        if isinstance(one, Segmented) or isinstance(other, Segmented):
+        if isinstance(one, Segmented) or isinstance(other, Segmented) or one.folds is not None:
             return np.nan
         return np.nan if one.samples["patient_id"].duplicated().any() else _delong(one, other)
 
@@ -245,7 +245,7 @@ def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
 
 
 def _how(step: Step) -> Bootstrap:
-    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap)})
+    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap) if each.name in step.knobs})
 
 
 def _truth(study: Study, step: Step) -> Truth | None:

@@ -39,11 +39,10 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
         labels.to_csv(temporary, index=False)
     total = 0
     for name in [protocol] if protocol else known:
-        maps = predictions.maps[name]
-        for case in console.track(maps, name, len(maps)):
-            path = folder / name / maps.table.loc[case, "part"] / in_files(case)
-            _write(path, maps[case], table[case])
-        total += len(maps)
+        for part, maps in predictions.maps[name].by_part().items():
+            for case in console.track(maps, f"{name}, {part}", len(maps)):
+                _write(folder / name / part / in_files(case), maps[case], table[case])
+            total += len(maps)
     console.say(f"{total} label maps in {folder}")
 
 

@@ -142,7 +142,7 @@ def _content(name: str, folder: Path, proposal: Proposal, table: Path | None) ->
 def _samples(study: Study, name: str) -> Index:
     """Return the samples as retrieve will find them, or raise RadprobeError as it will."""
     choice, layout = study.params.datasets[name], study.layout(name)
-    how = (choice.allow_missing, None, choice.uncertain, choice.split, study.params.seed)
+    how = (choice.allow_missing, None, choice.uncertain, choice.split_name, study.params.seed)
     return splits.checked_samples(study.dataset(name), layout, *how)
 
 
@@ -183,15 +183,18 @@ def _text(
     lines += [f"# Run it: {_line(command)}" for command in commands]
     lines += [f"# Warning: {_line(warning)}" for warning in warnings]
     lines += ["", f"study: {_flow(content['study'])}", "", "datasets:", f"  {_flow(name)}:"]
-    lines += [f"    {key}: {_flow(value)}" for key, value in choice.items() if key != "folder"]
+    lines += [f"    {_reasoned(key, value, why)}" for key, value in choice.items() if key != "folder"]
     lines += ["    folder:"]
-    for key, value in choice["folder"].items():
-        reason = f"    # {_line(why[key])}" if key in why else ""
-        lines.append(f"      {key}: {_flow(value)}{reason}")
+    lines += [f"      {_reasoned(key, value, why)}" for key, value in choice["folder"].items()]
     lines += ["", "backbones:    # `radprobe backbones` lists them"]
     lines += [f"  - {each}    # {BACKBONES[each]}" for each in content["backbones"]]
     lines += ["", f"paths: {_flow(content['paths'])}", "limit: null    # 20: a pilot on 20 patients first", ""]
     return "\n".join(lines)
+
+
+def _reasoned(key: str, value: Any, why: dict[str, str]) -> str:
+    """Return a key of the params as a line, with the reason for its value as a comment."""
+    return f"{key}: {_flow(value)}" + (f"    # {_line(why[key])}" if key in why else "")
 
 
 def _line(text: str) -> str:

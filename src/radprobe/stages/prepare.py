@@ -57,13 +57,13 @@ def run(study: Study, step: Step) -> None:
     if layout is None or layout.root.resolve() != raw.root.resolve():
         raise _changed(source / "raw.json", raw.root, "is no longer where the raw files are")
     how = (step.knobs[name] for name in ("allow_missing", "limit", "uncertain"))
-    index = splits.checked_samples(entry, layout, *how, choice.split, study.params.seed)
+    index = splits.checked_samples(entry, layout, *how, choice.split_name, study.params.seed)
     index.facts["slices"] = entry.slices
     compare = _comparison(raw, source / "raw.json")
     job = Job(entry, step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"], compare)
     sound = _check_files(job, decoding.pictures(index, raw.root), raw, source / "raw.json")
     if job.bad:
-        splits.check_split(_without(index, job.bad), entry, choice.split, study.params.seed)
+        splits.check_split(_without(index, job.bad), entry, choice.split_name, study.params.seed)
     dtype = np.uint8 if all(dtype == np.uint8 for _, dtype in sound) else np.int16
     pixels = _pack(job, [picture for picture, _ in sound], dtype, step)
     index = _without(index, job.bad)

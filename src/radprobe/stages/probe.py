@@ -12,7 +12,7 @@ from radprobe import console
 from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split, again
 from radprobe.artifacts import FewShot as FewShotScores
 from radprobe.files import RadprobeError
-from radprobe.learning import draws, grid, knn, logistic, selection
+from radprobe.learning import draws, folds, grid, knn, logistic, selection
 from radprobe.learning.cases import Cases, ranking
 from radprobe.learning.device import measured
 from radprobe.params import FewShot
@@ -93,6 +93,12 @@ def run(study: Study, step: Step) -> None:
     LeakCertificate.load(source)
     index, split = Index.load(step.need("prepare").folder), Split.load(source)
     embeddings = Embeddings.load(step.need("embed").folder)
+    found = folds.over(split, step.folder, lambda each, _: _fit(step, index, each, embeddings))
+    found.save(step.folder, step.spec)
+
+
+def _fit(step: Step, index: Index, split: Split, embeddings: Embeddings) -> Predictions:
+    """Fit every head that params ask for on one split."""
     task, knobs, tables, facts = step.knobs["task"], step.knobs, [], {}
     asked = {name: wanted for name in PROTOCOLS if (wanted := _wanted(name, task, knobs)) is not None}
     samples = Samples(index, split, embeddings, task, _neighbours(knobs), within=any("mlknn" in name for name in asked))
@@ -135,7 +141,7 @@ def run(study: Study, step: Step) -> None:
         facts["few_shot"] = {**knobs["few_shot"], **took}
         console.say(f"{step.dataset} {step.backbone} few-shot: {len(few_shot.table)} draws")
     table = pd.concat(tables, ignore_index=True)
-    Predictions(split.classes, table, facts=facts, few_shot=few_shot).save(step.folder, step.spec)
+    return Predictions(split.classes, table, facts=facts, few_shot=few_shot)
 
 
 def _wanted(name: str, task: str, knobs: dict[str, Any]) -> dict[str, Any] | None:

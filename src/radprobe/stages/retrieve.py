@@ -47,8 +47,8 @@ def run(study: Study, step: Step) -> None:
     say(f"{dataset}: layout '{layout.variant}' in {layout.root}")
     # what is wrong with tables, lists and headers is said before anything is hashed
     how = choice.allow_missing, None, choice.uncertain
-    index = splits.checked_samples(entry, layout, *how, choice.split, params.seed)
-    splits.check_split(splits.limited(index, entry, params.limit), entry, choice.split, params.seed)
+    index = splits.checked_samples(entry, layout, *how, choice.split_name, params.seed)
+    splits.check_split(splits.limited(index, entry, params.limit), entry, choice.split_name, params.seed)
     table = _hashed(layout, index, params.threads)
     downloads = _downloads(folder)
     source = "phantom" if choice.phantom else "download" if downloads else "user"

@@ -156,7 +156,7 @@ def _near_cases(step: Step) -> set[str]:
 
 
 def _how(step: Step) -> Bootstrap:
-    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap)})
+    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap) if each.name in step.knobs})
 
 
 def _truth(study: Study, step: Step) -> Truth | None:

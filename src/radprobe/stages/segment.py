@@ -30,7 +30,7 @@ from radprobe.artifacts import (
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.imaging.resize import to_original
-from radprobe.learning import decoders, draws, features, label_maps, loop, selection
+from radprobe.learning import decoders, draws, features, folds, label_maps, loop, selection
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device, device_name, measured
 from radprobe.learning.maps import Maps
@@ -89,17 +89,29 @@ def run(study: Study, step: Step) -> None:
     source = step.need("prepare").folder
     LeakCertificate.load(step.need("split").folder)
     index, pixels, split = Index.load(source), Pixels.load(source), Split.load(step.need("split").folder)
-    _check(step.dataset, index, pixels, split)
+    for each in split.folds:
+        _check(step.dataset, index, pixels, each)
     if step.backbone == CEILING:
-        return _ceiling(step, index, pixels, split)
+        found = folds.over(split, step.folder, partial(_ceiling, index, pixels))
+        _save(found, step)
+        return
     where = device(study.params.device)
     dense, costs, layers = _dense(study, step, index, pixels, where)
     told = {"dataset": step.dataset, "backbone": step.backbone, "classes": split.classes}
-    job = Job(index, pixels, split, dense, where, step.knobs["seed"], step.folder, told)
+
+    def fit(split: Split, folder: Path) -> Predictions:
+        job = Job(index, pixels, split, dense, where, step.knobs["seed"], folder, told)
+        return _fit_all(step, job, layers)
+
     frozen = [dense.source.encoder] if isinstance(dense, features.Streamed) else []
     with backbones.held(*frozen, made=[step.folder / "training"]):
-        found = _fit_all(step, job, layers)
+        found = folds.over(split, step.folder, fit)
     found.facts |= {"embedding": costs, "device": device_name(where)}
+    _save(found, step)
+
+
+def _save(found: Predictions, step: Step) -> None:
+    """Save the predictions, and remove what was needed to resume."""
     found.save(step.folder, step.spec)
     shutil.rmtree(step.folder / "training", ignore_errors=True)
 
@@ -280,8 +292,8 @@ def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewSh
 # --- the ceiling, and what is asked of a split ------------------------------------------------------------------------
 
 
-def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
-    """Write as predictions what is left of the truth at the stored size: the best that any model here could score."""
+def _ceiling(index: Index, pixels: Pixels, split: Split, folder: Path) -> Predictions:
+    """Return as predictions what is left of the truth at the stored size: the best that any model here could score."""
     labels = len(split.classes) + 1
     truth = lambda mask: torch.from_numpy(mask.copy()).long()  # noqa: E731
 
@@ -296,10 +308,10 @@ def _ceiling(step: Step, index: Index, pixels: Pixels, split: Split) -> None:
             ]
             yield case, *label_maps.joined(index, of_case, slices, part)
 
-    LabelMaps.write(step.folder, CEILING, chain(cases("val"), cases("test")))
+    LabelMaps.write(folder, CEILING, chain(cases("val"), cases("test")))
     facts = {"protocols": {CEILING: {**NO_COST, "chosen": {}, "selected_on": "nothing"}}, "embedding": NO_COST}
-    maps = {CEILING: LabelMaps.read(step.folder, CEILING)}
-    Predictions(split.classes, maps=maps, facts=facts).save(step.folder, step.spec)
+    maps = {CEILING: LabelMaps.read(folder, CEILING)}
+    return Predictions(split.classes, maps=maps, facts=facts)
 
 
 def _check(dataset: str, index: Index, pixels: Pixels, split: Split) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from radprobe import files
-from radprobe.artifacts import PARTS, Index, LeakCertificate, Pixels, Split
+from radprobe.artifacts import Index, LeakCertificate, Pixels, Split
 from radprobe.console import say
 from radprobe.datasets import leaks, splits
 from radprobe.files import RadprobeError
@@ -37,12 +37,13 @@ def run(study: Study, step: Step) -> None:
     split.facts["published"] = splits.against_published(split, index, entry.published)
     with threads(study.params.threads):
         certificate = leaks.compare(index, split, pixels.images, step.knobs["leaks_allowed"])
-    _refuse(step.dataset, certificate, step.folder / REFUSED)
+    _refuse(step.dataset, certificate, step.folder / REFUSED, split.group_names)
     split.save(step.folder, step.spec)
     certificate.save(step.folder, step.spec)
     sizes = ", ".join(f"{split.facts['parts'][part]['samples']} {part}" for part in split.facts["parts"])
     shared = f"{len(certificate.excepted)} known overlap(s) excepted" if certificate.excepted else "nothing is shared"
-    say(f"{step.dataset}, split '{name}': {sizes}; {shared} between parts")
+    between = "folds" if split.is_folded else "parts"
+    say(f"{step.dataset}, split '{name}': {sizes}; {shared} between {between}")
     for warning in _warnings(certificate):
         say(f"warning: {warning}")
     if split.facts["published"]["equal"] is False:
@@ -52,12 +53,12 @@ def run(study: Study, step: Step) -> None:
 
 
 def write_listing(step: Step, path: Path) -> None:
-    """Write a split that is made as a small CSV: patient, case, split."""
+    """Write a split that is made as a small CSV: patient, case, split (or fold)."""
     splits.write_listing(Split.load(step.folder), Index.load(step.need("prepare").folder), path)
     say(f"written: {path}")
 
 
-def _refuse(dataset: str, certificate: LeakCertificate, listing: Path) -> None:
+def _refuse(dataset: str, certificate: LeakCertificate, listing: Path, parts: list[str]) -> None:
     """Raise RadprobeError that names the first two samples that share something across parts; list all in a CSV."""
     listing.unlink(missing_ok=True)
     if not certificate.overlaps:
@@ -68,7 +69,7 @@ def _refuse(dataset: str, certificate: LeakCertificate, listing: Path) -> None:
         table.explode(["samples", "parts"]).to_csv(temporary, index=False)
     first = certificate.overlaps[0]
     part_of = dict(zip(reversed(first["parts"]), reversed(first["samples"]), strict=True))  # the first one of each part
-    pairs = [f"{part_of[part]} ({part})" for part in PARTS if part in part_of]
+    pairs = [f"{part_of[part]} ({part})" for part in parts if part in part_of]
     kinds = pd.Series([overlap["kind"] for overlap in certificate.overlaps]).value_counts(sort=False)
     counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
     raise RadprobeError(

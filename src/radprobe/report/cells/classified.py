@@ -28,12 +28,15 @@ class Test:
         test, val = (predictions.rows(protocol, part) for part in ("test", "val"))
         self.ids, self.patients = test["sample_id"].to_numpy(), test["patient_id"].to_numpy()
         self.scores, self.targets = predictions.matrices(test)
-        made = operating.called_by_val(self.scores, facts, *predictions.matrices(val))
+        self.folds = test["fold"].to_numpy() if "fold" in test else np.ones(len(test), int)
+        folds = (self.folds, val["fold"].to_numpy()) if "fold" in test else None
+        made = operating.called_by_val(self.scores, facts, *predictions.matrices(val), folds)
         self.at, self.probability, self.positive = made.at, made.probability, made.positive
         self.has_val = len(val) > 0
         is_probability = not np.isnan(made.probability).all()
         self.said = made.probability if is_probability else self.scores  # scores from elsewhere may be on any scale
         self.said_as = "probability said" if is_probability else "score"
+        self.undecided = made.undecided
         self.exclusive = operating.exclusive(facts)
         self.known = (self.targets == 0) | (self.targets == 1)
 
@@ -63,19 +66,23 @@ def _shown(test: Test) -> list[int]:
 def _curves(test: Test, column: int, said: dict[tuple[str, str], Estimate]) -> dict[str, Any]:
     """Return the ROC and precision-recall curve of a class, or why there is none."""
     name, scores, targets = test.classes[column], test.scores[:, column], test.targets[:, column]
-    roc, found = curves.roc(scores, targets), {key: said[key, name] for key in ("auroc", "auprc")}
+    found = {key: said[key, name] for key in ("auroc", "auprc")}
+    ranked = [test.folds == fold for fold in np.unique(test.folds)]  # together: they are scores of one fit
+    rocs = [roc for rows in ranked if len(roc := curves.roc(scores[rows], targets[rows]))]
     panel = {"name": name, "auroc": words.text(found["auroc"]), "auprc": words.text(found["auprc"])}
     panel |= {"roc": None, "pr": None, "why": ""}
-    if not len(roc):
+    if not rocs:
         return {**panel, "why": found["auroc"].note}
     chart = charts.Chart(charts.share("1 − specificity"), charts.share("sensitivity"))
     chart.line(np.array([[0, 0], [1, 1]]), "ref")
-    chart.line(roc)
+    for roc in rocs:
+        chart.line(roc)
     panel["roc"] = chart.svg(f"ROC curve of {name}: AUROC {panel['auroc']}")
     share = (targets == 1).sum() / test.known[:, column].sum()
     chart = charts.Chart(charts.share("recall"), charts.share("precision"))
     chart.line(np.array([[0, share], [1, share]]), "ref")
-    chart.line(curves.precision_recall(scores, targets))
+    for rows in ranked:
+        chart.line(curves.precision_recall(scores[rows], targets[rows]))
     panel["pr"] = chart.svg(f"Precision and recall of {name}: AUPRC {panel['auprc']}, share of positives {share:.3f}")
     return panel
 
@@ -122,7 +129,7 @@ def _counts(test: Test) -> list[dict[str, Any]]:
 
 
 def _of_class(test: Test, column: int) -> dict[str, Any]:
-    if np.isnan(test.at[column]):
+    if test.undecided[column]:
         one_label = "val has no positive or no negative of it, so no threshold exists"
         why = one_label if test.has_val else operating.WITHOUT_VAL
         return {"name": test.classes[column], "why": why}
@@ -132,10 +139,16 @@ def _of_class(test: Test, column: int) -> dict[str, Any]:
     return {
         "name": test.classes[column],
         "why": "",
-        "threshold": f"{test.at[column]:.4g}",
+        "threshold": _threshold(test, column),
         "counts": [f"{each:,}" for each in (tp, fn, fp, tn)],
         "rates": [_rate(tp, tp + fn), _rate(tn, tn + fp)],
     }
+
+
+def _threshold(test: Test, column: int) -> str:
+    """Return the threshold of a class, of folds the least and the most."""
+    at = np.atleast_2d(test.at)[:, column]
+    return " to ".join(dict.fromkeys(f"{each:.4g}" for each in (at.min(), at.max())))
 
 
 def _rate(over: int, under: int) -> str:
@@ -152,7 +165,7 @@ def _mistakes(test: Test) -> list[dict[str, Any]]:
         lines = [(*_case(test, row), *_verdict(test, row, int(called[row]))) for row in rows.tolist()]
         heads = ["case", "patient", "truth", "called", test.said_as]
         return [{"title": "Called wrongly, surest first", "heads": heads, "lines": lines, "n": int(wrong.sum())}]
-    undecided = np.isnan(test.at)
+    undecided = test.undecided
     false = {1: test.positive & (test.targets == 0), 0: ~test.positive & (test.targets == 1)}
     titles = {1: "Called positive, and are not: surest first", 0: "Positive, and not called so: surest first"}
     return [_kind(test, titles[sign], wrong & ~undecided, sign) for sign, wrong in false.items()]

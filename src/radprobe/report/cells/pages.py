@@ -166,6 +166,7 @@ class _Job:
             chosen=chosen,
             used={part: facts[f"n_{part}"] for part in ("train", "val", "test") if f"n_{part}" in facts},
             candidates=told.candidates(facts),
+            folds=told.folds(facts),
             tests=told.scores(tests),
             vals=told.scores(vals),
             draws=self.draws if protocol == places.of_draws(self.protocols) else None,
@@ -198,5 +199,5 @@ class _Job:
             cases = look.Cases(*self.findings.images(self.cell.dataset))
         except (RadprobeError, FileNotFoundError) as error:
             return None, str(error)
-        maps = self.predictions.maps[protocol]
+        maps = self.predictions.maps[protocol].of("test")
         return lambda case: cases.picture(case, maps[case]), ""

@@ -26,7 +26,7 @@ def cards(findings: Findings, dataset: str, backbone: str) -> dict[str, list[tup
     split = findings.facts("split", dataset)
     of_dataset = {"what": f"{words.TASKS[entry.task]}, {entry.modality}", "classes": len(entry.classes)}
     of_dataset |= {"split": f"{split.get('name', 'study')}, {split.get('recipe', {}).get('recipe', 'recipe unknown')}"}
-    of_dataset |= {part: _people(split["parts"][part]) for part in PARTS if part in split.get("parts", {})}
+    of_dataset |= {part: _people(split["parts"][part]) for part in trust.part_names(split)}
     of_dataset |= {"licence": entry.licence, "access": entry.access}
     card_of_dataset = trust.flat({**of_dataset, "citation": entry.citation})
     if backbone in findings.study.external:
@@ -93,6 +93,32 @@ def candidates(facts: dict[str, Any]) -> dict[str, Any] | None:
     ]
     shown = [row for place, row in enumerate(rows) if place < CANDIDATES or row["chosen"]]
     return {"names": [name.replace("_", " ") for name in names], "rows": shown, "left": len(rows) - len(shown)}
+
+
+def folds(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what each fold of a cross-validation chose, as a table: its settings, their value on val, its parts."""
+    every = facts.get("folds", [])
+    if not every:
+        return None
+    names = list(dict.fromkeys(name for each in every for name in each["chosen"]))
+    heads = ["fold", *(name.replace("_", " ") for name in names), "value on val", *PARTS]
+    lines = []
+    for number, each in enumerate(every, 1):
+        settings = [trust.inline(each["chosen"].get(name, "–")) for name in names]
+        sizes = [f"{each[f'n_{part}']:,}" if f"n_{part}" in each else "–" for part in PARTS]
+        lines.append([str(number), *settings, _value_on_val(each), *sizes])
+    return {"heads": heads, "lines": lines}
+
+
+def _value_on_val(facts: dict[str, Any]) -> str:
+    """Return the value on val of the candidate that was chosen; a dash where nothing was chosen."""
+    of_chosen = [
+        each["value"]
+        for each in facts.get("candidates", [])
+        if all(each.get(name) == value for name, value in facts["chosen"].items())
+    ]
+    value = facts.get("value", of_chosen[0] if of_chosen else None)
+    return "–" if value is None else words.number(value)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -210,6 +236,7 @@ def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
     history = predictions.training[predictions.training["protocol"] == protocol]
     if history.empty:
         return None
+    curve = [name for name in ("fold", "phase", "head") if name in history]
     kinds = {"search": "faint", "refit": "line"}
     shown = []
     for column, title in (("loss", "loss on train"), ("value", "value on val")):
@@ -218,7 +245,8 @@ def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
             continue
         epochs = charts.fitted("epoch", np.append(known["epoch"], 1), is_count=True)
         chart = charts.Chart(epochs, charts.fitted(title, known[column].to_numpy()), charts.WIDE)
-        for (phase, _), each in known.groupby(["phase", "head"], sort=False):
+        for _, each in known.groupby(curve, sort=False):
+            phase = each["phase"].iloc[0]
             points = each[["epoch", column]].to_numpy(float)
             chart.line(points, kinds[phase])
             if len(points) == 1:
