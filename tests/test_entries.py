@@ -1,4 +1,5 @@
 import pytest
+from small_params import NO_CONTROLS
 
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
@@ -12,7 +13,7 @@ OWN = {"task": "segmentation", "classes": ["lung"], "mask": "mask", "table": "la
 
 
 def entries(*names, **params):
-    return Entries({**SMALL, "controls": [], "backbones": list(names), **params})
+    return Entries({**SMALL, "controls": NO_CONTROLS, "backbones": list(names), **params})
 
 
 def test_an_own_folder_is_used_as_params_say():

@@ -1,6 +1,7 @@
 import copy
 
 import pytest
+from small_params import NO_CONTROLS
 
 from radprobe import catalog
 from radprobe.files import RadprobeError
@@ -168,7 +169,7 @@ def test_an_own_backbone_like_a_random_one_is_not_random():
 
 
 def backbones(*names, **params):
-    return Study({**SMALL, "hub": False, "controls": [], "backbones": list(names), **params})
+    return Study({**SMALL, "hub": False, "controls": NO_CONTROLS, "backbones": list(names), **params})
 
 
 def test_features_as_in_the_study_share_the_weights_and_nothing_else(tmp_path):

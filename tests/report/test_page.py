@@ -323,6 +323,6 @@ def test_a_backbone_that_pixels_match_is_flagged_in_the_map_and_on_its_card(root
 
 
 def test_the_control_without_images_is_not_asked_for_pictures(root, render):
-    said = Page(render(root, controls=["random", "pixels", "metadata"])).words
+    said = Page(render(root, controls={"random_inits": 2, "ceiling": False})).words
     assert "Metadata alone" in said
     assert "MNI152" in said

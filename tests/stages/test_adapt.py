@@ -6,6 +6,7 @@ import torch
 from frozen import PARTS, leave_out, prepare, study
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
+from small_params import NO_CONTROLS
 
 from radprobe import artifacts
 from radprobe.artifacts import Adapter, Embeddings, Predictions
@@ -173,7 +174,7 @@ def test_an_adapter_is_a_backbone_of_its_own_that_embed_loads(tmp_path):
     content = json.loads(s.params.model_dump_json())
     path = Adapter.file(step.folder)
     own = {"mine": {"title": "Ours", "adapter": str(path.relative_to(tmp_path))}}
-    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": []})
+    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": NO_CONTROLS})
     entry = s.backbone("mine")
     assert (entry.title, entry.family) == ("Ours", "own")
     assert entry.derived.endswith(f"adapted (lora) on {NIH}")
@@ -336,7 +337,7 @@ def test_an_adapter_whose_hash_is_another_is_refused(tmp_path):
     step, _ = run(s, "bitfit")
     content = json.loads(s.params.model_dump_json())
     own = {"mine": {"title": "Ours", "adapter": str(Adapter.file(step.folder)), "sha256": "0" * 64}}
-    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": []})
+    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": NO_CONTROLS})
     retrieve.weights(s, s.step("weights", None, "test_vit"))
     with pytest.raises(RadprobeError, match="not the known 0000"):
         retrieve.weights(s, s.step("weights", None, "mine"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_params import NO_CONTROLS
 
 from radprobe import files
 from radprobe.files import RadprobeError
@@ -16,7 +17,7 @@ from radprobe.study import Study
 PARAMS = {
     "study": "a",
     "hub": False,
-    "controls": [],
+    "controls": NO_CONTROLS,
     "datasets": {"montgomery": {"phantom": {"patients": 9}}},
     "backbones": ["test_vit"],
 }

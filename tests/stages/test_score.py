@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import synthetic_study
 from scipy.stats import rankdata
+from small_params import NO_CONTROLS
 
 from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
@@ -153,7 +154,7 @@ def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp
 
 
 def test_one_backbone_alone_has_an_empty_comparison(tmp_path):
-    study = synthetic_study.build(tmp_path, backbones=["test_vit"], controls=[])
+    study = synthetic_study.build(tmp_path, backbones=["test_vit"], controls=NO_CONTROLS)
     assert Comparison.load(study.steps["compare", "montgomery", None].folder).table.empty
 
 

@@ -21,7 +21,7 @@ from radprobe.artifacts import (
 )
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
-from radprobe.names import slug, with_weights
+from radprobe.names import is_further_init, slug, with_weights
 from radprobe.study import Step, Study
 
 LOG_LINES = 3
@@ -85,6 +85,11 @@ class Findings:
         """All scores, as SCORES_SCHEMA says."""
         tables = [each.table for each in self._scores.values()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(SCORES_SCHEMA.columns))
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The scores of the rows of the report: all but those of further random initialisations."""
+        return self.scores[~self.scores["backbone"].map(is_further_init).astype(bool)]
 
     @cached_property
     def comparison(self) -> pd.DataFrame:

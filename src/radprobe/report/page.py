@@ -114,7 +114,7 @@ def _few_shot(findings: Findings, found: Curves, figures: Figures) -> dict:
     """Return what the few-shot section shows of a dataset: the chart, its numbers, and what the draws say."""
     study = findings.study
     never = {CEILING, *SCRATCH, *filter(mode_of, study.backbones)}  # what has no draws, or only where adapt asks
-    absent = [name for name in study.backbones if study.applies(found.dataset, name)]
+    absent = [name for name in study.rows if study.applies(found.dataset, name)]
     absent = [name for name in absent if name not in found.means and name not in never]
     shown = {"curves": found, **_shown(figures, Figure("few_shot", found.dataset))}
     return {**shown, "absent": absent, "notes": few_shot.notes(found)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
+from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, SCRATCH, STANDING, mode_of, random_init
 from radprobe.report.collect import Findings
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
@@ -88,7 +88,7 @@ class Column:
         return found is not None and found.sign == 0
 
     def unbeaten(self, backbone: str) -> list[str]:
-        """Return the control rows of a backbone, its random twin and raw pixels, that it shows no advantage over."""
+        """Return the control rows of a backbone, its random init and raw pixels, that it shows no advantage over."""
         if backbone in self.controls:
             return []
         found = {control: self.difference(backbone, control) for control in controls_of(backbone)}
@@ -97,7 +97,7 @@ class Column:
 
 def columns(findings: Findings) -> list[Column]:
     """Return a Column for each dataset and protocol that has scores; few-shot curves are apart."""
-    table, compared = findings.scores, findings.comparison
+    table, compared = findings.shown, findings.comparison
     controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
     found = []
     for dataset, entry in findings.datasets.items():
@@ -144,14 +144,9 @@ def headlines(columns: Iterable[Column]) -> dict[str, Column]:
     return {name: head for name, each in of_datasets.items() if (head := headline(each))}
 
 
-def twin(backbone: str) -> str:
-    """Return the id of the random twin of a backbone; a trained one has that of itself frozen."""
-    return RANDOM + frozen(backbone)
-
-
 def controls_of(backbone: str) -> tuple[str, str]:
-    """Return the control rows that a backbone has to beat: its random twin, and raw pixels."""
-    return twin(backbone), PIXELS
+    """Return the control rows that a backbone has to beat: its random init, and raw pixels."""
+    return random_init(backbone), PIXELS
 
 
 def estimate(row: dict, key: str) -> Estimate:
