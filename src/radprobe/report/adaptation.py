@@ -96,7 +96,7 @@ def draw(findings: Findings, dataset: str, column: Column | None) -> Figure:
     axes.set_xlabel("share of backbone and head that was trained, % (log scale); bars: 95 % intervals")
     axes.set_ylabel(f"{words.METRICS[column.metric]}, macro, test")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    canvas.finish(figure, 3.2, title, finding(findings, found), _legend(findings, found, bases))
+    canvas.finish(figure, 3.2, title, finding(found), _legend(findings, found, bases))
     return figure
 
 
@@ -124,7 +124,7 @@ def _short(findings: Findings, base: str) -> str:
     return textwrap.fill(findings.title(base), 28)
 
 
-def finding(findings: Findings, found: list[Row]) -> str:
+def finding(found: list[Row]) -> str:
     """Return how many rows with a trained backbone differ from their head-only row, in a line."""
     gains = [row.gain for row in found if row.gain]
     if not gains:
