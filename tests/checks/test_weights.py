@@ -13,6 +13,11 @@ def test_no_weights_at_all_are_a_problem(folder, capsys):
     assert "data/weights" in checks["weights: rad_dino"]["remedy"]
 
 
+def test_absent_weights_are_said_once_and_not_for_each_random_init(folder, capsys):
+    _, checks = look(capsys, backbones=["rad_dino"])  # with the controls that a study has if it says nothing
+    assert [name for name in checks if "rad_dino" in name] == ["weights: rad_dino"]
+
+
 @pytest.mark.parametrize(
     ("kept", "words"), [(1.0, None), (0.9, "bytes are missing"), (0.01, "within its header"), (0, "within its header")]
 )
