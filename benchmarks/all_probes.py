@@ -37,7 +37,7 @@ def study(root: Path, threads: int) -> Study:
         "paths": {"root": str(root)},
         "datasets": {NIH: {"phantom": {"patients": 9}}},
         "backbones": [BACKBONE],
-        "controls": [],
+        "controls": {"random_inits": 0, "pixels": False, "metadata": False, "ceiling": False},
         "threads": threads,
         "probe": {"linear": {"epochs": 10}},
     }

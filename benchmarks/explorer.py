@@ -58,7 +58,9 @@ def study_of(folder: Path) -> Study:
     datasets = [name for name, entry in catalog.datasets().items() if entry.task != "look"]
     content = {"study": f"{len(datasets)} benchmarks at random", "hub": False, "backbones": BACKBONES}
     content |= {"datasets": {name: {"phantom": {"patients": 60}} for name in datasets}}
-    return Study(content | {"controls": ["random", "pixels"], "paths": {"root": str(folder)}})
+    return Study(
+        content | {"controls": {"random_inits": 1, "metadata": False, "ceiling": False}, "paths": {"root": str(folder)}}
+    )
 
 
 def fill(findings: Findings, n: int) -> None:

@@ -1,5 +1,6 @@
 """Params of a small study of generated films, for tests that run a whole one."""
 
+NO_CONTROLS = {"random_inits": 0, "pixels": False, "metadata": False, "ceiling": False}
 SMALL = {
     "hub": False,
     "threads": 1,
@@ -8,7 +9,7 @@ SMALL = {
         "nih_chestxray14": {"phantom": {"patients": 60}},
     },
     "backbones": ["test_vit"],
-    "controls": [],
+    "controls": NO_CONTROLS,
     "embed": {"shard_rows": 32},
     "probe": {"linear": {"epochs": 5}},
     "segment": {

@@ -127,7 +127,11 @@ def here(tmp_path):
 
 
 # a pilot of seconds: what takes long is left out of what `init` writes
-QUICK = {"threads": 1, "controls": ["random"], "score": {"resamples": 100}}
+QUICK = {
+    "threads": 1,
+    "controls": {"random_inits": 1, "pixels": False, "metadata": False, "ceiling": False},
+    "score": {"resamples": 100},
+}
 QUICK["probe"] = {"linear": {"epochs": 20}, "knn": None, "logistic": {"values": 3}, "few_shot": None, "paper": False}
 
 

@@ -1,4 +1,5 @@
 import pytest
+from small_params import NO_CONTROLS
 
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
@@ -12,7 +13,7 @@ OWN = {"task": "segmentation", "classes": ["lung"], "mask": "mask", "table": "la
 
 
 def entries(*names, **params):
-    return Entries({**SMALL, "controls": [], "backbones": list(names), **params})
+    return Entries({**SMALL, "controls": NO_CONTROLS, "backbones": list(names), **params})
 
 
 def test_an_own_folder_is_used_as_params_say():
@@ -115,7 +116,13 @@ def test_what_a_file_of_params_names_wrongly_is_told_with_the_file(tmp_path):
     assert str(error.value.what).startswith(f"{path}: ")
 
 
-def test_a_random_twin_of_what_has_no_weights_is_refused():
+def test_a_further_random_init_is_not_named_but_counted():
+    for name in ("random:mae_large~2", "random:mae_large@paper~2"):
+        with pytest.raises(RadprobeError, match=r"name random:mae_large\S*, and set controls\.random_inits"):
+            _ = entries(name).backbones
+
+
+def test_a_random_init_of_what_has_no_weights_is_refused():
     for name in ("random:pixels", "random:test_vit", "random:random:mae_large"):
         with pytest.raises(RadprobeError, match="has no weights"):
             entries(name)

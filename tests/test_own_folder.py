@@ -15,6 +15,7 @@ from datasets import own_folders
 from datasets.own_folders import texture
 from imaging.dicom_files import SECRETS, write, write_series
 from PIL import Image
+from small_params import NO_CONTROLS
 from webpage import Page
 
 from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
@@ -37,7 +38,7 @@ def params(root, embedding=None, choice=None, **folder):
         "paths": {"root": str(root)},
         "datasets": {"mine": {"raw": "mine", **(choice or {}), "folder": {"stored": 64, "size": 160, **folder}}},
         "backbones": ["test_vit"],
-        "controls": [],
+        "controls": NO_CONTROLS,
         "embed": {"precision": "fp32", **(embedding or {})},
         "probe": {"linear": {"epochs": 20}},
         "segment": {"linear": {"learning_rates": [0.01, 0.1], "epochs": 30}, "unet": None, "few_shot": None},

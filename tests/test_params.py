@@ -20,7 +20,7 @@ def test_the_shipped_values_are_the_defaults():
     """params.yaml shows the knobs; a value there that differs from the default would mislead who leaves it out."""
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
     default = params.load(SMALL).model_dump(mode="json")
-    for section in ("embed", "probe", "segment", "score", "report"):
+    for section in ("controls", "embed", "probe", "segment", "score", "report"):
         for key, value in shipped[section].items():
             known = default[section][key]
             assert value == ({name: known[name] for name in value} if isinstance(value, dict) else known), key
@@ -190,3 +190,26 @@ def test_the_environment_overrides_the_data_folders(monkeypatch):
     monkeypatch.setenv("RADPROBE_WEIGHTS", "/somewhere/weights")
     paths = params.load(SMALL).paths
     assert (paths.raw, paths.weights) == (Path("/somewhere/raw"), Path("/somewhere/weights"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["random", "pixels", "metadata", "ceiling"], {}),
+        (["pixels"], {"random_inits": 0, "metadata": False, "ceiling": False}),
+        ([], {"random_inits": 0, "pixels": False, "metadata": False, "ceiling": False}),
+    ],
+)
+def test_a_list_of_controls_is_refused_with_the_mapping_to_write(old, new):
+    with pytest.raises(RadprobeError) as caught:
+        params.load({**SMALL, "controls": old})
+    (line,) = (line for line in str(caught.value).splitlines() if "is a mapping, not a list" in line)
+    shown = line.partition("write ")[2].rpartition(" (got")[0]
+    given = params.load({**SMALL, **yaml.safe_load(shown)})
+    assert given.controls == params.load({**SMALL, "controls": new}).controls
+
+
+@pytest.mark.parametrize("given", [{"random_inits": 1, "decoder_inits": 2}, {"random_inits": 0, "decoder_inits": 2}])
+def test_more_inits_with_decoders_than_inits_are_refused(given):
+    with pytest.raises(RadprobeError, match=r"controls: decoder_inits is 2, more than random_inits \(\d\)"):
+        params.load({**SMALL, "controls": given})

@@ -14,6 +14,7 @@ import guide
 import pandas as pd
 import pytest
 import yaml
+from small_params import NO_CONTROLS
 
 ROOT = Path(__file__).parents[1]
 RECIPE = [block for name in ("backbone", "dataset") for block in guide.blocks(ROOT / f"docs/how-to/{name}.md")]
@@ -26,7 +27,7 @@ STUDY = {
     "study": "recipe",
     "datasets": {DATASET: {"phantom": {"patients": 40}, "stored": 128, "size": 112}},
     "backbones": [BACKBONE],
-    "controls": [],
+    "controls": NO_CONTROLS,
     "hub": False,
     "device": "cpu",
     "threads": 1,

@@ -1,10 +1,12 @@
 import copy
 
 import pytest
+from small_params import NO_CONTROLS
 
 from radprobe import catalog
 from radprobe.files import RadprobeError
 from radprobe.manifests import TOGETHER
+from radprobe.names import inits
 from radprobe.study import OUTPUTS, Study
 
 SMALL = {
@@ -109,19 +111,110 @@ def test_a_bumped_version_reaches_what_depends_on_it(monkeypatch):
     assert {key[0] for key in before if before[key] != after[key]} == {"split", "probe", "segment", "score", "compare"}
 
 
-def test_a_random_twin_follows_each_pretrained_backbone(tmp_path):
+def test_random_inits_follow_each_pretrained_backbone(tmp_path):
     (tmp_path / "tf_efficientnet_lite0.in1k.safetensors").touch()
     study = Study({**SMALL, "backbones": ["test_vit", "tf_efficientnet_lite0"], "paths": {"weights": str(tmp_path)}})
     assert study.backbones == [
         "test_vit",
         "tf_efficientnet_lite0",
         "random:tf_efficientnet_lite0",
+        "random:tf_efficientnet_lite0~2",
+        "random:tf_efficientnet_lite0~3",
         "pixels",
         "metadata",
         "ceiling",
     ]
-    assert study.backbone("random:tf_efficientnet_lite0").random
+    entries = [study.backbone(name) for name in inits("random:tf_efficientnet_lite0", 3)]
+    assert all(entry.random and entry.family == "control" for entry in entries)
+    assert len({entry.title for entry in entries}) == 3
     assert study.backbones_here == study.backbones
+    assert study.rows == [name for name in study.backbones if "~" not in name]
+    assert study.rows_here == study.rows
+
+
+CONTROLS = {"random_inits": 3, "decoder_inits": 2}
+TASKS = {"nih_chestxray14": 3, "montgomery": 2, "mni152": 1}  # classified, segmented, looked at
+
+
+@pytest.mark.parametrize("dataset", TASKS)
+def test_a_dataset_asks_for_as_many_inits_as_its_task_needs(dataset):
+    datasets = {name: {"phantom": {"patients": 9}} for name in TASKS}
+    study = Study({"study": "s", "datasets": datasets, "backbones": ["tf_efficientnet_lite0"], "controls": CONTROLS})
+    expected = inits("random:tf_efficientnet_lite0", TASKS[dataset])
+    assert study.inits(dataset, expected[0]) == expected
+    for verb in {"embed", study.predicting(dataset, None)} - {None}:
+        found = [b for v, d, b in study.steps if (v, d) == (verb, dataset) and b.startswith("random:")]
+        assert found == expected
+    if dataset == "mni152":
+        return
+    compared = {need.backbone for need in study.step("compare", dataset).needs}
+    assert set(expected) <= compared
+
+
+def test_each_init_has_weights_and_features_of_its_own_and_seeds_follow_that_of_the_study():
+    datasets = {"nih_chestxray14": {"phantom": {"patients": 9}}}
+    study = Study({"study": "s", "seed": 7, "datasets": datasets, "backbones": ["tf_efficientnet_lite0"]})
+    names = study.inits("nih_chestxray14", "random:tf_efficientnet_lite0")
+    weights = [study.step("weights", None, name) for name in names]
+    assert [step.knobs["seed"] for step in weights] == [7, 8, 9]
+    for steps in (weights, [study.step("probe", "nih_chestxray14", name) for name in names]):
+        assert len({step.spec for step in steps}) == len({step.folder for step in steps}) == 3
+    for name, step in zip(names, weights, strict=True):
+        assert study.step("embed", "nih_chestxray14", name).need("weights") == step
+    few_shot = [study.step("probe", "nih_chestxray14", name).knobs["few_shot"] for name in names]
+    assert few_shot[0]
+    assert few_shot[1:] == [None, None]  # the curves of the control are those of its first init
+
+
+def test_a_study_that_only_segments_makes_no_init_that_nothing_uses():
+    study = Study({"study": "s", "datasets": {"montgomery": {}}, "backbones": ["tf_efficientnet_lite0"]})
+    assert [name for name in study.backbones if name.startswith("random:")] == ["random:tf_efficientnet_lite0"]
+
+
+def test_without_random_inits_there_is_no_random_row_unless_it_is_named():
+    for names, expected in (
+        (["tf_efficientnet_lite0"], []),
+        (["random:tf_efficientnet_lite0"], ["random:tf_efficientnet_lite0"]),
+    ):
+        study = backbones(*names, controls={"random_inits": 0})
+        assert [name for name in study.backbones if name.startswith("random:")] == expected
+        embedded = [dataset for verb, dataset, backbone in study.steps if verb == "embed" and backbone in expected]
+        assert embedded == (list(study.params.datasets) if expected else [])
+
+
+def test_inits_leave_with_their_backbone_which_is_told_once(tmp_path):
+    absent = ["msn_large", "msn_large@paper"]
+    study = backbones(*absent, "tf_efficientnet_lite0", paths={"weights": str(tmp_path)}, controls={})
+    assert [(gone.kind, gone.name) for gone in study.missing] == [("backbone", name) for name in absent]
+    assert {name for name in study.backbones if "msn_large" in name} == {
+        *absent, *inits("random:msn_large", 3), *inits("random:msn_large@paper", 3)
+    }  # fmt: skip
+    assert not [name for name in study.backbones_here if "msn_large" in name]
+    assert not [key for key in study.steps if key[2] and "msn_large" in key[2]]
+    with pytest.raises(RadprobeError, match="msn_large: no weights"):
+        study.step("embed", "montgomery", "random:msn_large~2")
+    assert study.why_gone("random:msn_large@paper~3").name == "msn_large@paper"
+    whole = study.as_if_complete()
+    assert whole.backbones_here == study.backbones
+
+
+def test_a_random_row_that_params_name_stays_without_its_backbone():
+    study = backbones("msn_large", "random:msn_large", controls={"random_inits": 2})
+    assert [gone.name for gone in study.missing] == ["msn_large"]
+    named = ["random:msn_large", "random:msn_large~2"]
+    assert [name for name in study.backbones_here if name.startswith("random:")] == named
+
+
+def test_trained_random_rows_are_of_the_first_init_and_leave_with_their_backbone(tmp_path):
+    (tmp_path / "tf_efficientnet_lite0.in1k.safetensors").touch()
+    adapt = {"backbones": ["random:tf_efficientnet_lite0", "random:mae_large"], "lora": None}
+    names = ("tf_efficientnet_lite0", "mae_large")
+    study = backbones(*names, adapt=adapt, controls={}, paths={"weights": str(tmp_path)})
+    rows = [f"random:tf_efficientnet_lite0+{mode}" for mode in ("head", "bitfit", "end_to_end")]
+    assert [name for name in study.backbones_here if "+" in name] == rows
+    adapt["backbones"] = ["random:tf_efficientnet_lite0~2"]
+    with pytest.raises(RadprobeError, match=r"adapt\.backbones: unknown name"):
+        backbones(*names, adapt=adapt, controls={}, paths={"weights": str(tmp_path)})
 
 
 def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
@@ -133,7 +226,6 @@ def test_what_is_absent_leaves_the_steps_and_is_named(tmp_path):
         ("backbone", "vit_small_patch14_dinov2"),
     }
     assert {key[1:] for key in study.steps if key[0] == "segment"} == {
-        ("montgomery", "random:vit_small_patch14_dinov2"),
         ("montgomery", "pixels"),
         ("montgomery", "ceiling"),
     }
@@ -160,7 +252,7 @@ def test_an_own_backbone_like_a_random_one_is_not_random():
     own = {"mine": {"like": "test_vit", "title": "Mine", "file": "m.safetensors"}}
     study = Study({**SMALL, "backbones": ["mine"], "own_backbones": own})
     assert not study.backbone("mine").random
-    assert study.backbones == ["mine", "random:mine", "pixels", "metadata", "ceiling"]
+    assert study.backbones == ["mine", *inits("random:mine", 3), "pixels", "metadata", "ceiling"]
     assert [one.name for one in study.missing] == ["mine"]
 
 
@@ -168,22 +260,24 @@ def test_an_own_backbone_like_a_random_one_is_not_random():
 
 
 def backbones(*names, **params):
-    return Study({**SMALL, "hub": False, "controls": [], "backbones": list(names), **params})
+    return Study({**SMALL, "hub": False, "controls": NO_CONTROLS, "backbones": list(names), **params})
 
 
 def test_features_as_in_the_study_share_the_weights_and_nothing_else(tmp_path):
     (tmp_path / "vit-msn-large.safetensors").touch()
-    study = backbones("msn_large", "msn_large@paper", paths={"weights": str(tmp_path)}, controls=["random"])
-    twins = [f"random:{name}" for name in ("msn_large", "msn_large@paper")]
-    assert study.backbones == ["msn_large", twins[0], "msn_large@paper", twins[1]]
+    controls = NO_CONTROLS | {"random_inits": 2}
+    study = backbones("msn_large", "msn_large@paper", paths={"weights": str(tmp_path)}, controls=controls)
+    untrained = [inits(f"random:{name}", 2) for name in ("msn_large", "msn_large@paper")]
+    assert study.backbones == ["msn_large", *untrained[0], "msn_large@paper", *untrained[1]]
     assert study.missing == []
     ours, theirs = study.backbone("msn_large"), study.backbone("msn_large@paper")
     assert (ours.norm, theirs.norm) == (True, False)
     assert "as in the study" in theirs.title
-    embeds = [study.step("embed", "montgomery", name) for name in study.backbones]
-    assert len({step.folder for step in embeds}) == 4
-    assert embeds[0].need("weights") == embeds[2].need("weights")
-    assert embeds[1].need("weights") == embeds[3].need("weights") != embeds[0].need("weights")
+    embeds = [study.step("embed", "nih_chestxray14", name) for name in study.backbones]
+    assert len({step.folder for step in embeds}) == 6
+    weights = [step.need("weights") for step in embeds]
+    assert weights[:3] == weights[3:]
+    assert len({step.spec for step in weights}) == 3
 
 
 def test_the_paper_row_normalises_as_the_study_did():
@@ -213,7 +307,7 @@ def test_a_job_asks_for_the_memory_that_its_backbone_needs():
 
 
 def test_metadata_alone_classify_where_there_are_any():
-    study = backbones("test_vit", controls=["metadata"])
+    study = backbones("test_vit", controls={"pixels": False, "ceiling": False})
     assert {key[1] for key in study.steps if key[2] == "metadata"} == {"nih_chestxray14"}  # and no weights
     assert study.step("embed", "nih_chestxray14", "metadata").needs == (study.step("prepare", "nih_chestxray14"),)
     assert not study.applies("montgomery", "metadata")
@@ -222,12 +316,12 @@ def test_metadata_alone_classify_where_there_are_any():
 def test_without_a_decoder_nothing_frozen_segments_but_all_else_does():
     decoders = {"linear": None, "unet": None, "scratch": {}}
     adapt = {"backbones": ["test_vit"], "lora": {}}
-    controls = ["random", "pixels", "ceiling"]
-    study = backbones("test_vit", "unet", segment=decoders, adapt=adapt, controls=controls)
+    study = backbones("test_vit", "unet", segment=decoders, adapt=adapt, controls={"metadata": False})
     predicting = [key for key in study.steps if key[1] == "montgomery" and key[0] in ("embed", "segment", "adapt")]
     assert {key[2] for key in predicting} == {
         "unet",
         "ceiling",
+        "test_vit+head",
         "test_vit+lora",
         "test_vit+bitfit",
         "test_vit+end_to_end",
@@ -238,7 +332,7 @@ def test_without_a_decoder_nothing_frozen_segments_but_all_else_does():
 
 def test_a_dataset_that_nothing_segments_leaves_the_study_and_says_so():
     decoders = {"linear": None, "unet": None, "scratch": None}
-    study = backbones("test_vit", segment=decoders, controls=["random", "pixels", "ceiling"])
+    study = backbones("test_vit", segment=decoders, controls={"metadata": False})
     (missing,) = study.missing
     assert (missing.kind, missing.name) == ("dataset", "montgomery")
     assert "segment.linear" in missing.remedy
@@ -267,31 +361,49 @@ def adapting(**adapt):
 
 def test_backbones_are_adapted_in_rows_of_their_own_and_only_pretrained_ones_unless_named():
     study = adapting(lora=None)
-    adapted = [f"tf_efficientnet_lite0+{mode}" for mode in ("bitfit", "end_to_end")]  # test_vit is random
+    adapted = [f"tf_efficientnet_lite0+{mode}" for mode in ("head", "bitfit", "end_to_end")]  # test_vit is random
     assert [name for name in study.backbones if "+" in name] == adapted
     assert {(v, d) for v, d, b in study.steps if b == adapted[0]} == {
         (verb, dataset) for verb in ("adapt", "score") for dataset in ("montgomery", "nih_chestxray14")
     }
     step = study.step("adapt", "montgomery", adapted[0])
     assert {need.verb for need in step.needs} == {"prepare", "split", "weights"}
-    assert study.backbone(adapted[0]).title.endswith(" + BitFit")
+    titles = [study.backbone(name).title.rpartition(" + ")[2] for name in adapted]
+    assert titles == ["head only", "BitFit", "end to end"]
     named = adapting(backbones=["test_vit", "random:tf_efficientnet_lite0"], bitfit=None)
     assert {name for name in named.backbones if "+" in name} == {
-        "test_vit+lora", "test_vit+end_to_end", "random:tf_efficientnet_lite0+lora",
-        "random:tf_efficientnet_lite0+end_to_end",
-    }  # fmt: skip
+        f"{name}+{mode}"
+        for name in ("test_vit", "random:tf_efficientnet_lite0")
+        for mode in ("head", "lora", "end_to_end")
+    }
+    assert not [name for name in adapting(bitfit=None, lora=None, end_to_end=None).backbones if "+" in name]
 
 
-def test_an_option_of_one_way_moves_that_way_only():
-    one, other = adapting(lora=None), adapting(lora=None, bitfit={"head_rates": [0.5]})
-    moved = {key for key in one.steps if one.steps[key].spec != other.steps[key].spec}
-    assert moved == {
-        (verb, dataset, name)
-        for dataset in ("montgomery", "nih_chestxray14")
-        for verb, name in (
-            ("adapt", "tf_efficientnet_lite0+bitfit"), ("score", "tf_efficientnet_lite0+bitfit"), ("compare", None)
-        )
-    }  # fmt: skip
+def test_the_head_alone_is_made_with_the_head_rates_of_every_way_beside_it():
+    study = adapting(lora=None, bitfit={"head_rates": [0.01, 0.1]}, end_to_end={"head_rates": [0.001, 0.01]})
+    name = "tf_efficientnet_lite0"
+    head, bitfit = (study.step("adapt", "montgomery", f"{name}+{mode}") for mode in ("head", "bitfit"))
+    assert head.knobs["head_rates"] == [0.01, 0.1, 0.001]
+    differing = {key for key in bitfit.knobs if bitfit.knobs[key] != head.knobs[key]}
+    assert differing == {"mode", "backbone_rates", "head_rates"}
+    cnn = adapting(bitfit=None, end_to_end=None)  # LoRA has no layer in it, so it has no way left
+    assert {gone.name for gone in cnn.missing} >= {f"{name}+lora", f"{name}+head"}
+    assert not [key for key in cnn.steps if key[0] == "adapt"]
+
+
+def test_an_option_of_one_way_moves_that_way_and_a_head_rate_the_head_only_row_too():
+    before = adapting(lora=None)
+    for bitfit, ways in (({"backbone_rates": [0.5]}, ["bitfit"]), ({"head_rates": [0.5]}, ["bitfit", "head"])):
+        after = adapting(lora=None, bitfit=bitfit)
+        moved = {key for key in before.steps if before.steps[key].spec != after.steps[key].spec}
+        assert moved == {
+            (verb, dataset, name)
+            for dataset in ("montgomery", "nih_chestxray14")
+            for verb, name in (
+                *((verb, f"tf_efficientnet_lite0+{way}") for verb in ("adapt", "score") for way in ways),
+                ("compare", None),
+            )
+        }
 
 
 def test_an_own_backbone_is_weights_or_an_adapter_and_a_file_that_is_none_is_refused(tmp_path):

@@ -15,14 +15,19 @@ from radprobe.names import (
     ADAPTED,
     CEILING,
     EXTERNAL,
+    HEAD,
     METADATA,
-    MODES,
     PIXELS,
     RANDOM,
     SCRATCH,
     TITLES,
+    first_init,
     frozen,
+    init_number,
+    inits,
+    is_further_init,
     mode_of,
+    original,
     with_weights,
 )
 from radprobe.params import DatasetChoice, MadeElsewhere, OwnBackbone
@@ -106,17 +111,36 @@ class Entries:
                 raise RadprobeError(
                     f"params: backbones: {name}", reason, f"name {frozen(name)}, and see adapt in params"
                 )
-            if name.removeprefix(RANDOM) in self.absent_adapters:
+            if is_further_init(name):
+                reason = "the study makes further random initialisations itself"
+                raise RadprobeError(
+                    f"params: backbones: {name}", reason, f"name {first_init(name)}, and set controls.random_inits"
+                )
+            if original(name) in self.absent_adapters:
                 continue
-            names.append(name)
-            if "random" in self.params.controls and not self.backbone(name).random:
-                names.append(RANDOM + name)
-        adapt = self.params.adapt
-        for name in self._adapted(names) if adapt else ():
-            names += [name + ADAPTED + mode for mode in MODES if getattr(adapt, mode)]
+            names += self._with_inits(name)
+        for name in self._adapted(names) if self.params.adapt else ():
+            names += [name + ADAPTED + mode for mode in self.params.adapt.ways]
         names += self.external
-        names += [control for control in (PIXELS, METADATA, CEILING) if control in self.params.controls]
+        asked = self.params.controls
+        simple = {PIXELS: asked.pixels, METADATA: asked.metadata, CEILING: asked.ceiling}
+        names += [control for control, wanted in simple.items() if wanted]
         return list(dict.fromkeys(names))
+
+    def _with_inits(self, name: str) -> list[str]:
+        """Return a backbone and its random initialisations; of `random:<id>`, named by itself, at least one."""
+        most = max(self.inits_wanted(dataset) for dataset in self.params.datasets)
+        if name.startswith(RANDOM):
+            return inits(name, max(most, 1))
+        if self.backbone(name).random:
+            return [name]
+        return [name, *inits(RANDOM + name, most)]
+
+    def inits_wanted(self, dataset: str) -> int:
+        """Return how many random initialisations of each backbone a dataset is probed with."""
+        controls, task = self.params.controls, self.dataset(dataset).task
+        wanted = {"segmentation": controls.decoder_inits, "look": 1}.get(task, controls.random_inits)
+        return min(wanted, controls.random_inits)
 
     @cached_property
     def absent_adapters(self) -> list[str]:
@@ -136,7 +160,9 @@ class Entries:
 
     def _adapted(self, names: list[str]) -> list[str]:
         """Return which backbones are adapted: those that params name, or all that were pretrained."""
-        able = [name for name in names if name not in SCRATCH and not name.endswith(PAPER)]
+        able = [
+            name for name in names if name not in SCRATCH and not name.endswith(PAPER) and not is_further_init(name)
+        ]
         if self.params.adapt.backbones is None:
             return [name for name in able if not self.backbone(name).random]
         for name in self.params.adapt.backbones:
@@ -157,11 +183,14 @@ class Entries:
         """Return the entry of a catalog id or an own id, of `random:<id>`, `<id>@paper` or `<id>+<mode>`, adapted."""
         if mode := mode_of(name):
             adapt = self.params.adapt
-            if mode not in MODES or adapt is None or getattr(adapt, mode) is None:
+            if adapt is None or mode not in adapt.ways:
                 reason = "this study does not train backbones so"
                 raise RadprobeError(f"params: backbones: {name}", reason, "name the backbone, and see adapt in params")
             entry = self.backbone(frozen(name))
             return entry.model_copy(update={"id": name, "title": f"{entry.title} + {TITLES[mode]}", "paper": None})
+        if name.startswith(RANDOM) and is_further_init(name):
+            entry = self.backbone(first_init(name))
+            return entry.model_copy(update={"id": name, "title": f"{entry.title}, init {init_number(name)}"})
         if name.endswith(PAPER):
             return _as_the_study(self.backbone(name.removesuffix(PAPER)), name)
         if name.startswith(RANDOM):
@@ -179,7 +208,7 @@ class Entries:
 
     def cost(self, name: str) -> catalog.Cost | None:
         """Return what a backbone costs; None for an architecture that is not in the catalog."""
-        kind = with_weights(name).removeprefix(RANDOM)
+        kind = original(with_weights(name))
         if facts := self.adapter(kind):
             return self.cost(facts["backbone"])
         own = self.params.own_backbones.get(kind)
@@ -210,6 +239,9 @@ class Entries:
     def _from_adapter(self, name: str, own: OwnBackbone) -> Backbone:
         """Return the entry of a backbone with an adapter: that of its backbone, under its own name."""
         facts = self.adapter(name)
+        if facts["mode"] == HEAD:
+            reason = f"holds a head alone: nothing in {facts['backbone']} was trained"
+            raise RadprobeError(self.adapter_file(name), reason, f"name {facts['backbone']} itself in backbones")
         if facts["backbone"] in (name, None):
             reason = f"adapts a backbone that is called {name} itself"
             raise RadprobeError(self.adapter_file(name), reason, f"call own_backbones.{name} otherwise")

@@ -1,4 +1,7 @@
-"""What the names of backbones and protocols say: `random:<id>`, `<id>@paper`, `<id>+<mode>`, rows without weights."""
+"""What the names of backbones and protocols say.
+
+`random:<id>` is the first random initialisation of a backbone, `random:<id>~2` the second; `<id>@paper`, `<id>+<mode>`.
+"""
 
 import re
 
@@ -9,9 +12,10 @@ SCRATCH = ("unet", "transunet")  # networks that are trained from nothing, to se
 FROM_SCRATCH = "from-scratch"  # their protocol
 EXTERNAL = "external"  # the verb, protocol and family of predictions that were made elsewhere
 WITHOUT_WEIGHTS = (METADATA, CEILING, *SCRATCH)
+FURTHER = "~"  # before the number of a further random initialisation: random:<id>~2
 ADAPTED = "+"  # before the way in which a backbone is trained: <id>+lora
-TITLES = {"bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
-INIT = "~"  # before the number of a further random initialisation: random:<id>~2
+HEAD = "head"  # the way that trains the head alone: the reference for the gains of the others
+TITLES = {HEAD: "head only", "bitfit": "BitFit", "lora": "LoRA", "end_to_end": "end to end"}
 MODES = tuple(TITLES)  # those ways, and their protocols
 STANDING = (FROM_SCRATCH, *MODES, EXTERNAL)  # protocols that stand beside every one of frozen features
 FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is worth that learnt nothing
@@ -19,7 +23,9 @@ FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is wor
 
 def slug(backbone: str) -> str:
     """Return a backbone id as it stands in paths."""
-    return backbone.replace(":", "-").replace("@", "-").replace(ADAPTED, "-")
+    for sign in (":", "@", FURTHER, ADAPTED):
+        backbone = backbone.replace(sign, "-")
+    return backbone
 
 
 def in_files(case_id: str) -> str:
@@ -28,8 +34,12 @@ def in_files(case_id: str) -> str:
 
 
 def with_weights(backbone: str) -> str:
-    """Return the id under which the weights of a backbone are kept: for `<id>@paper` and `<id>+lora` it is `<id>`."""
-    return backbone.partition(ADAPTED)[0].removesuffix(PAPER)
+    """Return the id under which the weights of a backbone are kept.
+
+    For `<id>@paper` and `<id>+lora` it is `<id>`. Each random initialisation has weights of its own.
+    """
+    name, further, number = frozen(backbone).partition(FURTHER)
+    return name.removesuffix(PAPER) + further + number
 
 
 def mode_of(backbone: str) -> str | None:
@@ -42,6 +52,35 @@ def frozen(backbone: str) -> str:
     return backbone.partition(ADAPTED)[0]
 
 
-def first_init(name: str) -> str:
-    """Return the id of the first random initialisation of the same backbone; any other id as it is."""
-    return name.partition(INIT)[0] if name.startswith(RANDOM) else name
+# --- random initialisations -------------------------------------------------------------------------------------------
+
+
+def random_init(backbone: str) -> str:
+    """Return the control row of a backbone: its first random initialisation. A trained one has that of its base."""
+    return RANDOM + frozen(backbone)
+
+
+def inits(control: str, n: int) -> list[str]:
+    """Return the names of `n` random initialisations, the first of which is the control row `random:<id>` itself."""
+    return [control, *(f"{control}{FURTHER}{number}" for number in range(2, n + 1))][:n]
+
+
+def init_number(backbone: str) -> int:
+    """Return which random initialisation a name means, counted from 1; 1 also for every other backbone."""
+    number = backbone.partition(FURTHER)[2]
+    return int(number) if number.isdecimal() else 1
+
+
+def first_init(backbone: str) -> str:
+    """Return the control row that a random initialisation belongs to; every other name as it is."""
+    return backbone.partition(FURTHER)[0]
+
+
+def is_further_init(backbone: str) -> bool:
+    """Is it a random initialisation after the first? It has steps of its own, but no row of its own in the report."""
+    return FURTHER in backbone
+
+
+def original(backbone: str) -> str:
+    """Return the pretrained backbone of a random initialisation; of every other name the frozen backbone."""
+    return first_init(frozen(backbone)).removeprefix(RANDOM)

@@ -22,6 +22,7 @@ from pydantic import (
     PositiveInt,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -343,6 +344,13 @@ class Lora(Tuning):
     )
 
 
+class HeadOnly(Strict):
+    """The head alone: nothing in the backbone moves. Its learning rates are those of the ways beside it."""
+
+    backbone_rates: tuple[float, ...] = (0.0,)
+    head_rates: list[PositiveFloat]
+
+
 class Classify(Strict):
     """How a backbone with a linear head is trained to classify."""
 
@@ -378,7 +386,10 @@ class FewShotAdapt(Strict):
 
 
 class Adapt(Strict):
-    """Backbones that are trained with their head, a row of its own for each way to do so. null leaves a way out."""
+    """Backbones that are trained with their head: one row for each way to train them. null leaves a way out.
+
+    One more row, `<id>+head`, trains the head alone in the same loop: the gains of the ways are differences from it.
+    """
 
     backbones: list[str] | None = Field(
         None, description="Which backbones of the study; null: all with pretrained weights. random:<id> may be named."
@@ -393,6 +404,16 @@ class Adapt(Strict):
     accumulate: int = Field(1, gt=0, description="Batches per step: half the batch_size and twice this is the same.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the forward pass.")
     few_shot: FewShotAdapt | None = Field(None, description="Also on few patients: much work.")
+
+    @property
+    def ways(self) -> dict[str, Tuning | HeadOnly]:
+        """The ways to train a backbone, by mode: first the head alone, with every head rate of the others."""
+        named = {"bitfit": self.bitfit, "lora": self.lora, "end_to_end": self.end_to_end}
+        ways = {mode: way for mode, way in named.items() if way is not None}
+        if not ways:
+            return {}
+        rates = dict.fromkeys(rate for way in ways.values() for rate in way.head_rates)
+        return {"head": HeadOnly(head_rates=list(rates)), **ways}
 
 
 class Score(Strict):
@@ -411,6 +432,36 @@ class Score(Strict):
         lt=1,
         description="The difference in score that matters: the report says how many test patients would detect it.",
     )
+
+
+class Controls(Strict):
+    """Control rows: what a backbone has to beat, and the ceiling, which no model exceeds."""
+
+    random_inits: int = Field(
+        3,
+        ge=0,
+        description="Random initialisations of each backbone that are probed: it is compared with their mean. 0: none.",
+    )
+    decoder_inits: int = Field(
+        1, ge=1, description="How many of them get decoders too, where the task is segmentation."
+    )
+    pixels: bool = Field(True, description="Raw pixels, reduced in size, without any network.")
+    metadata: bool = Field(True, description="Age, sex and view without any image, where the benchmark has them.")
+    ceiling: bool = Field(True, description="Segmentation: the truth at the stored size and back. No model exceeds it.")
+
+    @model_validator(mode="after")
+    def _decoders_have_inits(self) -> Self:
+        if self.decoder_inits > max(self.random_inits, 1):
+            raise ValueError(f"decoder_inits is {self.decoder_inits}, more than random_inits ({self.random_inits})")
+        return self
+
+
+def _as_mapping(names: list[Any]) -> str:
+    """Return the content of the mapping `controls` for a list of their names: random, pixels, metadata, ceiling."""
+    default = Controls()
+    values: dict[str, Any] = {"random_inits": default.random_inits if "random" in names else 0}
+    values |= {name: name in names for name in ("pixels", "metadata", "ceiling")}
+    return ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items())
 
 
 class Report(Strict):
@@ -484,10 +535,10 @@ class Params(Strict):
         min_length=1,
         description="Catalog ids, own ids, random:<id>, or <id>@paper (its features as in the study).",
     )
-    controls: list[Literal["random", "pixels", "metadata", "ceiling"]] = Field(
-        ["random", "pixels", "metadata", "ceiling"],
-        description="Control rows: a random twin of each backbone, raw pixels; age, sex and view without any image; "
-        "the truth at the stored size and back, which no model can exceed.",
+    controls: Controls = Field(
+        Controls(),
+        description="Control rows: random_inits and decoder_inits count random initialisations; pixels, metadata and "
+        "ceiling are true or false.",
     )
     own_backbones: dict[OwnId, OwnBackbone] = Field(
         {}, description="Your own checkpoints, by an id of your choice: letters, digits, dots and underscores."
@@ -499,6 +550,13 @@ class Params(Strict):
     score: Score = Score()
     report: Report = Report()
     dvc: Versioned | None = Field(None, description="What DVC versions: wanted by `dvc repro` alone.")
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _no_list(cls, given: Any) -> Any:
+        if isinstance(given, list):
+            raise ValueError(f"is a mapping, not a list: write controls: {{{_as_mapping(given)}}}")
+        return given
 
 
 def load(source: Path | str | dict[str, Any]) -> Params:

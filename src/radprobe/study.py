@@ -19,7 +19,23 @@ from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
-from radprobe.names import CEILING, EXTERNAL, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, mode_of, slug, with_weights
+from radprobe.names import (
+    CEILING,
+    EXTERNAL,
+    HEAD,
+    METADATA,
+    RANDOM,
+    SCRATCH,
+    WITHOUT_WEIGHTS,
+    first_init,
+    frozen,
+    init_number,
+    is_further_init,
+    mode_of,
+    original,
+    slug,
+    with_weights,
+)
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
@@ -250,7 +266,15 @@ class Study(Entries):
         if mode_of(name) == "lora" and self.params.adapt.lora.targets is None and cost and not cost.lora_layers:
             why = "LoRA adapts layers of attention and MLP, and this network has none"
             return Missing("adaptation", name, why, "name its layers in adapt.lora.targets, or choose another way")
+        if mode_of(name) == HEAD and not self._ways_of(frozen(name)):
+            why = "the head alone is the reference for gains, and no way to train this backbone is left"
+            return Missing("adaptation", name, why, "choose another way to train it")
         return None
+
+    def _ways_of(self, backbone: str) -> list[str]:
+        """Return the ways in which a backbone can be trained, besides its head alone."""
+        ways = [name for name in self.backbones if mode_of(name) not in (None, HEAD) and frozen(name) == backbone]
+        return [name for name in ways if self._not_adaptable(name) is None]
 
     @property
     def may_fetch(self) -> bool:
@@ -266,9 +290,33 @@ class Study(Entries):
 
     @cached_property
     def backbones_here(self) -> list[str]:
-        """The backbones of the study whose weights are here, or may be fetched."""
-        gone = {missing.name for missing in self.missing if missing.kind != "dataset"}
-        return [name for name in self.backbones if not {name, frozen(name)} & gone]
+        """The backbones of the study whose weights are here, or may be fetched, and their controls."""
+        return [name for name in self.backbones if self.why_gone(name) is None]
+
+    def why_gone(self, backbone: str) -> Missing | None:
+        """Return what keeps a backbone out of the study, None where nothing does.
+
+        A random initialisation leaves with its backbone, unless params name it by itself.
+        """
+        names = {backbone, frozen(backbone)}
+        if backbone.startswith(RANDOM) and first_init(frozen(backbone)) not in self.params.backbones:
+            names.add(original(backbone))
+        return next((each for each in self.missing if each.kind != "dataset" and each.name in names), None)
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """The backbones that are rows of the report: further random initialisations belong to the row of the first."""
+        return [name for name in self.backbones if not is_further_init(name)]
+
+    @cached_property
+    def rows_here(self) -> list[str]:
+        """Those of `backbones_here` that are rows of the report."""
+        return [name for name in self.backbones_here if not is_further_init(name)]
+
+    def inits(self, dataset: str, control: str) -> list[str]:
+        """Return the random initialisations of the row `random:<id>` on a dataset, the first one first."""
+        named = [name for name in self.backbones_here if first_init(name) == control]
+        return [name for name in named if self.applies(dataset, name)]
 
     def applies(self, dataset: str, backbone: str) -> bool:
         """May a backbone be applied to a dataset? Metadata alone need some, and classify; others only segment.
@@ -279,6 +327,8 @@ class Study(Entries):
         if backbone in self.external:
             return self.external[backbone] == dataset
         if mode_of(backbone) and entry.task not in PREDICTING:
+            return False
+        if is_further_init(backbone) and init_number(backbone) > self.inits_wanted(dataset):
             return False
         if backbone == METADATA:
             return bool(entry.metadata and entry.task not in ("segmentation", "look"))
@@ -314,9 +364,10 @@ class Study(Entries):
         try:
             return self.steps[verb, dataset, backbone]
         except KeyError:
-            for missing in self.missing:
-                if missing.name in (dataset, backbone, frozen(backbone or "")):
-                    raise RadprobeError(missing.name, missing.why, missing.remedy) from None
+            missing = next((each for each in self.missing if each.name == dataset), None)
+            missing = missing or (self.why_gone(backbone) if backbone else None)
+            if missing:
+                raise RadprobeError(missing.name, missing.why, missing.remedy) from None
             known = [f"{d or ''} {b or ''}".strip() for v, d, b in self.steps if v == verb]
             wanted = " ".join(filter(None, (dataset, backbone)))
             reason = f"no step '{verb}' of it in this study"
@@ -337,7 +388,7 @@ class Study(Entries):
         entry = self.backbone(backbone)
         where = {"repo", "revision", "filename", "random", "sha256", "local"}
         knobs = entry.model_dump(include={*Architecture.model_fields, *where})
-        knobs |= {"seed": self.params.seed} if entry.random else {}
+        knobs |= {"seed": self.params.seed + init_number(backbone) - 1} if entry.random else {}
         if facts := self.adapter(backbone):
             return self._step("weights", None, backbone, knobs | facts, self._weights(facts["backbone"]))
         return self._step("weights", None, backbone, knobs)
@@ -411,15 +462,17 @@ class Study(Entries):
             knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
         if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
             knobs["few_shot"] = None  # a curve over draws belongs to one training set
+        if is_further_init(backbone):
+            knobs["few_shot"] = None  # the curves of a control are those of its first initialisation
         if p.repeats > 1 and backbone != CEILING and verb != "adapt":
             knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)
 
     def _adapting(self, mode: str, model: Backbone, entry: Dataset) -> dict[str, Any]:
         adapt, head = self.params.adapt, "segment" if entry.task == "segmentation" else "classify"
-        shared = _dump(adapt)
+        shared, way = _dump(adapt), _dump(adapt.ways[mode])
         knobs = {key: shared[key] for key in ("warmup", "patience", "accumulate", "precision", "few_shot")}
-        knobs |= {"mode": mode, **shared[mode], **shared[head]}
+        knobs |= {"mode": mode, **way, **shared[head]}
         knobs |= {"recipe": model.encodes, "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
         return knobs
 
@@ -461,7 +514,7 @@ class Study(Entries):
     def memory_mb(self, backbone: str) -> int:
         """Memory that a job which runs a backbone asks for: its weights as float32, twice while they are loaded."""
         cost = self.cost(backbone)
-        copies = 4 if mode_of(backbone) else 2  # to train: gradients and two moments besides
+        copies = 2 if mode_of(backbone) in (None, HEAD) else 4  # to train: gradients and two moments besides
         return MEMORY_MB + (cost.parameters * 4 * copies // 1_000_000 if cost else 0)
 
     @property

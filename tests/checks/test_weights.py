@@ -5,10 +5,17 @@ from doctored import look
 
 
 def test_no_weights_at_all_are_a_problem(folder, capsys):
-    well, checks = look(capsys, backbones=["rad_dino"], controls=["pixels"])
+    well, checks = look(
+        capsys, backbones=["rad_dino"], controls={"random_inits": 0, "metadata": False, "ceiling": False}
+    )
     assert not well
     assert checks["weights"]["state"] == "problem"
     assert "data/weights" in checks["weights: rad_dino"]["remedy"]
+
+
+def test_absent_weights_are_said_once_and_not_for_each_random_init(folder, capsys):
+    _, checks = look(capsys, backbones=["rad_dino"])  # with the controls that a study has if it says nothing
+    assert [name for name in checks if "rad_dino" in name] == ["weights: rad_dino"]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def write(root: Path, threads: int) -> Study:
             }
         },
         "backbones": ["test_vit"],
-        "controls": ["pixels", "metadata"],
+        "controls": {"random_inits": 0, "ceiling": False},
         "embed": {"shard_rows": 20},
         "probe": {"linear": {"epochs": 5}, "few_shot": {"draws": 2}},
         "score": {"resamples": 200},

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from models import tiny
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from radprobe import catalog
@@ -14,7 +15,7 @@ from radprobe.models import adapters, architectures, backbones, weights
 from radprobe.models.adapters import BITFIT, END_TO_END, LORA
 from radprobe.models.decoders import Linear, UNet
 from radprobe.models.tuned import Classifier, Segmenter, encode, groups, vectors
-from radprobe.names import MODES
+from radprobe.names import HEAD, MODES
 
 SWIGLU = tiny.like("vit_giant_patch14_dinov2", 28, options={"depth": 2, "embed_dim": 48, "num_heads": 2})
 NETWORKS = {
@@ -87,6 +88,8 @@ def should_move(network, mode):
     names = [name for name, _ in network.named_parameters()]
     head = {name for name in names if name.startswith("head.")}
     backbone = [name for name in names if name.startswith("encoder.tower.model.")]
+    if mode == HEAD:
+        return head
     if mode == LORA:
         return head | {name for name in backbone if ".lora_A." in name or ".lora_B." in name}
     if mode == BITFIT:
@@ -144,7 +147,7 @@ def test_d02_after_steps_exactly_what_should_have_moved_has_moved_to_segment(mod
     before = state(network)
     step(network, network.groups(RATES[1]), loss)
     resting = check(network, before, mode)
-    if "CNN" in name and mode != LORA and kind == "linear":  # stages after the map that is read
+    if "CNN" in name and mode not in (LORA, HEAD) and kind == "linear":  # stages after the map that is read
         assert resting
 
 
@@ -202,7 +205,8 @@ def test_lora_reaches_query_key_value_and_the_mlp_of_every_block(name):
 
 
 FAMILIES = {name: entry for name, entry in tiny.TOKENS.items() if name not in ("sam", "biomedclip")}  # fixed sides
-MERGED = [*CASES, (LORA, "CNN"), *((END_TO_END, name) for name in FAMILIES)]
+MERGED = [case for case in CASES if case[0] != HEAD]
+MERGED += [(LORA, "CNN"), *((END_TO_END, name) for name in FAMILIES)]
 
 
 @pytest.mark.parametrize(("mode", "name"), MERGED)
@@ -227,6 +231,18 @@ def test_what_was_trained_is_saved_alone_and_merged_into_plain_weights_that_give
     assert (merged - expected).abs().max() < (merged - untrained).abs().max() / 20
     kept = weights.read(found.file, entry)
     assert set(kept) == set(plain.tower.model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["ViT", "CNN with batch norm"])
+def test_a_head_alone_is_saved_without_its_backbone_and_merges_into_none(name, tmp_path):
+    entry, path = NETWORKS[name], tmp_path / "adapter.safetensors"
+    network = classifier(entry, HEAD)
+    facts = {"backbone": "x", "mode": HEAD, "lora": None, "base": adapters.identity(tiny.RANDOM), "dataset": "d"}
+    adapters.save(path, network.encoder, network.head.state_dict(), facts)
+    kept = load_file(path)
+    assert set(kept) == {f"head.{each}" for each in network.head.state_dict()}
+    with pytest.raises(RadprobeError, match="holds nothing of a backbone"):
+        adapters.merged(entry, tiny.RANDOM, path, read_adapter(path), tmp_path)
 
 
 def test_an_adapter_of_other_weights_or_with_other_bytes_is_refused(tmp_path):

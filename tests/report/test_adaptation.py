@@ -3,7 +3,7 @@ import math
 import pytest
 import synthetic_study
 
-from radprobe.names import frozen, mode_of
+from radprobe.names import MODES, frozen, mode_of
 from radprobe.report import adaptation, look, ranking
 from radprobe.report.collect import Findings
 from radprobe.stages import report
@@ -32,18 +32,18 @@ def head(trained, dataset):
 def test_frozen_and_trained_stand_in_one_table_with_paired_gains_and_what_was_trained(trained, dataset):
     findings, column = head(trained, dataset)
     rows = adaptation.rows(findings, column)
-    states = {"derived": ["frozen", "bitfit", "lora", "end_to_end"]}
-    states["tf_efficientnet_lite0"] = ["frozen", "bitfit", "end_to_end"]  # a CNN has no layers for LoRA
+    states = {"derived": ["frozen", "head", "bitfit", "lora", "end_to_end"]}
+    states["tf_efficientnet_lite0"] = ["frozen", "head", "bitfit", "end_to_end"]  # a CNN has no layers for LoRA
     assert [(row.base, row.mode) for row in rows] == [(base, how) for base, each in states.items() for how in each]
     for row in rows:
-        assert (row.gain is None) == (row.mode == "frozen")
+        assert (row.gain is None) == (row.mode in ("frozen", "head"))
         if row.gain:
-            frozen = next(each for each in rows if each.base == row.base and each.mode == "frozen")
-            assert math.isclose(row.gain.value, row.score.value - frozen.score.value, abs_tol=1e-9)
+            head_only = next(each for each in rows if each.base == row.base and each.mode == "head")
+            assert math.isclose(row.gain.value, row.score.value - head_only.score.value, abs_tol=1e-9)
             assert row.gain.low <= row.gain.value <= row.gain.high
             assert row.cells[2] == "7"
             assert row.seconds == 600
-    assert [row.share for row in rows[1:4]] == [20_000 / 22e6, 3 / 22, 1]
+    assert [row.share for row in rows[1:5]] == [400 / 22e6, 20_000 / 22e6, 3 / 22, 1]
 
 
 def test_the_map_and_the_verdict_know_the_trained_ones(trained):
@@ -55,11 +55,12 @@ def test_the_map_and_the_verdict_know_the_trained_ones(trained):
 
 
 def test_the_page_has_the_section_its_chart_and_why_a_way_was_not_taken(page, trained):
-    assert "Gain over frozen" in page
+    assert "Gain over head only" in page
+    assert "+ head only" in page
     assert "LoRA adapts layers of attention and MLP, and this network has none" in page
     svg = (trained.path("reports") / "figures/montgomery_adaptation.svg").read_text()
     assert "share of backbone and head that was trained" in svg
-    assert "Training the backbone: resolvably above frozen features" in svg
+    assert "Training the backbone: significantly higher than the head alone in 5 of 5 rows" in svg
 
 
 def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained, page):
@@ -88,13 +89,27 @@ def test_trained_rows_alone_are_one_column(tmp_path):
     findings = Findings(made)
     columns = [each for each in ranking.columns(findings) if each.dataset == "nih_chestxray14"]
     assert len(columns) == 1
-    assert {"derived+lora", "derived+bitfit", "tf_efficientnet_lite0+end_to_end"} == set(columns[0].scores) - {
-        "derived+end_to_end", "tf_efficientnet_lite0+bitfit"
-    }  # fmt: skip
+    ways = {"derived": MODES, "tf_efficientnet_lite0": ("head", "bitfit", "end_to_end")}
+    assert set(columns[0].scores) == {f"{name}+{mode}" for name, modes in ways.items() for mode in modes}
     report.run(made)
-    assert "Gain over frozen" in (made.path("reports") / "explorer.html").read_text(encoding="utf-8")
+    assert "Gain over head only" in (made.path("reports") / "explorer.html").read_text(encoding="utf-8")
 
 
-def test_the_verdict_of_a_trained_backbone_says_what_trained_it_and_names_its_twin(page):
+def test_the_finding_says_what_the_gains_over_the_head_alone_say():
+    def row(mode, low, high):
+        gain = None if low is None else ranking.Estimate((low + high) / 2, low, high)
+        numbers = (1.0, 0.1, 1.0, 1.0, 1.0)
+        return adaptation.Row(f"x+{mode}", "x", mode, ranking.Estimate(0.8), gain, *numbers)
+
+    head = row("head", None, None)
+    up, down, neither = row("lora", 0.01, 0.05), row("bitfit", -0.05, -0.01), row("end_to_end", -0.02, 0.03)
+    start = "Training the backbone: "
+    said = f"{start}significantly higher than the head alone in 1 of 3 rows, significantly lower in 1 of 3"
+    assert adaptation.finding([head, up, down, neither]) == said
+    assert adaptation.finding([head, neither]) == f"{start}no significant difference from the head alone in any row"
+    assert adaptation.finding([head]) == "Trained backbones were not compared with the head alone"
+
+
+def test_the_verdict_of_a_trained_backbone_says_what_trained_it_and_names_its_random_init(page):
     assert "of cpu to train" in page or "of CPU to train" in page or "of an unknown device to train" in page
     assert "No random twin was scored" not in page

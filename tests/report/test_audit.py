@@ -33,7 +33,11 @@ def both(tmp_path_factory):
     path = root / "data/weights" / catalog.backbones()["mae_large"].local[0]
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    return synthetic_study.build(root, backbones=["mae_large", "mae_large@paper"], controls=["pixels"])
+    return synthetic_study.build(
+        root,
+        backbones=["mae_large", "mae_large@paper"],
+        controls={"random_inits": 0, "metadata": False, "ceiling": False},
+    )
 
 
 def test_a_change_is_the_score_made_the_studys_way_less_ours(finished):

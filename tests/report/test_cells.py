@@ -35,6 +35,7 @@ def section(page, name):
 def test_each_cell_with_scores_has_a_page_and_no_other_has(text, finished):
     found = {str(path.relative_to(finished / "pages")) for path in (finished / "pages/cells").rglob("*.html")}
     table = pd.read_parquet(finished / "pages/scores.parquet")
+    table = table[~table["backbone"].str.contains("~")]  # they stand on the page of the first init
     named = table.loc[~table["protocol"].str.startswith("few-shot"), ["dataset", "backbone", "protocol"]]
     slugs = named.drop_duplicates().apply(lambda column: column.str.replace(r"[:@+]", "-", regex=True))
     assert found == {f"cells/{dataset}/{backbone}/{protocol}.html" for dataset, backbone, protocol in slugs.values}
@@ -56,6 +57,31 @@ def test_a_page_of_a_classifier_says_what_it_is_and_what_it_scores(read, finishe
     rows = table[(table["dataset"] == NIH) & (table["backbone"] == "derived") & (table["protocol"] == "logistic")]
     for value in rows.loc[rows["part"] == "test", "value"].dropna():
         assert f"{value:.3f}" in said
+
+
+UNTRAINED = f"cells/{NIH}/random-derived/logistic.html"
+
+
+def test_the_page_of_a_random_row_has_the_score_of_each_init(read, finished):
+    said = Page(section(read(UNTRAINED), "inits")).words
+    table = pd.read_parquet(finished / "pages/scores.parquet")
+    table = table[(table["dataset"] == NIH) & (table["protocol"] == "logistic") & (table["part"] == "test")]
+    table = table[(table["metric"] == "auroc") & (table["class"] == "macro")].set_index("backbone")
+    first, second = (table.loc[name, "value"] for name in ("random:derived", "random:derived~2"))
+    assert first != second
+    assert re.search(rf", random {first:.3f} \[.*, random, init 2 {second:.3f} \[", said)
+    assert "Random initialisations" not in read(LOGISTIC)
+    assert "Random initialisations" not in read(f"cells/{LUNGS}/random-derived/linear-decoder.html")  # one alone
+
+
+def test_a_page_is_written_anew_where_the_score_of_a_further_init_changed(root):
+    study = synthetic_study.study(root)
+    pages.write(Findings(study), root / "reports")
+    score = study.step("score", NIH, "random:derived~2")
+    score.outputs[0].unlink()
+    assert pages.write(Findings(study), root / "reports") == 6  # the protocols of the row
+    said = Page(section((root / "reports" / UNTRAINED).read_text(), "inits")).words
+    assert "init 2 not run" in said
 
 
 def test_curves_are_drawn_of_each_class_that_has_them(read):

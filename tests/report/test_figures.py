@@ -99,7 +99,7 @@ def test_no_text_of_a_figure_lies_on_another(names):
     columns = [Column("films", protocol, "auroc", scores) for protocol in ("linear", "knn", "mlknn", "logistic")]
     findings = SimpleNamespace(
         datasets={"films": SimpleNamespace(title=LONG)},
-        study=SimpleNamespace(backbones=names),
+        study=SimpleNamespace(rows=names),
         title=lambda name: f"{name}: {LONG}",
         family=lambda name: list(style.FAMILIES)[ord(name) % len(style.FAMILIES)],
     )

@@ -32,7 +32,7 @@ def findings(*rows, devices=("cpu",)):
     places = {name: devices[at % len(devices)] for at, name in enumerate(dict.fromkeys(table["backbone"]))}
     return SimpleNamespace(
         datasets={"films": SimpleNamespace(title="Films", task="multilabel")},
-        scores=table,
+        shown=table,
         title=lambda name: f"<{name}>",
         family=FAMILIES.__getitem__,
         facts=lambda verb, dataset, name: {"device": places[name], "images_per_second": 12.34},
@@ -150,7 +150,7 @@ def test_every_protocol_has_a_marker_of_its_own():
 def test_the_page_shows_the_frontier_and_every_way(finished, text):
     study = Findings(synthetic_study.study(finished))
     every = frontier.points(study, "nih_chestxray14")
-    assert len(every) == 8 * 4  # backbones x heads, the study's and the floor apart
+    assert len(every) == 7 * 4  # rows x heads, the study's and the floor apart
     assert f"All {len(every)} ways" in text
     assert every[0].images_per_second == pytest.approx(200 / 150)
     assert "Features computed on CPU. " in text

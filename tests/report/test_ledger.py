@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import synthetic_study
 import yaml
+from small_params import NO_CONTROLS
 
 from radprobe import catalog
 from radprobe.artifacts import Index, RawManifest, Scores, Split
@@ -34,7 +35,7 @@ def built(root, datasets=REAL, backbones=(LARGE,), **changes):
     for name, loader in ((NIH, nih_chestxray14), (MONTGOMERY, montgomery)):
         if "phantom" not in datasets.get(name, PHANTOM[NIH]):
             loader.phantom(root / "data/raw" / name, catalog.datasets()[name], 3, seed=0)
-    made = synthetic_study.build(root, datasets=datasets, backbones=list(backbones), controls=[], **changes)
+    made = synthetic_study.build(root, datasets=datasets, backbones=list(backbones), controls=NO_CONTROLS, **changes)
     for name in datasets:
         step = made.step("retrieve", name)
         raw = RawManifest.load(step.folder)

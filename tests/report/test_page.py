@@ -98,8 +98,43 @@ def test_every_score_is_in_the_table_and_undefined_is_null(text):
     table = everything(text)
     at = {name: place for place, name in enumerate(table["columns"])}
     hernia = [row for row in table["rows"] if row[at["class"]] == "Hernia" and row[at["metric"]] == "auroc"]
-    assert len(hernia) == 8 * 6 * 2  # backbones x protocols x parts
+    assert len(hernia) == 7 * 6 * 2  # rows x protocols x parts
     assert all(row[at["value"]] is None and row[at["note"]] == "undefined: no positives" for row in hernia)
+
+
+FURTHER = "random:derived~2"
+
+
+def test_a_further_random_init_is_a_cell_that_can_be_made_again_and_no_row(text):
+    table = everything(text)
+    assert not [name for name in table["families"] if "~" in name]
+    assert not [name for pages in table["pages"].values() for name in pages if "~" in name]
+    said = Page(text).words
+    headers = re.findall(r'<th scope="row">(.*?)</th>', text)
+    assert [name for name in headers if ", random" in name]
+    assert not [name for name in headers if ", init 2" in name]
+    assert f"radprobe --again probe nih_chestxray14 {FURTHER} --params params.yaml" in said
+    assert f"segment montgomery {FURTHER}" not in said  # decoders are fitted to the first alone
+
+
+def test_a_further_random_init_that_failed_is_counted_and_named(root, render):
+    study = synthetic_study.study(root)
+    probe = study.step("probe", "nih_chestxray14", FURTHER)
+    for step in (probe, study.step("score", "nih_chestxray14", FURTHER)):
+        step.outputs[0].unlink()
+    log = study.path("work") / "logs/probe/nih_chestxray14/random-derived-2" / f"{probe.spec}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("radprobe: out of memory\n")
+    said = Page(render(root)).words
+    assert re.search(r"Cells: \d+ done, 1 failed, \d+ not run\.", said)
+    assert "Stopped at probe: radprobe: out of memory" in said
+    assert re.search(r"waits for DINOv2 derived \S+, random, init 2", said)
+
+
+def test_the_random_inits_of_absent_weights_are_not_run_with_them(text):
+    said = Page(text).words
+    assert said.count("backbone vit_small_patch14_dinov2 no weights") == 1
+    assert "random:vit_small_patch14_dinov2" not in said.partition("Can I trust it")[2].partition("Make it again")[0]
 
 
 def test_what_a_dataset_and_a_backbone_are_stands_once_beside_the_rows(text):
@@ -119,7 +154,8 @@ def test_what_a_dataset_and_a_backbone_are_stands_once_beside_the_rows(text):
 def test_every_score_lies_beside_the_page_as_parquet(text, finished):
     saved = pd.read_parquet(finished / "pages/scores.parquet")
     assert list(saved) == list(SCORES_SCHEMA.columns)
-    assert len(saved) == len(everything(text)["rows"])
+    shown = saved[~saved["backbone"].str.contains("~")]
+    assert len(shown) == len(everything(text)["rows"]) < len(saved)
     assert ("a", "scores.parquet") in [(tag, each.get("href")) for tag, each in Page(text).tags]
 
 
@@ -133,7 +169,7 @@ def test_what_belongs_to_one_dataset_is_marked_so_that_filters_can_hide_it(text)
 def test_weights_that_are_missing_are_told_with_the_remedy(text):
     said = Page(text).words
     assert "backbone vit_small_patch14_dinov2 no weights put vit_small_patch14_dinov2.lvd142m.safetensors in" in said
-    assert "Cells: 23 done, 0 failed, 3 not run." in said
+    assert "Cells: 22 done, 0 failed, 7 not run." in said
 
 
 def test_each_cell_has_its_command_settings_and_hash(text, finished):
@@ -165,7 +201,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
     log.parent.mkdir(parents=True)
     log.write_text("starting\nradprobe: the disk is full <b>\n  -> delete something\n")
     said = Page(text := render(root)).words
-    assert "Cells: 22 done, 1 failed, 3 not run." in said
+    assert "Cells: 21 done, 1 failed, 7 not run." in said
     assert "Stopped at segment: starting radprobe: the disk is full <b> -> delete something" in said
     assert "<b>" not in text
     assert "needs segment of tf_efficientnet_lite0" in said  # the comparison waits for it
@@ -179,13 +215,13 @@ def test_a_corrupt_score_is_a_failed_cell(root, render):
     study = synthetic_study.study(root)
     (study.steps["score", "nih_chestxray14", "derived"].folder / "scores.parquet").write_bytes(b"not parquet")
     said = Page(render(root)).words
-    assert "22 done, 1 failed" in said
+    assert "21 done, 1 failed" in said
     assert "does not match its manifest" in said
 
 
 def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
     said = Page(render(tmp_path)).words
-    assert "Cells: 0 done, 0 failed, 26 not run." in said
+    assert "Cells: 0 done, 0 failed, 29 not run." in said
     assert "No cell of it is done, so there is no verdict." in said
     assert (tmp_path / "reports/figures/nih_chestxray14_scores.svg").is_file()
 
@@ -323,6 +359,6 @@ def test_a_backbone_that_pixels_match_is_flagged_in_the_map_and_on_its_card(root
 
 
 def test_the_control_without_images_is_not_asked_for_pictures(root, render):
-    said = Page(render(root, controls=["random", "pixels", "metadata"])).words
+    said = Page(render(root, controls={"random_inits": 2, "ceiling": False})).words
     assert "Metadata alone" in said
     assert "MNI152" in said

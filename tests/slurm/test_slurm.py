@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from small_params import NO_CONTROLS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import loopback
@@ -22,7 +23,7 @@ PARAMS = {
     "study": "on Slurm",
     "datasets": {"montgomery": {"phantom": {"patients": 24}, "size": 112, "stored": 112}},
     "backbones": ["test_vit"],
-    "controls": [],
+    "controls": NO_CONTROLS,
     "hub": False,
     "threads": 1,
     "embed": {"precision": "fp32"},

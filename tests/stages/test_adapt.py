@@ -6,6 +6,7 @@ import torch
 from frozen import PARTS, leave_out, prepare, study
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
+from small_params import NO_CONTROLS
 
 from radprobe import artifacts
 from radprobe.artifacts import Adapter, Embeddings, Predictions
@@ -29,10 +30,12 @@ SETTINGS = {
 }
 
 
-def made(root, dataset=NIH, labels=None, images=None, device="cpu", **changes) -> Study:
+def made(root, dataset=NIH, labels=None, images=None, device="cpu", name="test_vit", **changes) -> Study:
     """A study whose images say their labels: a bright upper half is class a, stripes are class b."""
     choice = {dataset: {"phantom": {"patients": 1}, "size": SIDE, "stored": SIDE}}
-    s = study(root, dataset, datasets=choice, device=device, adapt=SETTINGS | changes)
+    names = list(dict.fromkeys(["test_vit", name]))
+    adapting = SETTINGS | {"backbones": [name]} | changes
+    s = study(root, dataset, datasets=choice, device=device, backbones=names, adapt=adapting)
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (N, 2))
     pixels = rng.integers(0, 60, (N, SIDE, SIDE))
@@ -64,21 +67,23 @@ def test_it_classifies_val_and_test_and_says_what_it_trained(tmp_path, mode):
     assert facts["selected_on"] == "val"
     assert (facts["n_train"], facts["n_val"], facts["n_test"]) == (N // 2, N // 4, N // 4)
     assert 1 <= facts["chosen"]["epochs"] <= 8
-    assert len(facts["candidates"]) == len(SETTINGS[mode]["head_rates"])
+    assert len(facts["candidates"]) == {"bitfit": 1, "head": 2, "lora": 2, "end_to_end": 1}[mode]
+    assert ("backbone_rate" in facts["chosen"]) == (mode != "head")
     assert facts["seconds"] > 0
     assert facts["peak_gb"] > 0
     kept = load_file(Adapter.file(step.folder))
     assert 0 < facts["parameters"] <= facts["parameters_of_all"]
     trained = sum(t.numel() for name, t in kept.items() if not name.endswith((".mean", ".std")))
     assert trained == facts["parameters"]
-    assert {name.partition(".")[0] for name in kept} == {"backbone", "head"}
+    assert {name.partition(".")[0] for name in kept} == {"head"} | ({"backbone"} if mode != "head" else set())
     assert set(found.training["phase"]) == {"search", "refit"}
     assert not (step.folder / "training").exists()
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_it_segments_on_the_original_grid(tmp_path, mode):
-    step, found = run(made(tmp_path, MONTGOMERY), mode, MONTGOMERY)
+    longer = {"bitfit": {"head_rates": [0.03]}, "segment": {"epochs": 12, "batch_size": 8}}  # where all is left to it
+    step, found = run(made(tmp_path, MONTGOMERY, **(longer if mode == "head" else {})), mode, MONTGOMERY)
     maps = found.maps[mode]
     assert set(maps.table["part"]) == {"val", "test"}
     pixels = artifacts.Pixels.load(step.need("prepare").folder)
@@ -110,7 +115,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("mode", ["bitfit", "lora"])
+@pytest.mark.parametrize("mode", ["head", "bitfit", "lora"])
 @pytest.mark.parametrize("dataset", [NIH, MONTGOMERY])
 def test_what_the_mode_leaves_frozen_must_stay(tmp_path, monkeypatch, dataset, mode):
     epoch = loop._Run.epoch
@@ -120,7 +125,7 @@ def test_what_the_mode_leaves_frozen_must_stay(tmp_path, monkeypatch, dataset, m
         self.heads[0].module.encoder.fixed["tower.model.pos_embed"].data.add_(1)
 
     monkeypatch.setattr(loop._Run, "epoch", leaking)
-    once = {mode: {**SETTINGS[mode], "head_rates": [0.01]}, "classify": {"epochs": 1, "batch_size": 8}}
+    once = {"lora": {**SETTINGS["lora"], "head_rates": [0.01]}, "classify": {"epochs": 1, "batch_size": 8}}
     s = made(tmp_path, dataset, **once, segment={"epochs": 1, "batch_size": 8})
     with pytest.raises(RadprobeError, match=r"tower\.model\.pos_embed changed while it was frozen"):
         run(s, mode, dataset)
@@ -173,7 +178,7 @@ def test_an_adapter_is_a_backbone_of_its_own_that_embed_loads(tmp_path):
     content = json.loads(s.params.model_dump_json())
     path = Adapter.file(step.folder)
     own = {"mine": {"title": "Ours", "adapter": str(path.relative_to(tmp_path))}}
-    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": []})
+    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": NO_CONTROLS})
     entry = s.backbone("mine")
     assert (entry.title, entry.family) == ("Ours", "own")
     assert entry.derived.endswith(f"adapted (lora) on {NIH}")
@@ -220,6 +225,37 @@ def test_few_shot_fits_take_the_same_steps_whatever_the_number_of_images(tmp_pat
     of_draws = steps[-len(found.few_shot.table) :]
     assert len({each for _, each in of_draws}) > 1
     assert all(epochs == max(1, round(6 / each)) for epochs, each in of_draws)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "random:tf_efficientnet_lite0"])
+@pytest.mark.parametrize(("dataset", "room"), [(NIH, tuning), (MONTGOMERY, decoders)])
+def test_the_head_alone_leaves_every_tensor_of_a_backbone_bit_equal(tmp_path, monkeypatch, dataset, room, name):
+    """Also the statistics of batch norms, in every fit: of candidates, on train and val, and on few patients."""
+    networks, fit = [], room.fit
+
+    def watched(make, *rest, **how):
+        def kept():
+            network = make()
+            networks.append((network, {each: value.clone() for each, value in network.state_dict().items()}))
+            return network
+
+        return fit(kept, *rest, **how)
+
+    monkeypatch.setattr(room, "fit", watched)
+    epoch = {"epochs": 1, "batch_size": 8}
+    few = {"shots": [2], "draws": 1, "steps": 2}
+    s = made(tmp_path, dataset, name=name, few_shot=few, classify=epoch, segment=epoch)
+    step = s.step("adapt", dataset, f"{name}+head")
+    retrieve.weights(s, step.need("weights"))
+    adapt.run(s, step)
+    found = Predictions.load(step.folder)
+    assert len(networks) == 2 + 1 + len(found.few_shot.table)
+    for network, before in networks:
+        after = network.state_dict()
+        moved = {each for each in before if not torch.equal(before[each], after[each])}
+        assert moved == {each for each, _ in network.named_parameters() if each.startswith("head.")}
+    facts = found.facts["protocols"]["head"]
+    assert facts["parameters"] == sum(each.numel() for each in networks[0][0].head.parameters())
 
 
 def test_few_shot_draws_are_adapted_each_and_score_every_test_case(tmp_path):
@@ -331,12 +367,22 @@ def test_in_bf16_it_learns_too(tmp_path, dataset):
         assert found.table["score:a"].nunique() == len(found.table)
 
 
+def test_a_head_alone_is_no_backbone_of_its_own(tmp_path):
+    s = made(tmp_path, classify={"epochs": 1, "batch_size": 8})
+    step, _ = run(s, "head")
+    content = json.loads(s.params.model_dump_json())
+    own = {"mine": {"title": "Ours", "adapter": str(Adapter.file(step.folder).relative_to(tmp_path))}}
+    with pytest.raises(RadprobeError, match="holds a head alone: nothing in test_vit was trained") as error:
+        Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None})
+    assert "name test_vit itself in backbones" in str(error.value)
+
+
 def test_an_adapter_whose_hash_is_another_is_refused(tmp_path):
     s = made(tmp_path)
     step, _ = run(s, "bitfit")
     content = json.loads(s.params.model_dump_json())
     own = {"mine": {"title": "Ours", "adapter": str(Adapter.file(step.folder)), "sha256": "0" * 64}}
-    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": []})
+    s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": NO_CONTROLS})
     retrieve.weights(s, s.step("weights", None, "test_vit"))
     with pytest.raises(RadprobeError, match="not the known 0000"):
         retrieve.weights(s, s.step("weights", None, "mine"))

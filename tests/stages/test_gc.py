@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_params import NO_CONTROLS
 
 from radprobe import files
 from radprobe.files import RadprobeError
@@ -16,7 +17,7 @@ from radprobe.study import Study
 PARAMS = {
     "study": "a",
     "hub": False,
-    "controls": [],
+    "controls": NO_CONTROLS,
     "datasets": {"montgomery": {"phantom": {"patients": 9}}},
     "backbones": ["test_vit"],
 }
@@ -159,7 +160,7 @@ def test_raw_data_links_and_whatever_else_lies_there_are_never_touched(folder):
 
 def test_the_adapter_of_an_own_backbone_stays():
     other = write("b.yaml", adapt={"backbones": ["test_vit"], "bitfit": None, "lora": None})
-    (folder,) = (one for one in folders(other) if "adapt" in one.parts)
+    (folder,) = (one for one in folders(other) if "test_vit-end_to_end" in one.parts and "adapt" in one.parts)
     header = b'{"__metadata__":{"radprobe":"{}"}}'
     (folder / "adapter.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     own = {"tuned": {"title": "Tuned", "adapter": str(folder / "adapter.safetensors")}}

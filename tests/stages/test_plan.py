@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from small_params import NO_CONTROLS
 
 from radprobe import catalog, needs
 from radprobe.stages import plan, retrieve
@@ -18,7 +19,7 @@ PARAMS = {
     "device": "cpu",
     "datasets": {"montgomery": {"phantom": {"patients": 60}}, "nih_chestxray14": {}},
     "backbones": ["vit_small_patch14_dinov2", "test_vit"],
-    "controls": [],
+    "controls": NO_CONTROLS,
 }
 
 
@@ -32,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 def pilot(patients: int, seconds: float, verb: str = "embed", **changes) -> Study:
     """Record a study of so many films whose jobs of a verb took so many seconds."""
-    content = {**PARAMS, "datasets": {"montgomery": {"phantom": {"patients": patients}}}, "controls": []}
+    content = {**PARAMS, "datasets": {"montgomery": {"phantom": {"patients": patients}}}, "controls": NO_CONTROLS}
     content |= {"backbones": ["test_vit"], **changes}
     study = Study(content)
     record = Path(f"work/studies/{study.params.study}-{patients}.yaml")

@@ -31,9 +31,10 @@ class Candidate:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The learning rates and the best epoch."""
-        rates = dict(zip(("backbone_rate", "head_rate"), self.rates, strict=True))
-        return rates | {"epochs": self.fitted.epochs if self.fitted else 0}
+        """The learning rates and the best epoch; no rate of the backbone where nothing in it moves."""
+        backbone_rate, head_rate = self.rates
+        settings = {"backbone_rate": backbone_rate} if backbone_rate else {}
+        return settings | {"head_rate": head_rate, "epochs": self.fitted.epochs if self.fitted else 0}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which parameters of a backbone are trained: all of them, every bias (BitFit), or low-rank adapters (LoRA).
+"""Which parameters of a backbone are trained: all, every bias (BitFit), low-rank adapters (LoRA), or none (head only).
 
 LoRA (Hu et al. 2022, arXiv 2106.09685) is peft's, on the linear layers of attention and MLP: query, key and value, and
 the layers of the MLP, SwiGLU ones too, as in the study. BitFit (Ben Zaken et al. 2022, arXiv 2106.10199) trains every
@@ -21,6 +21,7 @@ from radprobe.catalog import Backbone
 from radprobe.files import RadprobeError
 from radprobe.models.architectures import Tower
 from radprobe.models.backbones import Encoder, build
+from radprobe.names import HEAD as HEAD_ONLY
 
 BITFIT, LORA, END_TO_END = "bitfit", "lora", "end_to_end"
 # How timm, transformers and open_clip, and DINOv2's own code, call the layers that LoRA adapts.
@@ -38,6 +39,9 @@ def adapt(encoder: Encoder, mode: str, lora: dict[str, Any] | None = None) -> No
     """
     model, title = encoder.tower.model, encoder.recipe.title
     encoder.fixed_statistics = mode != END_TO_END
+    if mode == HEAD_ONLY:
+        model.requires_grad_(False)
+        return
     if mode == LORA:
         _inject(encoder.tower, lora)
         return
@@ -56,6 +60,8 @@ def trained(encoder: Encoder) -> dict[str, torch.nn.Parameter]:
 def rest(encoder: Encoder, *outputs: torch.Tensor) -> None:
     """Let nothing move that no output depends on: a token for masking, stages after the map that is read."""
     moving = list(trained(encoder).values())
+    if not moving:
+        return
     found = torch.autograd.grad([each.sum() for each in outputs], moving, allow_unused=True)
     for parameter, gradient in zip(moving, found, strict=True):
         parameter.requires_grad_(gradient is not None)
@@ -102,7 +108,7 @@ def save(path: Path, encoder: Encoder, head: dict[str, torch.Tensor], facts: dic
     """Write what was trained of a backbone, and its head, as safetensors; `facts` go into its header.
 
     They name at least the backbone, the mode, LoRA's settings, and the `identity` of the weights that it started from.
-    What was trained end to end is the whole backbone, with the statistics of its norms.
+    What was trained end to end is the whole backbone, with the statistics of its norms; of a head alone it is nothing.
     """
     moved = encoder.tower.model.state_dict() if facts["mode"] == END_TO_END else trained(encoder)
     named = {BACKBONE + name: value for name, value in moved.items()} | {HEAD + name: head[name] for name in head}

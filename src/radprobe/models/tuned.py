@@ -21,9 +21,10 @@ def encode(encoder: Encoder, images: torch.Tensor) -> Features:
 
 
 def groups(encoder: Encoder, head: nn.Module, backbone_rate: float, head_rate: float) -> list[dict]:
-    """Return the parameters that move, with their learning rates."""
-    parts = ((trained(encoder).values(), backbone_rate), (head.parameters(), head_rate))
-    return [{"params": list(parameters), "lr": rate} for parameters, rate in parts]
+    """Return the parameters that move, with their learning rates; the backbone's only where some of it moves."""
+    moving = {"params": list(trained(encoder).values()), "lr": backbone_rate}
+    of_head = {"params": list(head.parameters()), "lr": head_rate}
+    return [moving, of_head] if moving["params"] else [of_head]
 
 
 class Classifier(nn.Module):

@@ -20,7 +20,7 @@ from radprobe.artifacts import (
 )
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
-from radprobe.names import slug, with_weights
+from radprobe.names import is_further_init, slug, with_weights
 from radprobe.study import Step, Study
 
 LOG_LINES = 3
@@ -88,6 +88,11 @@ class Findings:
     def comparison(self, dataset: str) -> Comparison | None:
         """Return the paired differences of a dataset, None where they have not been made."""
         return self._comparisons.get((dataset, None))
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The scores of the rows of the report: all but those of further random initialisations."""
+        return self.scores[~self.scores["backbone"].map(is_further_init).astype(bool)]
 
     @cached_property
     def variants(self) -> pd.DataFrame:

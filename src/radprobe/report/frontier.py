@@ -23,7 +23,7 @@ COARSE = (0.01, 0.1, 1, 10, MINUTE, 10 * MINUTE, HOUR, 10 * HOUR, 100 * HOUR, 10
 MOST_TICKS = 7
 PALE = "99"  # alpha of what leads to a label
 OURS = [name for name in words.PROTOCOLS if not name.endswith(PAPER) and name not in (FLOOR, EXTERNAL)]
-MARKERS = dict(zip(OURS, (*style.MARKERS, "X", "<", ">", "*"), strict=True))  # the same for a protocol everywhere
+MARKERS = dict(zip(OURS, (*style.MARKERS, "X", "p", "<", ">", "*"), strict=True))  # the same for a protocol everywhere
 ROOM = 1.6  # left and right of the points on the log axis, as a factor
 
 
@@ -61,7 +61,7 @@ class Point:
 
 def points(findings: Findings, dataset: str) -> list[Point]:
     """Return every backbone under every protocol of ours, the cheapest first; floor, ceiling and few-shot apart."""
-    table = findings.scores
+    table = findings.shown
     rows = table[(table["dataset"] == dataset) & (table["class"] == "macro") & (table["part"] == "test")]
     rows = rows[rows["metric"] == PRIMARY_METRIC.get(findings.datasets[dataset].task)]
     rows = rows[~rows["protocol"].isin((FLOOR, CEILING)) & ~rows["protocol"].str.startswith(FEW_SHOT)]

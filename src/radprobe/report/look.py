@@ -9,11 +9,11 @@ import pandas as pd
 from radprobe.artifacts import Embeddings, Index, LabelMaps, Pixels, Predictions, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging.volumes import Slicing
-from radprobe.names import frozen
+from radprobe.names import frozen, random_init
 from radprobe.report import pictures, words
 from radprobe.report.collect import Findings
 from radprobe.report.figures import hidden
-from radprobe.report.ranking import Column, random_init
+from radprobe.report.ranking import Column
 
 BACKBONES = 5  # side by side, at most
 PAIRS = 12  # near-duplicates that are shown
@@ -237,10 +237,10 @@ class Cases:
 def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[str]:
     if column is None:
         study = findings.study
-        return [name for name in study.backbones_here if study.applies(dataset, name)]
+        return [name for name in study.rows_here if study.applies(dataset, name)]
     rivals = [name for name in column.order if name not in column.controls]
-    inits = [name for name in (random_init(column.best),) if name in column.order]
-    return list(dict.fromkeys([column.best, *inits, *rivals, *column.order]))
+    untrained = [name for name in (random_init(column.best),) if name in column.order]
+    return list(dict.fromkeys([column.best, *untrained, *rivals, *column.order]))
 
 
 def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from radprobe.names import CEILING, SCRATCH, mode_of
+from radprobe.names import CEILING, SCRATCH, mode_of, original
 from radprobe.report import (
     adaptation,
     again,
@@ -119,8 +119,11 @@ def _few_shot(findings: Findings, found: Curves, figures: Figures) -> dict:
     study = findings.study
     # what has no draws, or only where adapt asks
     never = {CEILING, *SCRATCH, *study.external, *filter(mode_of, study.backbones)}
-    absent = [name for name in study.backbones if study.applies(found.dataset, name)]
+    absent = [name for name in study.rows if study.applies(found.dataset, name)]
     absent = [name for name in absent if name not in found.means and name not in never]
+    absent = [
+        name for name in absent if original(name) == name or original(name) not in absent
+    ]  # its backbone is named
     shown = {"curves": found, **_shown(figures, Figure("few_shot", found.dataset))}
     return {**shown, "absent": absent, "notes": few_shot.notes(found)}
 

@@ -7,19 +7,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import (
-    CEILING,
-    EXTERNAL,
-    FLOOR,
-    FROM_SCRATCH,
-    PIXELS,
-    RANDOM,
-    SCRATCH,
-    STANDING,
-    first_init,
-    frozen,
-    mode_of,
-)
+from radprobe.names import CEILING, EXTERNAL, FLOOR, FROM_SCRATCH, PIXELS, SCRATCH, STANDING, mode_of, random_init
 from radprobe.report.collect import Findings
 
 # The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
@@ -136,7 +124,7 @@ class Column:
 
 def columns(findings: Findings) -> list[Column]:
     """Return a Column for each dataset and protocol that has scores; few-shot curves are apart."""
-    table = findings.scores[findings.scores["backbone"] == findings.scores["backbone"].map(first_init)]
+    table = findings.shown
     controls = frozenset(name for name in findings.study.backbones if findings.family(name) == "control")
     external = frozenset(findings.study.external)
     found = []
@@ -226,11 +214,6 @@ def headlines(columns: Iterable[Column]) -> dict[str, Column]:
     for column in columns:
         of_datasets.setdefault(column.dataset, []).append(column)
     return {name: head for name, each in of_datasets.items() if (head := headline(each))}
-
-
-def random_init(backbone: str) -> str:
-    """Return the id of the random initialisation of a backbone; a trained one has that of itself frozen."""
-    return RANDOM + frozen(backbone)
 
 
 def controls_of(backbone: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ def _rows(findings: Findings, columns: list[Column]) -> list[str]:
     here = {name for column in columns for name in column.scores}
     families = list(style.FAMILIES)
     return sorted(
-        (name for name in findings.study.backbones if name in here),
+        (name for name in findings.study.rows if name in here),
         key=lambda name: families.index(findings.family(name)),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, METADATA, frozen
+from radprobe.names import CEILING, METADATA
 from radprobe.report import style, verdict, words
 from radprobe.report.cells import places
 from radprobe.report.collect import Findings
@@ -75,7 +75,7 @@ def _map(findings: Findings, here: dict[str, Column]) -> dict:
         return [_tile(findings, here.get(name), states.get((name, backbone)), name, backbone) for name in datasets]
 
     families: dict[str, list] = {family: [] for family in style.FAMILIES}
-    for backbone in findings.study.backbones:
+    for backbone in findings.study.rows:
         families[findings.family(backbone)].append((backbone, row(backbone)))
     heads = {name: _heading(findings, name, here.get(name)) for name in datasets}
     return {
@@ -121,8 +121,8 @@ def _not_run(findings: Findings, dataset: str, backbone: str) -> str:
         if backbone != METADATA:
             return "only segments"
         return "metadata alone segment nothing" if findings.datasets[dataset].metadata else NO_METADATA
-    gone = [missing for missing in findings.study.missing if missing.name in (backbone, frozen(backbone))]
-    return f"not run: {gone[0].why}" if gone else "not run"
+    gone = findings.study.why_gone(backbone)
+    return f"not run: {gone.why}" if gone else "not run"
 
 
 def _detail(score: Estimate) -> str:
@@ -184,7 +184,7 @@ def everything(findings: Findings) -> dict:
 
     That is what each dataset and backbone is, by id, the colours of families, and where the cells' pages lie.
     """
-    table = findings.scores[COLUMNS].astype(object)
+    table = findings.shown[COLUMNS].astype(object)
     datasets = {
         name: {
             "title": entry.title,

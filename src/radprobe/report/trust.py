@@ -75,7 +75,7 @@ def datasets(findings: Findings) -> list[dict]:
 def backbones(findings: Findings, heads: dict[str, Column]) -> list[dict]:
     """Return for each backbone here its card: licence, size, recipe, weights, cost, controls.
 
-    Random twins and adapted backbones have none of their own.
+    Random initialisations and adapted backbones have none of their own.
     """
     names = [name for name in findings.study.backbones_here if not name.startswith(RANDOM) and not mode_of(name)]
     return [_backbone(findings, name, heads) for name in names]

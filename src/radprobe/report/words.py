@@ -32,6 +32,7 @@ PROTOCOLS = {
     "unet-decoder": "a U-Net decoder",
     "unet-decoder@paper": "a U-Net decoder as in the study",
     "from-scratch": "training from scratch",
+    "head": "the head alone, in adapt's loop",
     "bitfit": "all biases trained (BitFit)",
     "lora": "low-rank adapters (LoRA)",
     "end_to_end": "end-to-end fine-tuning",
@@ -60,6 +61,8 @@ EXPLAINED = {
     "unet-decoder@paper": f"{FROZEN} The study's U-Net decoder reads several of its layers. {AGAIN}",
     "from-scratch": "The whole network starts from random weights. The learning rate is chosen on val; then it is "
     "trained again on train and val, for as many epochs as params fix, whatever epoch was best on val.",
+    "head": f"{FROZEN} A linear head is trained in the loop that also trains backbones: the reference for their gains. "
+    f"{AGAIN}",
     "bitfit": f"Every bias of the backbone is trained, with a linear head. {AGAIN}",
     "lora": f"Low-rank adapters in the backbone are trained, with a linear head. {AGAIN}",
     "end_to_end": f"The whole backbone is trained, with a linear head. {AGAIN}",

@@ -96,7 +96,8 @@ def weights(study: Study, step: Step) -> None:
         found.facts |= {"derived": entry.derived, "sha256_known": entry.sha256 is not None}
         found.save(step.folder, step.spec)
         return
-    found = obtain(name, entry, local, step.folder, study.path("weights"), params.seed, study.may_fetch)
+    seed = step.knobs.get("seed", params.seed)  # each random initialisation has its own
+    found = obtain(name, entry, local, step.folder, study.path("weights"), seed, study.may_fetch)
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
     if found.file and not found.facts["sha256_known"]:
         _as_at_first_use(found, step.folder / "first-use.json")

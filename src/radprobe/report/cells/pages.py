@@ -20,7 +20,7 @@ from radprobe.report import again, look, tables, templating, words
 from radprobe.report.cells import classified, places, segmented, told
 from radprobe.report.collect import Cell, Findings, log_tail
 from radprobe.report.ranking import estimate
-from radprobe.study import Step
+from radprobe.study import Step, Study
 
 LOG_LINES = 20
 STAMP = re.compile(r'<meta name="made-from" content="(\w+)">')
@@ -83,7 +83,14 @@ def _stamp(findings: Findings, dataset: str, backbone: str, protocols: list[str]
     shown = [p.study, p.limit, p.score.min_patients, p.report.images, p.report.examples, protocols]
     entries = [findings.datasets[dataset], study.backbone(backbone), findings.title(backbone), study.cost(backbone)]
     log = log_tail(study, steps[4], LOG_LINES)
-    return files.digest([_code(), manifests, shown, [repr(each) for each in entries], log])
+    others = [_text(path) for path in _of_further_inits(study, dataset, backbone)]
+    return files.digest([_code(), manifests, others, shown, [repr(each) for each in entries], log])
+
+
+def _of_further_inits(study: Study, dataset: str, backbone: str) -> list[Path]:
+    """Return the manifests of the scores of the further random initialisations of a control row."""
+    steps = [study.step("score", dataset, name) for name in study.inits(dataset, backbone) if name != backbone]
+    return [path for step in steps for path in step.outputs]
 
 
 def _text(path: Path) -> str:
@@ -169,6 +176,7 @@ class _Job:
             folds=told.folds(facts),
             tests=told.scores(tests),
             vals=told.scores(vals),
+            inits=told.inits(findings, dataset, backbone, protocol),
             draws=self.draws if protocol == places.of_draws(self.protocols) else None,
             training=told.training(self.predictions, protocol) if self.predictions else None,
             costs=told.costs(findings, dataset, backbone, tests[0], facts),

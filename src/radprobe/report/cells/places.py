@@ -15,8 +15,11 @@ def address(dataset: str, backbone: str, protocol: str) -> str:
 
 
 def protocols(findings: Findings) -> dict[tuple[str, str], list[str]]:
-    """Return the protocols that have pages, by dataset and backbone: those with scores; draws stand on one of them."""
-    every = findings.scores[["dataset", "backbone", "protocol"]].drop_duplicates()
+    """Return the protocols that have pages, by dataset and backbone: those with scores; draws stand on one of them.
+
+    Further random initialisations have no pages: that of the first shows their scores.
+    """
+    every = findings.shown[["dataset", "backbone", "protocol"]].drop_duplicates()
     found: dict[tuple[str, str], list[str]] = {}
     for dataset, backbone, protocol in every.itertuples(index=False):
         if not protocol.startswith(FEW_SHOT):
@@ -33,7 +36,7 @@ def addresses(findings: Findings) -> dict[str, dict[str, dict[str, str]]]:
     """Return the address of every page by dataset, backbone and protocol; few-shot protocols lead to their section."""
     every = protocols(findings)
     found: dict[str, dict[str, dict[str, str]]] = {}
-    named = findings.scores[["dataset", "backbone", "protocol"]].drop_duplicates()
+    named = findings.shown[["dataset", "backbone", "protocol"]].drop_duplicates()
     for dataset, backbone, protocol in named.itertuples(index=False):
         names = every.get((dataset, backbone))
         if not names:

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from radprobe.artifacts import PARTS, Predictions, Scores
+from radprobe.catalog import PRIMARY_METRIC
 from radprobe.catalog.describe import recipe, restriction
 from radprobe.metrics.classification import MACRO
 from radprobe.names import EXTERNAL, with_weights
 from radprobe.report import few_shot, trust, words
 from radprobe.report.cells import charts
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import FEW_SHOT, estimate
+from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 
 Rows = list[dict[str, Any]]  # of Scores
 CANDIDATES = 40  # that are told one by one
@@ -183,6 +184,31 @@ def fits(row: dict[str, Any]) -> str:
         return f"Fitted {row['n_fits']} times with different seeds; not every fit has a value."
     low, high, spread = (words.number(row[name]) for name in ("seed_low", "seed_high", "seed_sd"))
     return f"Fitted {row['n_fits']} times with different seeds: {low} to {high}, SD {spread}; above is the first fit."
+
+
+def inits(findings: Findings, dataset: str, backbone: str, protocol: str) -> list[tuple[str, str]]:
+    """Return the title and the macro test score of each random initialisation of a control row.
+
+    Empty where there is one initialisation only. One without a score has its state instead: failed, not run.
+    """
+    names = findings.study.inits(dataset, backbone)
+    if len(names) < 2:
+        return []
+    states = {(cell.dataset, cell.backbone): cell.state for cell in findings.cells}
+    lines = []
+    for name in names:
+        scored = findings.scored(dataset, name)
+        score = _macro(scored, protocol, findings.datasets[dataset].task) if scored else None
+        lines.append((findings.title(name), words.text(score) if score else states[dataset, name]))
+    return lines
+
+
+def _macro(scored: Scores, protocol: str, task: str) -> Estimate | None:
+    """Return the primary macro score on test under a protocol, None where there is none."""
+    table = scored.table
+    rows = table[(table["protocol"] == protocol) & (table["part"] == "test") & (table["class"] == MACRO)]
+    rows = rows[rows["metric"] == PRIMARY_METRIC[task]].to_dict("records")
+    return estimate(rows[0], "value") if rows else None
 
 
 # --- draws and training -----------------------------------------------------------------------------------------------
