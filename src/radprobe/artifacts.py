@@ -555,7 +555,10 @@ SCORES_SCHEMA = pa.DataFrameSchema(
 
 @dataclass
 class Scores:
-    """Tidy scores: one row a metric and class, as SCORES_SCHEMA says. `cases` holds per-case values (segmentation)."""
+    """Tidy scores: one row a metric and class, as SCORES_SCHEMA says. `cases` holds per-case values (segmentation).
+
+    `facts["temperatures"]` has, by protocol, the temperature that val asks for (classification).
+    """
 
     KIND: ClassVar[str] = "scores"
     table: pd.DataFrame

@@ -1,4 +1,4 @@
-"""Scores at a threshold, and calibration: balanced accuracy, F1, Brier score and ECE of probabilities.
+"""Scores at a threshold: balanced accuracy and F1.
 
 Everything is a sum over samples, so one sparse matrix by patient gives all resamples.
 """
@@ -6,14 +6,12 @@ Everything is a sum over samples, so one sparse matrix by patient gives all resa
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import expit
 
+from radprobe.metrics.calibration import exclusive, probability
 from radprobe.metrics.classification import MACRO, macro, row, sums
 from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
 
-BINS = 15  # of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)
-BY_THRESHOLD = ("balanced_accuracy", "f1")
-METRICS = (*BY_THRESHOLD, "brier", "ece")
+METRICS = ("balanced_accuracy", "f1")
 
 
 def thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -38,41 +36,6 @@ def _threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     below = np.append(scores, scores[-1])[best + 1]
     widest = np.argmax(scores[best] - below)
     return float((scores[best[widest]] + below[widest]) / 2)
-
-
-def probability(scores: np.ndarray, facts: dict) -> np.ndarray:
-    """Return how likely each class is said to be, [n, classes], by the facts of a protocol.
-
-    kNN says so itself; other scores are log softmax, or logits.
-    """
-    if facts.get("softmax", False):
-        return np.exp(scores)
-    return scores if facts.get("scale") == "probability" else expit(scores)
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Of one class, by bin of ECE [BINS]: how many samples, their mean probability, and the share that is positive.
-
-    The last two are NaN in empty bins.
-    """
-
-    n: np.ndarray
-    said: np.ndarray
-    share: np.ndarray
-
-
-def reliability(probability: np.ndarray, targets: np.ndarray) -> Reliability:
-    """Return what a reliability diagram shows of one class: probability and targets (1, 0; others left out) [n]."""
-    known = (targets == 0) | (targets == 1)
-    bins = _bins(probability[known])
-    n, said, true = (np.bincount(bins, each, BINS) for each in (None, probability[known], targets[known]))
-    with np.errstate(invalid="ignore"):
-        return Reliability(n, said / n, true / n)
-
-
-def _bins(probability: np.ndarray) -> np.ndarray:
-    return np.minimum((probability * BINS).astype(int), BINS - 1)
 
 
 @dataclass(frozen=True)
@@ -100,13 +63,8 @@ def called_by_val(scores: np.ndarray, facts: dict, val_scores: np.ndarray, val_t
     return called(scores, probability(scores, facts), at, exclusive(facts))
 
 
-def exclusive(facts: dict) -> bool:
-    """Say whether one class is true of each sample, by the facts of a protocol: also where no softmax was made."""
-    return facts.get("exclusive", facts.get("softmax", False))
-
-
 class Operating:
-    """Sums by patient of samples [n, classes]: four counts, squared errors, and what each bin of ECE holds."""
+    """Sums by patient of samples [n, classes]: four counts."""
 
     def __init__(self, made: Called, targets: np.ndarray, patient_ids):
         self.units, self.patients = patients_of(patient_ids)
@@ -117,21 +75,15 @@ class Operating:
         self.rarer = [min(len(np.unique(self.units[rows])) for rows in both) for both in each]  # patients, by class
         columns = range(targets.shape[1])
         self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp
-        self._errors = [self._by(c, np.zeros(len(true), int), 1, (made.probability - true)[:, c] ** 2) for c in columns]
-        bins = _bins(made.probability)
-        gaps = made.probability - true
-        self._bins = [self._by(c, bins[:, c], BINS, gaps[:, c]) for c in columns]
 
-    def _by(self, column: int, rows: np.ndarray, n: int, values: np.ndarray | None = None):
+    def _by(self, column: int, rows: np.ndarray, n: int):
         known = self.known[:, column]
-        values = None if values is None else values[known]
-        return sums(rows[known], self.units[known], (n, self.patients), values)
+        return sums(rows[known], self.units[known], (n, self.patients))
 
     def values(self, weights: np.ndarray) -> np.ndarray:
-        """Return METRICS by class, [r, classes, 4], for patient weights [patients, r]; NaN where undefined.
+        """Return METRICS by class, [r, classes, 2], for patient weights [patients, r]; NaN where undefined.
 
-        Balanced accuracy: the mean of sensitivity and specificity. F1: 2 tp / (2 tp + fp + fn). Brier: the mean of
-        (probability - label)^2. ECE: the mean over bins, by their weight, of |mean probability - share of positives|.
+        Balanced accuracy: the mean of sensitivity and specificity. F1: 2 tp / (2 tp + fp + fn).
         """
         found = [self._of_class(c, weights) for c in range(len(self._counts))]
         return np.stack([np.stack(each, -1) for each in found], 1)
@@ -139,14 +91,11 @@ class Operating:
     def _of_class(self, column: int, weights: np.ndarray) -> list[np.ndarray]:
         tn, fp, fn, tp = self._counts[column] @ weights
         with np.errstate(divide="ignore", invalid="ignore"):
-            n = tn + fp + fn + tp
             balanced = (tp / (tp + fn) + tn / (tn + fp)) / 2
             f1 = np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
-            brier = (self._errors[column] @ weights)[0] / n
-            ece = np.abs(self._bins[column] @ weights).sum(0) / n
         if self.at is not None and np.isnan(self.at[column]):
             balanced, f1 = np.full_like(balanced, np.nan), np.full_like(f1, np.nan)
-        return [balanced, f1, brier, ece]
+        return [balanced, f1]
 
 
 def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
@@ -157,14 +106,14 @@ def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
     for index, metric in enumerate(METRICS):
         for column, name in enumerate(classes):
             one = every.map(lambda values, at=(column, index): values[:, *at])
-            one = replace(one, rarer=made.rarer[column]) if metric in BY_THRESHOLD else one
+            one = replace(one, rarer=made.rarer[column])
             samples = made.known[:, column]
             sizes = _sizes(len(np.unique(made.units[samples])), samples.sum(), known[column, index])
             found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
         gone = [name for name, there in zip(classes, known[:, index], strict=True) if not there]
         note = f"left out, undefined: {', '.join(gone)}" if gone else ""
         whole = every.map(lambda values, index=index: macro(values[..., index]))
-        whole = replace(whole, rarer=max(made.rarer)) if metric in BY_THRESHOLD else whole
+        whole = replace(whole, rarer=max(made.rarer))
         found.append(row(metric, MACRO, whole, _sizes(made.patients, len(made.units), known[:, index].sum()), note))
     return found
 

@@ -9,9 +9,11 @@ import pandas as pd
 
 from radprobe.artifacts import Predictions, Truth
 from radprobe.files import RadprobeError
-from radprobe.metrics import classification, operating, segmentation
+from radprobe.metrics import calibration, classification, operating, segmentation
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.surfaces import METRICS, surfaces
+
+NO_TEMPERATURE = "no temperature minimises the loss of val"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,28 @@ class Classified:
     def operating(self, val: "Classified", facts: dict, how: Bootstrap) -> list[dict]:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration."""
         made = operating.called_by_val(self.scores, facts, val.scores, val.targets)
-        return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
+        called = operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
+        return [*called, *self._calibration(facts, how), *self._recalibrated(val.temperature(facts), facts, how)]
+
+    def temperature(self, facts: dict) -> float:
+        """Return the temperature that these scores, those of val, ask for; NaN if none minimises their loss."""
+        return calibration.temperature(self.scores, self.targets, facts)
+
+    def _calibration(self, facts: dict, how: Bootstrap) -> list[dict]:
+        return calibration.rows(self._stated(calibration.probability(self.scores, facts), facts), self.classes, how)
+
+    def _recalibrated(self, temperature: float, facts: dict, how: Bootstrap) -> list[dict]:
+        """Return the rows of calibration at a temperature of val, named `<metric>_recalibrated`."""
+        if np.isnan(temperature):
+            exclusive = calibration.exclusive(facts)
+            return calibration.undefined_rows(self.classes, exclusive, calibration.RECALIBRATED, NO_TEMPERATURE)
+        stated = self._stated(calibration.recalibrated(self.scores, facts, temperature), facts)
+        note = f"temperature {temperature:.3g}, fitted on val"
+        return calibration.rows(stated, self.classes, how, calibration.RECALIBRATED, note)
+
+    def _stated(self, probability: np.ndarray, facts: dict) -> calibration.Stated:
+        exclusive = calibration.exclusive(facts)
+        return calibration.Stated(probability, self.targets, self.table["patient_id"].to_numpy(), exclusive)
 
     def macro(self, metric: str) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function of patient weights: macro auroc, or auroc_study."""
@@ -106,6 +129,10 @@ class Segmented:
     def operating(self, val: "Segmented", facts: dict, how: Bootstrap) -> list[dict]:
         """Return no row: label maps have no threshold."""
         return []
+
+    def temperature(self, facts: dict) -> float:
+        """Return NaN: label maps state no probability."""
+        return np.nan
 
     def _unit(self) -> str:
         if not self.in_pixels:
