@@ -17,8 +17,8 @@ NOTES = 8  # that are told in full
 class Curves:
     """The few-shot scores (macro, test) of a dataset.
 
-    `means` and `single` map a backbone to its Estimate by shots, ALL last: the mean over draws with their range, and the
-    study's single draw. `draws` has a row a draw and backbone, as Scores.draws.
+    `means` and `single` map a backbone to its Estimate by shots, ALL last: the mean over draws with their range, and
+    the study's single draw. `draws` has a row a draw and backbone, as Scores.draws.
     """
 
     dataset: str
