@@ -16,10 +16,10 @@ from radprobe.artifacts import Index, RawManifest, Scores, Split
 from radprobe.catalog.paper import margins, published
 from radprobe.datasets import montgomery, nih_chestxray14
 from radprobe.metrics import classification
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.resampling import Bootstrap, resampled
 from radprobe.report import again, ledger
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import Estimate, estimate
+from radprobe.report.ranking import Estimate
 from radprobe.stages import report
 from radprobe.study import Study
 
@@ -145,39 +145,61 @@ def test_another_setting_is_listed_and_its_difference_shown_but_not_judged(whole
 # --- the rates of false verdicts --------------------------------------------------------------------------------------
 
 
-def auroc_of(generator, patients, apart):
-    """The AUROC row of a simulated test set of two normal distributions."""
-    targets = (generator.random((patients, 1)) < 0.4).astype(float)
-    scores = generator.normal(size=(patients, 1)) + apart * targets
-    how = Bootstrap(resamples=200, seed=0, min_patients=10)
-    return estimate(classification.rows(scores, scores, targets, ["a"], np.arange(patients), how)[0], "value")
+def estimated(statistic, patients, resamples):
+    """A statistic of simulated patients with its bootstrap interval."""
+    found = resampled(statistic, patients, Bootstrap(resamples, seed=0, min_patients=10))
+    low, high, _ = found.interval()
+    return Estimate(float(found.point), low, high, patients)
 
 
-def rate(verdict, patients, ours, theirs, same_test=False, trials=500):
-    """How often simulated pairs of test sets of true AUROC `ours` and `theirs` get a verdict at the margin 0.02."""
+def auroc_of(generator, patients, true, resamples=1000):
+    """The AUROC of a test set of two normal distributions."""
+    targets = (generator.random(patients) < 0.4).astype(float)
+    scores = generator.normal(size=patients) + math.sqrt(2) * norm.ppf(true) * targets
+    ranking = classification.Ranking(scores, targets, np.arange(patients), patients)
+    return estimated(lambda weights: ranking.areas(weights)[0], patients, resamples)
+
+
+def dsc_of(generator, patients, true, resamples=1000):
+    """The mean of skewed scores of cases, Beta(9, 9 / true - 9)."""
+    values = generator.beta(9, 9 / true - 9, patients)
+    return estimated(lambda weights: values @ weights / patients, patients, resamples)
+
+
+def rate(verdict, of, patients, ours, theirs, same_test=False, trials=500):
+    """How often simulated pairs of test sets whose true scores are `ours` and `theirs` get a verdict."""
     generator = np.random.default_rng(patients)
     found = 0
     for _ in range(trials):
-        score = auroc_of(generator, patients, math.sqrt(2) * norm.ppf(ours))
-        published = theirs if same_test else auroc_of(generator, patients, math.sqrt(2) * norm.ppf(theirs)).value
+        score = of(generator, patients, ours)
+        published = theirs if same_test else of(generator, patients, theirs, resamples=1).value
         found += ledger.judged(ledger.difference(score, published, same_test), 0.02) == verdict
     return found / trials
 
 
-@pytest.mark.parametrize("patients", [150, 600])
-def test_two_test_sets_of_one_recipe_seldom_differ(patients):
-    assert rate(ledger.DIFFERS, patients, 0.8, 0.8) <= 0.06
+SIMULATED = [pytest.param(auroc_of, 0.8, 150, marks=pytest.mark.slow), (dsc_of, 0.9, 46), (dsc_of, 0.9, 200)]
 
 
-@pytest.mark.parametrize("same_test", [True, False])
-def test_scores_that_are_a_margin_apart_are_seldom_equivalent(same_test):
-    patients = 4000  # so many that equivalence can be found at all
-    assert rate(ledger.EQUIVALENT, patients, 0.80, 0.82, same_test, trials=500) <= 0.06
-    assert rate(ledger.EQUIVALENT, patients, 0.80, 0.80, same_test, trials=50) > 0.3
+@pytest.mark.parametrize(("of", "true", "patients"), SIMULATED)
+def test_two_test_sets_of_one_recipe_seldom_differ(of, true, patients):
+    assert rate(ledger.DIFFERS, of, patients, true, true) <= 0.06
+
+
+LARGE_SETS = [pytest.param(auroc_of, 0.8, 3000, True, marks=pytest.mark.slow)]
+LARGE_SETS += [(dsc_of, 0.9, 300, same) for same in (True, False)]
+
+
+@pytest.mark.parametrize(("of", "true", "patients", "same_test"), LARGE_SETS)
+def test_scores_that_are_a_margin_apart_are_seldom_equivalent(of, true, patients, same_test):
+    """So many patients that equivalence can be found at all."""
+    trials = {"same_test": same_test, "trials": 500 if of is dsc_of else 200}
+    assert rate(ledger.EQUIVALENT, of, patients, true, true - 0.02, **trials) <= 0.06
+    assert rate(ledger.EQUIVALENT, of, patients, true, true + 0.02, **trials) <= 0.06
+    assert rate(ledger.EQUIVALENT, of, patients, true, true, **trials) > 0.3
 
 
 def test_with_few_patients_nothing_is_called_equivalent():
-    assert rate(ledger.EQUIVALENT, 60, 0.8, 0.8, trials=50) == 0
+    assert rate(ledger.EQUIVALENT, dsc_of, 20, 0.8, 0.8, trials=50) == 0
 
 
 @given(st.floats(-0.1, 0.1), st.floats(0.001, 0.05), st.floats(0.005, 0.05))
