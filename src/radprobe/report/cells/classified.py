@@ -35,20 +35,15 @@ class Test:
         self.known = (self.targets == 0) | (self.targets == 1)
 
 
-def show(
-    predictions: Predictions, protocol: str, rows: Rows, few: Sequence[str], temperature: float | None
-) -> dict[str, Any]:
-    """Return what the page shows of a protocol whose scores on test are `rows`; `few`: classes of too few patients.
-
-    temperature: what val asks for, None if no temperature minimises its loss.
-    """
+def show(predictions: Predictions, protocol: str, rows: Rows, few: Sequence[str]) -> dict[str, Any]:
+    """Return what the page shows of a protocol whose scores on test are `rows`; `few`: classes of too few patients."""
     test = Test(predictions, protocol)
     said = {(row["metric"], row["class"]): estimate(row, "value") for row in rows}
     shown = _shown(test)
     return {
         "curves": [_curves(test, column, said) for column in shown],
         "calibration": [*_of_likeliest(test, said), *(_of_class_said(test, column, said) for column in shown)],
-        "recalibrated": _recalibrated(said, temperature),
+        "recalibrated": _recalibrated(said),
         "left": len(test.classes) - len(shown),
         "matrix": _matrix(test) if test.exclusive else None,
         "counts": None if test.exclusive else _counts(test),
@@ -120,12 +115,13 @@ def _diagram(test: Test, name: str, stated: tuple[np.ndarray, np.ndarray], texts
     return {**panel, "svg": chart.svg(label)}
 
 
-def _recalibrated(said: Said, temperature: float | None) -> str:
-    """Return what one temperature, fitted on val, makes of the calibration on test."""
-    if temperature is None:
-        return f"Not recalibrated: {said['ece_recalibrated', MACRO].note.removeprefix('undefined: ')}."
+def _recalibrated(said: Said) -> str:
+    """Return what one temperature, fitted on val, makes of the calibration on test; the notes of its rows state it."""
+    brier = said["brier_recalibrated", MACRO]
+    if not brier.defined:
+        return f"Not recalibrated: {brier.note.removeprefix('undefined: ')}."
     told = [_told(said, metric, MACRO) for metric in ("ece_recalibrated", "brier_recalibrated")]
-    return f"One temperature, fitted on val: {temperature:.3g}. With it, on test, macro: {'; '.join(told)}."
+    return f"With one {brier.note.partition(';')[0]}, for all classes, macro: {'; '.join(told)}."
 
 
 # --- what is called at the thresholds ---------------------------------------------------------------------------------

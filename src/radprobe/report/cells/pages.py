@@ -180,10 +180,7 @@ class _Job:
     def _shown(self, protocol: str, tests: told.Rows, few: list[str]) -> dict[str, Any]:
         """Return what the page shows of the predictions: `found`, or `why` not; and why it has no pictures."""
         if self.shared["task"] != "segmentation":
-            found = None
-            if self.predictions:
-                temperature = self.scored.facts.get("temperatures", {}).get(protocol)
-                found = classified.show(self.predictions, protocol, tests, few, temperature)
+            found = classified.show(self.predictions, protocol, tests, few) if self.predictions else None
             return {"found": found, "why": self.why, "hidden": ""}
         picture, hidden = self._picture(protocol)
         cases, classes = self.scored.cases, list(dict.fromkeys(row["class"] for row in tests))
