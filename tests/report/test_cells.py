@@ -289,7 +289,7 @@ def test_of_too_few_patients_every_case_is_listed():
     assert set(few) == {"ill", "macro"}
     assert told.too_few({"ill": {"n_patients": 9}, "none has it": {"n_patients": 0}}, 10) == ["ill"]
     shown = classified.show(found, "linear", rows, few)
-    assert shown["recalibrated"] == "Not recalibrated: no temperature minimises the loss of val."
+    assert shown["recalibrated"].startswith("With one temperature 6.26, fitted on val, for all classes, macro: ECE")
     cases = shown["cases"]
     assert [line[0] for line in cases["lines"]] == [f"<b>{number:03d}" for number in (0, 1, 2, 3, 5)]
     assert [line[2][-1] for line in cases["lines"]] == ["+", "−", "+", "−", "+"]
@@ -297,6 +297,13 @@ def test_of_too_few_patients_every_case_is_listed():
     both = pd.concat([table.assign(**{"class": name}) for name in ("macro", "lung")])
     listed = segmented.show(both, ["lung"], ["lung"], None, 3)["cases"]
     assert listed["lines"] == [("a", "a", "0.500")]
+
+
+def test_what_val_separates_perfectly_is_not_recalibrated():
+    targets = (np.arange(40) % 2).astype(float)[:, None]
+    found, rows = predictions(targets - 0.5, targets, ["ill"])
+    shown = classified.show(found, "linear", rows, [])
+    assert shown["recalibrated"] == "Not recalibrated: no temperature minimises the loss of val."
 
 
 def test_a_study_of_few_patients_shows_its_cases_on_the_page(root, render):
