@@ -150,7 +150,7 @@ def test_it_learns_whatever_the_scale_of_the_features(scale, kind, loss):
     data = maps(n=16, scale=scale)
     rate = 0.1 if kind is Linear else 0.01
     found = fit(data, [rate], 15, 4, loss=loss, kind=kind).decoders
-    assert decoders.mean_dsc(found, data, 3)[0] > 0.75  # a third is chance; linearly, the noise leaves about 0.82
+    assert decoders.macro_dsc(found, data, 3)[0] > 0.75  # a third is chance; linearly, the noise leaves about 0.82
 
 
 def test_val_chooses_the_epoch_and_its_weights_come_back():
@@ -159,10 +159,10 @@ def test_val_chooses_the_epoch_and_its_weights_come_back():
     curve = found.history.pivot(index="epoch", columns="head", values="value")
     assert found.values == pytest.approx(list(curve.max()))
     assert found.epochs == list(curve.idxmax())
-    assert decoders.mean_dsc(found.decoders, data, 3) == pytest.approx(found.values)
+    assert decoders.macro_dsc(found.decoders, data, 3) == pytest.approx(found.values)
 
 
-def test_mean_dsc_is_the_plain_definition():
+def test_macro_dsc_is_the_plain_definition():
     data = maps(n=4)
     data.masks[0] = 0  # nothing there: undefined where nothing is found
     data.masks[1] = 2
@@ -176,7 +176,7 @@ def test_mean_dsc_is_the_plain_definition():
             if found.any() or truth.any():
                 cases.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
         by_class.append(np.mean(cases))
-    np.testing.assert_allclose(decoders.mean_dsc([decoder], data, 3)[0], np.mean(by_class))
+    np.testing.assert_allclose(decoders.macro_dsc([decoder], data, 3)[0], np.mean(by_class))
 
 
 def test_the_slices_of_a_volume_are_one_case():
@@ -193,7 +193,7 @@ def test_the_slices_of_a_volume_are_one_case():
         ]
         for label in (1, 2)
     ]
-    np.testing.assert_allclose(decoders.mean_dsc([decoder], volumes, 3)[0], np.nanmean(np.nanmean(values, axis=1)))
+    np.testing.assert_allclose(decoders.macro_dsc([decoder], volumes, 3)[0], np.nanmean(np.nanmean(values, axis=1)))
 
 
 def test_a_rate_that_diverges_leaves_the_others_and_alone_stops_it_with_the_step_named():
@@ -262,7 +262,7 @@ def test_a_view_moves_maps_and_labels_alike(view, rows):
 def test_it_learns_from_views_stored_or_new_in_each_epoch(views):
     found = fit(turning(views), [0.1], 16, 4)
     assert found.history["loss"].tail(4).max() < 0.3  # the last four epochs: every stored view, the image as it is too
-    assert decoders.mean_dsc(found.decoders, turning(), 3)[0] > 0.95
+    assert decoders.macro_dsc(found.decoders, turning(), 3)[0] > 0.95
 
 
 def test_a_channel_that_never_changes_where_it_is_fitted_stays_small_elsewhere():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.stats import chi2, ttest_1samp
 
 from radprobe.metrics import ranks
 
@@ -148,21 +148,34 @@ def test_the_scale_of_a_task_runs_from_its_control_to_its_best():
 
 
 def test_few_tasks_have_a_mean_and_no_interval():
-    value, low, high, note = ranks.mean_over_tasks([0.2, 0.4, 0.9, 1], 200, 0)
-    assert value == pytest.approx(0.625)
+    value, low, high, note = ranks.mean_over_tasks([0.2, 0.4, 0.9, 1, 0.5])
+    assert value == pytest.approx(0.6)
     assert math.isnan(low)
     assert math.isnan(high)
-    assert note == "no interval: 4 tasks, fewer than 5"
-    assert math.isnan(ranks.mean_over_tasks([], 200, 0)[0])
+    assert note == "no interval: 5 tasks, fewer than 6"
+    assert math.isnan(ranks.mean_over_tasks([])[0])
 
 
-def test_the_interval_is_the_bootstrap_over_tasks():
-    values = [0.1, 0.3, 0.5, 0.9, 1.0, 0.7]
-    value, low, high, note = ranks.mean_over_tasks(values, 20_000, 1)
-    generator = np.random.default_rng(5)
-    means = [np.mean(generator.choice(values, len(values))) for _ in range(20_000)]
+@given(st.lists(st.floats(-2, 1), min_size=6, max_size=20))
+def test_the_interval_is_scipys_t_interval(values):
+    value, low, high, note = ranks.mean_over_tasks(values)
+    expected = ttest_1samp(values, 0).confidence_interval(0.95) if np.ptp(values) > 0 else (value, value)
     assert value == pytest.approx(np.mean(values))
-    assert (low, high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.01)
+    assert (low, high) == pytest.approx(tuple(expected), abs=1e-9)
     assert note == ""
-    assert ranks.mean_over_tasks(values, 500, 1) == ranks.mean_over_tasks(values, 500, 1)
-    assert ranks.mean_over_tasks([1.0] * 5, 500, 1)[:3] == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize("tasks", [6, 9, 14])
+@pytest.mark.parametrize("of", ["normal", "uniform", "heavy"])
+def test_the_interval_covers_the_mean_of_tasks(tasks, of):
+    generator = np.random.default_rng(tasks)
+    drawn = {
+        "normal": lambda: generator.normal(0.5, 0.2, tasks),
+        "uniform": lambda: generator.uniform(0, 1, tasks),
+        "heavy": lambda: 0.5 + 0.2 * generator.standard_t(4, tasks),
+    }[of]
+    inside = 0
+    for _ in range(3000):
+        _, low, high, _ = ranks.mean_over_tasks(drawn().tolist())
+        inside += low <= 0.5 <= high
+    assert inside / 3000 >= 0.93

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radprobe.metrics.classification import MACRO
-from radprobe.metrics.resampling import Bootstrap
-from radprobe.metrics.segmentation import Segmenter, case_rows, confusion, rows, without_background
+from radprobe.metrics.resampling import Bootstrap, counts
+from radprobe.metrics.segmentation import Segmenter, case_rows, confusion, macro_dsc, rows, without_background
 
 HOW = Bootstrap(resamples=200, seed=0, min_patients=10)
 
@@ -140,15 +140,60 @@ def test_cases_of_few_patients_get_no_interval():
     assert "9 patients" in row["note"]
 
 
-def test_case_rows_average_to_the_score():
+def test_case_rows_average_to_the_scores():
     truth, prediction = maps(5, cases=12)
     ours = segmenter(truth, prediction, 3)
     ids = [f"c{i}" for i in range(12)]
     table = case_rows(ours, list("abc"), ids, ids)
     dsc = table[table["metric"] == "dsc"].groupby("class")["value"].mean()  # pandas leaves NaN out
     score = by_name(rows(ours, list("abc"), HOW))
-    for name in (*"abc", MACRO):
+    for name in "abc":
         assert dsc[name] == pytest.approx(score["dsc", name]["value"])
+    assert dsc[list("abc")].mean() == pytest.approx(score["dsc", MACRO]["value"])
+    assert dsc[MACRO] == pytest.approx(score["dsc_by_case", MACRO]["value"])
+    assert abs(score["dsc", MACRO]["value"] - score["dsc_by_case", MACRO]["value"]) > 1e-3
+    assert [name for metric, name in score if metric == "dsc_by_case"] == [MACRO]
+
+
+def rare():
+    """Twenty cases of one structure that is found, and two of them of another that is half found."""
+    truth = np.zeros((20, 10, 10), np.uint8)
+    truth[:, :4] = 1
+    truth[:2, 6:8] = 2
+    prediction = truth.copy()
+    prediction[:2, 7] = 0
+    return truth, prediction
+
+
+def test_val_chooses_by_the_macro_that_test_is_scored_by():
+    ours = segmenter(*rare(), 2)
+    score = by_name(rows(ours, ["one", "two"], HOW))
+    two = 2 * 10 / (20 + 10)
+    assert macro_dsc(ours.matrices) == score["dsc", MACRO]["value"] == pytest.approx((1 + two) / 2)
+    assert score["dsc_by_case", MACRO]["value"] == pytest.approx((18 + 2 * (1 + two) / 2) / 20)
+
+
+def test_a_macro_that_rests_on_a_class_of_few_patients_says_so():
+    ours = segmenter(*rare(), 2)
+    row = by_name(rows(ours, ["one", "two"], HOW))["dsc", MACRO]
+    gone = int((counts(20, 200, 0)[:2].sum(0) == 0).sum())  # resamples without either of the two
+    assert f"few patients have a value of two (2, absent from {gone} of 200 resamples)" in row["note"]
+    lone = by_name(rows(segmenter(*(each[:9] for each in rare()), 2), ["one", "two"], HOW))["dsc", MACRO]
+    assert "too narrow" not in lone["note"]  # it has no interval at all
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_macros_are_the_plain_loops_over_resampled_cases(seed):
+    truth, prediction = maps(seed)
+    ours, drawn = segmenter(truth, prediction, 3), counts(6, 5, seed)
+    for metric in ("dsc", "iou"):
+        found = ours.estimate(metric, drawn.astype(float))[:, -1]
+        for resample in range(5):
+            repeated = np.repeat(ours.cases[metric], drawn[:, resample], axis=0)
+            means = [column[~np.isnan(column)].mean() for column in repeated.T if not np.isnan(column).all()]
+            expected = np.mean(means) if means else np.nan
+            assert found[resample] == pytest.approx(expected, nan_ok=True)
 
 
 def test_maps_that_do_not_fit_are_refused():

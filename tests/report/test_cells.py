@@ -12,7 +12,7 @@ from synthetic_study import NASTY
 from webpage import LOADING, Page
 
 from radprobe.artifacts import Predictions, Scores
-from radprobe.metrics import classification, operating
+from radprobe.metrics import operating, scoring
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.report import again, words
 from radprobe.report.cells import classified, pages, segmented, told
@@ -264,11 +264,9 @@ def predictions(scores, targets, classes, **facts):
         table[f"score:{name}"], table[f"target:{name}"] = scores[:, column], targets[:, column]
     both = pd.concat([table.assign(part=part) for part in ("val", "test")])
     found = Predictions(classes, both, facts={"protocols": {"linear": facts}})
-    exclusive, how = facts.get("softmax", False), Bootstrap(100, 0, 10)
-    rows = classification.rows(scores, scores, targets, classes, table["patient_id"], how)
-    at = None if exclusive else operating.thresholds(scores, targets)
-    made = operating.called(scores, operating.probability(scores, facts), at, exclusive)
-    rows += operating.rows(operating.Operating(made, targets, table["patient_id"]), classes, how)
+    how = Bootstrap(100, 0, 10)
+    test, val = (scoring.Classified(found, "linear", part) for part in ("test", "val"))
+    rows = [*test.rows(how), *test.operating(val, facts, how)]
     return found, rows
 
 
@@ -284,6 +282,11 @@ def test_of_classes_that_exclude_each_other_there_is_a_confusion_matrix():
     np.add.at(expected, (true, logits.argmax(1)), 1)
     np.testing.assert_array_equal(counts, expected)
     assert shown["counts"] is None
+    first, *others = shown["calibration"]
+    assert first["name"] == "likeliest class"
+    assert [text.split()[0] for text in first["texts"]] == ["ECE", "Brier"]
+    assert [[text.split()[0] for text in each["texts"]] for each in others] == [["Brier"]] * 3
+    assert shown["recalibrated"].startswith("With one temperature ")
     (wrong,) = shown["mistakes"]
     assert wrong["n"] == expected.sum() - np.trace(expected)
     sure = [float(line[-1]) for line in wrong["lines"]]
@@ -311,13 +314,22 @@ def test_of_too_few_patients_every_case_is_listed():
     few = told.too_few(told.of(rows, "auroc"), 10)
     assert set(few) == {"ill", "macro"}
     assert told.too_few({"ill": {"n_patients": 9}, "none has it": {"n_patients": 0}}, 10) == ["ill"]
-    cases = classified.show(found, "linear", rows, few)["cases"]
+    shown = classified.show(found, "linear", rows, few)
+    assert shown["recalibrated"].startswith("With one temperature 6.26, fitted on val, for all classes, macro: ECE")
+    cases = shown["cases"]
     assert [line[0] for line in cases["lines"]] == [f"<b>{number:03d}" for number in (0, 1, 2, 3, 5)]
     assert [line[2][-1] for line in cases["lines"]] == ["+", "−", "+", "−", "+"]
     table = pd.DataFrame({"case_id": list("ab"), "patient_id": list("ab"), "metric": "dsc", "value": [0.5, np.nan]})
     both = pd.concat([table.assign(**{"class": name}) for name in ("macro", "lung")])
     listed = segmented.show(both, ["lung"], ["lung"], None, 3)["cases"]
     assert listed["lines"] == [("a", "a", "0.500")]
+
+
+def test_what_val_separates_perfectly_is_not_recalibrated():
+    targets = (np.arange(40) % 2).astype(float)[:, None]
+    found, rows = predictions(targets - 0.5, targets, ["ill"])
+    shown = classified.show(found, "linear", rows, [])
+    assert shown["recalibrated"] == "Not recalibrated: no temperature minimises the loss of val."
 
 
 def test_a_study_of_few_patients_shows_its_cases_on_the_page(root, render):

@@ -42,13 +42,13 @@ def curves(values, controls=("pixels",), shots=(1, 2, few_shot.ALL), head="a log
     return few_shot.Curves(NIH, "auroc", list(shots), {}, {}, draws, frozenset(controls), head)
 
 
-def test_the_table_holds_the_mean_and_the_percentiles_of_the_draws(text, finished):
+def test_the_table_holds_the_mean_and_the_range_of_the_draws(text, finished):
     step = synthetic_study.study(finished).step("score", NIH, "tf_efficientnet_lite0")
     draws = Scores.load(step.folder).draws
     said = read(section(text, "few-shot"))
     for shots in SHOTS[:-1]:
         values = draws[(draws["protocol"] == "few-shot") & (draws["shots"] == shots)]["value"]
-        low, high = np.percentile(values, [2.5, 97.5])
+        low, high = values.min(), values.max()
         assert f"{values.mean():.3f} [{low:.3f}, {high:.3f}]" in said
     everyone = draws[(draws["protocol"] == "few-shot") & (draws["shots"] == 0)]["value"].item()
     assert f" {everyone:.3f} " in said
@@ -58,7 +58,9 @@ def test_the_table_holds_the_mean_and_the_percentiles_of_the_draws(text, finishe
 def test_the_section_says_what_a_band_is_and_what_was_fixed(text):
     said = read(section(text, "few-shot"))
     assert "the mean over 5 draws of training patients" in said
+    assert "its band is the range of the draws" in said
     assert "the luck of the draw and not the uncertainty that comes from few test patients" in said
+    assert "A new draw would fall inside the range of 5 draws with probability 0.67." in said
     assert "a logistic regression (C = 0.01), fixed beforehand; val was not used" in said
     assert (
         "Hollow points are the study's single draw. The macro score is over the classes that a draw could teach" in said
@@ -167,6 +169,16 @@ def test_no_leader_where_the_order_changes_with_the_shots():
 
 def test_undefined_scores_are_counted():
     assert few_shot.notes(curves({"x": [0.9, math.nan]}, shots=(1,))) == ["Shots 1: 1 undefined scores are left out"]
+
+
+@pytest.mark.parametrize("draws", [2, 5, 10])
+def test_a_new_draw_falls_inside_the_range_as_often_as_the_page_says(draws):
+    generator = np.random.default_rng(draws)
+    drawn = generator.normal(size=(20_000, draws + 1))
+    inside = (drawn[:, 1:].min(1) <= drawn[:, 0]) & (drawn[:, 0] <= drawn[:, 1:].max(1))
+    said = float(few_shot.chance(draws).split()[-1].rstrip("."))
+    assert inside.mean() == pytest.approx(said, abs=0.02)
+    assert few_shot.chance(1) == ""
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.2)), min_size=1, max_size=8))

@@ -30,7 +30,6 @@ def findings(*datasets):
         datasets={name: SimpleNamespace(title=name.upper()) for name in datasets},
         title=lambda name: f"<{name}>",
         family=FAMILIES.__getitem__,
-        study=SimpleNamespace(params=SimpleNamespace(score=SimpleNamespace(resamples=500, seed=0))),
     )
 
 
@@ -60,7 +59,7 @@ def test_backbones_are_ranked_and_scaled_between_control_and_best():
 def test_few_tasks_are_ranked_but_told_to_be_few():
     found = ranks.across(*study_of(2))
     assert "too few tasks to tell any two apart" in ranks.finding(found, str)
-    assert found.means["a"].note == "no interval: 2 tasks, fewer than 5"
+    assert found.means["a"].note == "no interval: 2 tasks, fewer than 6"
     assert math.isnan(found.means["a"].low)
 
 
@@ -90,7 +89,7 @@ def test_tasks_and_backbones_that_do_not_fit_are_left_out_with_their_reasons():
     ]
     assert list(found.scaled) == ["t0", "t1", "more"]
     assert found.scaled["more"]["a"] == pytest.approx((0.9 - 0.5) / (0.95 - 0.5))  # its best is d, ranked or not
-    assert found.means["a"].note == "no interval: 3 tasks, fewer than 5"
+    assert found.means["a"].note == "no interval: 3 tasks, fewer than 6"
 
 
 def test_frozen_and_trained_are_ranked_apart_each_on_a_scale_of_its_own():

@@ -10,7 +10,7 @@ from small_params import NO_CONTROLS
 
 from radprobe.artifacts import Comparison, LabelMaps, Predictions, Scores, Truth
 from radprobe.files import RadprobeError
-from radprobe.metrics import scoring
+from radprobe.metrics import calibration, scoring
 from radprobe.metrics.resampling import counts
 from radprobe.metrics.surfaces import METRICS
 from radprobe.stages import compare, score
@@ -33,7 +33,7 @@ def test_scores_hold_every_protocol_part_metric_and_class(finished):
     protocols = {"knn", "mlknn", "linear", "linear@paper", "logistic", "shuffled"}
     assert set(table.loc[~few_shot, "protocol"]) == protocols
     assert set(table["part"]) == {"val", "test"}
-    ranked, operating = 2 * (2 * 15 + 1), 4 * 15  # by class and macro, auroc_study; on test alone
+    ranked, operating = 2 * (2 * 15 + 1), 6 * 15  # by class and macro, auroc_study; on test alone
     assert len(table[~few_shot]) == len(protocols) * (ranked + operating)
     assert set(table.loc[table["metric"] == "f1", "part"]) == {"test"}
     assert set(table.loc[few_shot, "part"]) == {"test"}
@@ -62,9 +62,54 @@ def test_segmentation_keeps_the_cases_behind_the_mean(finished):
     found = scores(finished, "montgomery", "derived")
     cases = found.cases.query("part == 'test' and metric == 'dsc' and `class` == 'macro'")
     assert len(cases) == cases["case_id"].nunique() == 24
-    row = found.table.query("part == 'test' and metric == 'dsc' and `class` == 'macro'").iloc[0]
+    row = found.table.query("part == 'test' and metric == 'dsc_by_case' and `class` == 'macro'").iloc[0]
     assert row["value"] == pytest.approx(cases["value"].mean())
-    assert set(found.table["metric"]) == {*METRICS, "dsc", "iou", "dsc_pooled", "jaccard_study", "dsc_without_near"}
+    overlaps = {"dsc", "dsc_by_case", "iou", "dsc_pooled", "jaccard_study", "dsc_without_near"}
+    assert set(found.table["metric"]) == {*METRICS, *overlaps}
+
+
+def test_the_temperature_comes_from_val_alone(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    step = study.steps["probe", "nih_chestxray14", "derived"]
+    before = scores(tmp_path, "nih_chestxray14", "derived")
+    predictions = Predictions.load(step.folder)
+    table, targets = predictions.table, [name for name in predictions.table if name.startswith("target:")]
+    val, test = (table["part"] == part for part in ("val", "test"))
+    logits, labels = (
+        table[val & (table["protocol"] == "linear")].filter(like=f"{kind}:") for kind in ("score", "target")
+    )
+    temperature = before.facts["temperatures"]["linear"]
+    assert temperature == pytest.approx(calibration.temperature(logits.to_numpy(), labels.to_numpy(), {}))
+    shuffled = np.random.default_rng(0).permutation(test.sum())
+    table.loc[test, targets] = table.loc[test, targets].to_numpy()[shuffled]
+    predictions.save(step.folder, step.spec)
+    score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+    after = scores(tmp_path, "nih_chestxray14", "derived")
+    assert after.facts == before.facts
+    assert not after.table.equals(before.table)
+    rows = before.table.query("protocol == 'linear' and `class` == 'macro' and part == 'test'").set_index("metric")
+    for metric in ("brier_recalibrated", "ece_recalibrated"):
+        assert rows.loc[metric, "note"].startswith(f"temperature {temperature:.3g}, fitted on val")
+    assert rows.loc["brier_recalibrated", "value"] < rows.loc["brier", "value"]
+
+
+def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    study = synthetic_study.study(tmp_path)
+    step = study.steps["probe", "nih_chestxray14", "derived"]
+    predictions = Predictions.load(step.folder)
+    targets = [name for name in predictions.table if name.startswith("target:")]
+    predictions.table.loc[predictions.table["part"] == "val", targets] = np.nan
+    predictions.save(step.folder, step.spec)
+    score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+    after = scores(tmp_path, "nih_chestxray14", "derived")
+    assert after.facts == {"temperatures": {}}
+    rows = after.table[after.table["metric"].str.endswith("_recalibrated")]
+    assert len(rows) == 2 * 15 * 6
+    assert rows["value"].isna().all()
+    assert set(rows["note"]) == {"undefined: no temperature minimises the loss of val"}
+    assert after.table.query("metric == 'brier' and `class` == 'macro'")["value"].notna().all()
 
 
 def test_better_predictions_are_significantly_better(finished):
@@ -228,7 +273,7 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
     cases = found.cases[(found.cases["part"] == "test") & (found.cases["metric"] == "dsc")]
     cases = cases[cases["class"] == "macro"].set_index("case_id")["value"]
     last = cases.index.max()
-    assert table.loc["dsc", "value"] == pytest.approx(cases.mean())
+    assert table.loc["dsc", "value"] == pytest.approx(cases.mean())  # every case has both lungs
     assert table.loc["dsc_without_near", "value"] == pytest.approx(cases.drop(last).mean())
     assert table.loc["dsc_without_near", "n_patients"] == table.loc["dsc", "n_patients"] - 1
     assert not (scores(folder, "nih_chestxray14", "derived").table["metric"] == "auroc_without_near").any()
@@ -248,7 +293,7 @@ def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(tmp_path, mo
     assert "every test case looks like a copy" in rows.loc["dsc_without_near", "note"]
 
 
-def test_few_shot_rows_are_means_and_percentiles_over_the_draws(finished):
+def test_few_shot_rows_are_means_and_ranges_over_the_draws(finished):
     from sklearn.metrics import roc_auc_score
 
     found = scores(finished, "nih_chestxray14", "derived")
@@ -274,8 +319,8 @@ def test_few_shot_rows_are_means_and_percentiles_over_the_draws(finished):
         (row,) = rows[rows["metric"] == "auroc"].itertuples()
         assert row.value == pytest.approx(each["value"].mean())
         if len(each) > 1:
-            assert (row.low, row.high) == pytest.approx(tuple(np.percentile(each["value"], [2.5, 97.5])))
-            assert f"over {len(each)} draws, not over patients" in row.note
+            assert (row.low, row.high) == (each["value"].min(), each["value"].max())
+            assert f"range of {len(each)} draws, not over patients" in row.note
         else:
             assert np.isnan(row.low)
 

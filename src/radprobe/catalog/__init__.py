@@ -81,6 +81,11 @@ class Folds(Strict):
     source: str
 
 
+def names_test_patients(recipe: "SplitRecipe") -> bool:
+    """Say whether a recipe lists its test patients by name, so that everybody who follows it tests on the same ones."""
+    return isinstance(recipe, OfficialLists | Named)
+
+
 SplitRecipe = Annotated[OfficialLists | Systematic | Named | Stratified | Folds, Field(discriminator="recipe")]
 
 

@@ -1,4 +1,7 @@
-"""What is known of the study: the scores it published (published.csv), what its code did (deviations.yaml)."""
+"""What is known of the study: the scores it published (published.csv), what its code did (deviations.yaml).
+
+margins.yaml says how near a score of ours has to be to a published one.
+"""
 
 import csv
 from functools import cache
@@ -62,6 +65,9 @@ class Deviation(Strict):
     tests: list[str] = Field(min_length=1, description="path::name of the tests that show it.")
     pairs: list[Pair] = Field([], description="Rows of this study whose scores tell how much it matters.")
     no_pair: str | None = Field(None, description="Why no two rows of one study show it.")
+    unmatched: dict[str, str] = Field(
+        {}, description="Protocols of published scores that have it and ours never do: what is different in ours."
+    )
 
     @model_validator(mode="after")
     def _shown_or_explained(self) -> Self:
@@ -70,6 +76,19 @@ class Deviation(Strict):
         if self.kind != "bug" and bool(self.pairs) == bool(self.no_pair):
             raise ValueError("say either the pairs of rows that show it, or why there are none")
         return self
+
+
+class Margin(Strict):
+    """How far two scores of a metric may lie apart and still be called equivalent."""
+
+    value: float = Field(gt=0)
+    why: str
+
+
+@cache
+def margins() -> dict[str, Margin]:
+    """Return the margins of equivalence, by metric."""
+    return {name: Margin.model_validate(entry) for name, entry in yaml.safe_load(_text("margins.yaml")).items()}
 
 
 @cache

@@ -156,7 +156,7 @@ class Classification:
 class Segmentation:
     """Adapting to segment, with a linear or a U-Net decoder."""
 
-    chosen_by = "mean DSC per case over foreground classes, at the stored size"
+    chosen_by = decoders.CHOSEN_BY
 
     def __init__(self, job: Job):
         self.job, self.grey, self.labels = job, job.grey("turn"), len(job.split.classes) + 1

@@ -1,4 +1,4 @@
-"""Fitting decoders to dense maps: all learning rates together over one pass of features, chosen by DSC on val.
+"""Fitting decoders to dense maps: all learning rates together over one pass of features, chosen by macro DSC on val.
 
 The loss is Dice, as in the study, or Dice plus cross-entropy, at the full stored size: MONAI's
 `DiceLoss(softmax=True)` and `DiceCELoss`: background included, mean over images and classes, smoothing 1e-5. It costs
@@ -19,9 +19,11 @@ from torch.nn.functional import interpolate, one_hot
 from radprobe.learning import loop
 from radprobe.learning.device import threads
 from radprobe.learning.maps import Maps
+from radprobe.metrics import segmentation
 from radprobe.models.decoders import Decoder, Linear
 
 SMOOTH = 1e-5
+CHOSEN_BY = "macro DSC at the stored size: mean over classes of the mean over cases"
 
 
 class Upsampling:
@@ -122,7 +124,7 @@ class Fitted:
     """A decoder for each learning rate: each as it was in its best epoch by val, or in the last one without val."""
 
     decoders: list[Decoder]
-    values: list[float]  # mean DSC on val, NaN without val or where it diverged
+    values: list[float]  # macro DSC on val, NaN without val or where it diverged
     epochs: list[int]
     history: "loop.pd.DataFrame"
     diverged: list[str]
@@ -160,7 +162,7 @@ def fit(
                 losses,
                 how.schedule,
                 maps.device,
-                validate=None if val is None else lambda: mean_dsc(decoders, val, classes),
+                validate=None if val is None else lambda: macro_dsc(decoders, val, classes),
                 steps_per_epoch=-(-len(maps) // how.batch_size),
                 folder=folder,
                 what=f"{what}, {len(rates)} learning rates" if what and len(rates) > 1 else what,
@@ -208,12 +210,9 @@ def _loss(z: torch.Tensor, labels: torch.Tensor, how: Recipe, each: Callable) ->
     return Loss(Upsampling(z.shape[2:], labels.shape[1:], z.device), how.loss == "dice_ce", each)
 
 
-def mean_dsc(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> list[float]:
-    """Return each decoder's mean DSC over foreground classes of the mean over cases, at the stored size.
-
-    A case in which a class is neither there nor predicted has no DSC of that class and does not count.
-    """
-    return [_mean_over_cases(tables) for tables in counts(decoders, maps, classes)[1]]
+def macro_dsc(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> list[float]:
+    """Return each decoder's macro DSC at the stored size, by the definition that test is scored with."""
+    return [segmentation.macro_dsc(matrices) for matrices in counts(decoders, maps, classes)[1]]
 
 
 @torch.inference_mode()
@@ -232,12 +231,3 @@ def counts(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> tup
             for place, each in zip(batch, pairs, strict=True):
                 tables[number, case_of[place]] += np.bincount(each, minlength=classes**2).reshape(classes, classes)
     return names, tables
-
-
-def _mean_over_cases(tables: np.ndarray) -> float:
-    both = np.diagonal(tables, axis1=1, axis2=2)[:, 1:]
-    total = (tables.sum(1) + tables.sum(2))[:, 1:]
-    scores = np.divide(2 * both, total, out=np.full(total.shape, np.nan), where=total > 0)
-    defined = ~np.isnan(scores)
-    by_class = np.where(defined, scores, 0).sum(0) / np.where(defined.any(0), defined.sum(0), np.nan)
-    return float(np.nanmean(by_class)) if defined.any() else float("nan")

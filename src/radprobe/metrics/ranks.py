@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
+from scipy.stats import t as student
 
-from radprobe.metrics.resampling import LEVEL, counts
+from radprobe.metrics.resampling import LEVEL
 
 FEWEST_BACKBONES, FEWEST_TASKS = 3, 2  # of which ranks say anything
-FEWEST_FOR_INTERVAL = 5  # tasks
+FEWEST_FOR_INTERVAL = 6  # tasks
 ALPHA = 1 - LEVEL / 100
 
 Scores = dict[str, dict[str, float]]  # by task and backbone, higher is better; NaN where undefined
@@ -104,19 +105,18 @@ def scaled(value: float, control: float, best: float) -> float:
     return (value - control) / (best - control) if best > control else math.nan
 
 
-def mean_over_tasks(values: list[float], resamples: int, seed: int) -> tuple[float, float, float, str]:
-    """Return the mean of a backbone's scaled scores with its 95 % interval from resampled tasks, and a note.
+def mean_over_tasks(values: list[float]) -> tuple[float, float, float, str]:
+    """Return the mean of a backbone's scaled scores with its 95 % t interval over tasks, and a note.
 
-    The interval speaks of other tasks like these. Under FEWEST_FOR_INTERVAL tasks it is missing: a few values,
-    resampled, give a narrow interval whatever they are.
+    The interval speaks of other tasks like these. Under FEWEST_FOR_INTERVAL tasks it is refused: no interval of so few
+    values covers at its rate unless they are normal, which so few cannot show.
     """
     scores = np.asarray(values, float)
     n = len(scores)
     if n == 0:
         return math.nan, math.nan, math.nan, "undefined: no task has a scale"
+    mean = float(scores.mean())
     if n < FEWEST_FOR_INTERVAL:
-        note = f"no interval: {_count(n, 'task')}, fewer than {FEWEST_FOR_INTERVAL}"
-        return float(scores.mean()), math.nan, math.nan, note
-    drawn = scores @ counts(n, resamples, seed).astype(float) / n
-    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
-    return float(scores.mean()), float(low), float(high), ""
+        return mean, math.nan, math.nan, f"no interval: {_count(n, 'task')}, fewer than {FEWEST_FOR_INTERVAL}"
+    half = float(student.ppf(1 - ALPHA / 2, n - 1) * scores.std(ddof=1) / math.sqrt(n))
+    return mean, mean - half, mean + half, ""

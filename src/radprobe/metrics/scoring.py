@@ -8,7 +8,7 @@ import pandas as pd
 
 from radprobe.artifacts import Predictions, Truth
 from radprobe.files import RadprobeError
-from radprobe.metrics import classification, operating, segmentation
+from radprobe.metrics import calibration, classification, operating, segmentation
 from radprobe.metrics.resampling import Bootstrap, Resampled
 from radprobe.metrics.surfaces import METRICS, surfaces
 
@@ -55,13 +55,58 @@ class Classified:
     def operating(self, val: "Classified | None", facts: dict, how: Bootstrap) -> list[dict]:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration.
 
-        Without val (predictions from elsewhere) those at a threshold are undefined.
+        Without val (predictions from elsewhere) what val decides is undefined.
         """
         nothing = np.empty((0, len(self.classes)))
         of_val = (val.scores, val.targets) if val else (nothing, nothing)
         folds = (self.folds, val.folds) if val and self.folds is not None else None
         made = operating.called_by_val(self.scores, facts, *of_val, folds)
-        return operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
+        called = operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
+        return [*called, *self._calibration(facts, how), *self._recalibrated(val, facts, how)]
+
+    def temperatures(self, facts: dict) -> dict[int, float]:
+        """Return the temperature of these scores, those of val, by fold; NaN if none minimises their loss."""
+        return {
+            fold: calibration.temperature(self.scores[rows], self.targets[rows], facts)
+            for fold, rows in self._by_fold().items()
+        }
+
+    def _by_fold(self) -> dict[int, np.ndarray]:
+        """Return which rows each fold has; fold 0 has all where there are no folds."""
+        folds = np.zeros(len(self.table), int) if self.folds is None else self.folds
+        return {int(fold): folds == fold for fold in np.unique(folds)}
+
+    def _calibration(self, facts: dict, how: Bootstrap) -> list[dict]:
+        probability = calibration.probability(self.scores, facts)
+        if np.isnan(probability).all():
+            return self._undefined(facts, "", calibration.NO_PROBABILITY)
+        return calibration.rows(self._stated(probability, facts), self.classes, how)
+
+    def _recalibrated(self, val: "Classified | None", facts: dict, how: Bootstrap) -> list[dict]:
+        """Return the rows of calibration at the temperature of val, named `<metric>_recalibrated`."""
+        suffix = calibration.RECALIBRATED
+        if facts.get("scale") == "score":
+            return self._undefined(facts, suffix, calibration.NO_PROBABILITY)
+        if val is None:
+            return self._undefined(facts, suffix, calibration.WITHOUT_VAL)
+        found = val.temperatures(facts)
+        if any(np.isnan(each) for each in found.values()):
+            return self._undefined(facts, suffix, calibration.NO_TEMPERATURE)
+        probability = np.empty_like(self.scores, dtype=float)
+        for fold, rows in self._by_fold().items():
+            probability[rows] = calibration.recalibrated(self.scores[rows], facts, found[fold])
+        ends = f"{min(found.values()):.3g}", f"{max(found.values()):.3g}"
+        said = (
+            f"temperature {ends[0]}, fitted on val" if len(found) == 1 else f"temperatures {' to '.join(ends)} by fold"
+        )
+        return calibration.rows(self._stated(probability, facts), self.classes, how, suffix, f"{said}, fitted on val")
+
+    def _undefined(self, facts: dict, suffix: str, why: str) -> list[dict]:
+        return calibration.undefined_rows(self.classes, calibration.exclusive(facts), suffix, why)
+
+    def _stated(self, probability: np.ndarray, facts: dict) -> calibration.Stated:
+        exclusive = calibration.exclusive(facts)
+        return calibration.Stated(probability, self.targets, self.table["patient_id"].to_numpy(), exclusive)
 
     def macro(self, metric: str, how: Bootstrap) -> Resampled:
         """Return macro auroc, or auroc_study, of all patients and of every resample."""

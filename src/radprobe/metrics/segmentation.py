@@ -1,5 +1,9 @@
 """Overlap of label maps: DSC and IoU by case, and the study's pooled definitions, all from one confusion matrix a case.
 
+A class's score is its mean over the cases in which it is defined. The macro score is the mean over classes of these
+means, as nnU-Net and the challenges report it; `dsc_by_case` is the mean over cases of each case's mean over its
+defined classes. The two differ if classes are absent from some cases.
+
 A class that is absent from both truth and prediction has no overlap to measure: NaN, left out and counted. Present in
 only one of them, it scores 0. (MONAI's DiceMetric with ignore_empty=True also leaves out an empty truth that was
 predicted non-empty; a false alarm is then free, so it is not followed there.)
@@ -62,6 +66,23 @@ def without_background(matrix: np.ndarray) -> np.ndarray:
     return kept
 
 
+def macro_over_cases(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the means over cases of each class and, last, their macro, [r, classes + 1].
+
+    values: [cases, classes], NaN where undefined. weights: of cases, [r, cases]; each case counts once by default, r is
+    then 1. A class that no case of a row of weights has is NaN, and that row's macro is over the other classes.
+    """
+    weights = np.ones((1, len(values))) if weights is None else weights
+    known = ~np.isnan(values)
+    means = _ratio(weights @ np.where(known, values, 0), weights @ known)
+    return np.concatenate([means, macro(means)[:, None]], axis=1)
+
+
+def macro_dsc(matrices: np.ndarray) -> float:
+    """Return the macro DSC of confusion matrices [cases, k, k], one a case; NaN if there is no foreground."""
+    return float(macro_over_cases(dsc(*overlaps(matrices)))[0, -1])
+
+
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.divide(over, under, out=np.full(np.shape(under), np.nan), where=under > 0)
 
@@ -73,6 +94,7 @@ class Segmenter:
     """
 
     POOLED = ("dsc_pooled", "jaccard_study")
+    BY_CASE = "dsc_by_case"
 
     def __init__(self, matrices: np.ndarray, patient_ids, distances: Mapping[str, np.ndarray] | None = None):
         self.matrices = np.asarray(matrices)
@@ -83,15 +105,16 @@ class Segmenter:
     def estimate(self, metric: str, weights: np.ndarray) -> np.ndarray:
         """Return a metric by class and, last, its macro, [r, classes + 1], for patient weights [patients, r].
 
-        Those of single cases (dsc, iou, hd95 ...): the mean over cases of each case's value; macro is the mean over
-        cases of each case's mean over its defined classes. dsc_pooled (D07) and jaccard_study (D06, D07): all pixels of
-        all cases as one, macro over the foreground classes that are there.
+        Those of single cases (dsc, iou, hd95 ...): see `macro_over_cases`. dsc_by_case: the same by class; macro is the
+        mean over cases of each case's mean over its defined classes. dsc_pooled (D07) and jaccard_study (D06, D07): all
+        pixels of all cases as one, macro over the foreground classes that are there.
         """
         by_case = weights[self.units].T  # [r, cases]
         if metric in self.cases:
-            values = np.concatenate([self.cases[metric], macro(self.cases[metric])[:, None]], axis=1)
-            known = ~np.isnan(values)
-            return _ratio(by_case @ np.where(known, values, 0), by_case @ known)
+            return macro_over_cases(self.cases[metric], by_case)
+        if metric == self.BY_CASE:
+            values = self.cases["dsc"]
+            return macro_over_cases(np.column_stack([values, macro(values)]), by_case)[:, :-1]
         matrices = self.matrices if metric == "dsc_pooled" else without_background(self.matrices)
         k = matrices.shape[-1]
         pooled = (by_case @ matrices.reshape(len(matrices), -1)).reshape(-1, k, k)
@@ -100,43 +123,82 @@ class Segmenter:
 
     def resampled(self, metric: str, how: Bootstrap) -> Resampled:
         """Return a macro metric of all patients and of every resample."""
-        defined = ~np.isnan(self.cases.get(metric, self.cases["dsc"])).all(axis=1)
         found = resampled(lambda weights: self.estimate(metric, weights)[:, -1], self.patients, how)
-        return replace(found, support=Support.of(len(np.unique(self.units[defined]))))
+        return replace(found, support=self.support(metric))
+
+    def support(self, metric: str) -> Support:
+        """The support of a macro metric: the patients with a value of the class that has fewest of them, but any."""
+        defined = ~np.isnan(self.cases.get(metric, self.cases["dsc"]))  # [cases, classes]
+        patients = [len(np.unique(self.units[rows])) for rows in defined.T]
+        return Support.of(min(filter(None, patients), default=0))
 
 
 def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "") -> list[dict]:
     """Return one row a metric and class, and macro: those of single cases, dsc_pooled, jaccard_study.
 
-    unit: what the notes of distances say of their unit.
+    dsc_by_case has a macro row only. unit: what the notes of distances say of their unit.
     """
-    found, n = [], len(segmenter.matrices)
-    for metric in (*segmenter.cases, *segmenter.POOLED):
-        defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
+    found = []
+    for metric in (*segmenter.cases, *segmenter.POOLED, segmenter.BY_CASE):
         every = resampled(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
-        n_classes = int((~np.isnan(every.point[:-1])).sum())
-        for column, name in enumerate([*classes, MACRO]):
-            kept = defined.any(axis=1) if name == MACRO else defined[:, column]
-            patients = len(np.unique(segmenter.units[kept]))
-            one = every.map(lambda values, column=column: values[:, column])
-            low, high, note = one.interval(patients)
-            if np.isnan(one.point):
-                note = f"undefined: {ABSENCE.get(metric, NOWHERE)} in every case"
-            elif not kept.all():
-                gone = f"{n - kept.sum()} of {n} cases left out: {ABSENCE.get(metric, NOWHERE)}"
-                note = "; ".join(filter(None, (gone, note)))
+        names = [*classes, MACRO]
+        first = len(classes) if metric == segmenter.BY_CASE else 0
+        for column in range(first, len(names)):
+            found.append(_row(segmenter, classes, metric, column, every))
             if metric in DISTANCES:
-                note = "; ".join(filter(None, (unit, note)))
-            row = {"metric": metric, "class": name, "value": float(one.point), "low": low, "high": high}
-            there = n_classes if name == MACRO else int(not np.isnan(one.point))
-            found.append(
-                {**row, "n_patients": patients, "n_samples": int(kept.sum()), "n_classes": there, "note": note}
-            )
+                found[-1]["note"] = _joined(unit, found[-1]["note"])
     return found
 
 
+def _row(segmenter: Segmenter, classes: list[str], metric: str, column: int, every: Resampled) -> dict:
+    """Return the row of a class, or of the macro, which is the last column."""
+    defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
+    is_macro = column == len(classes)
+    kept = defined.any(axis=1) if is_macro else defined[:, column]
+    patients = len(np.unique(segmenter.units[kept]))
+    one = every.map(lambda values: values[:, column])
+    one = replace(one, support=segmenter.support(metric)) if is_macro else one
+    low, high, note = one.interval(patients)
+    if np.isnan(one.point):
+        note = f"undefined: {ABSENCE.get(metric, NOWHERE)} in every case"
+    elif not kept.all():
+        n = len(kept)
+        note = _joined(f"{n - kept.sum()} of {n} cases left out: {ABSENCE.get(metric, NOWHERE)}", note)
+    if is_macro and patients >= every.how.min_patients:
+        note = _joined(note, _rare(segmenter, classes, defined, every.how.min_patients))
+    n_classes = int((~np.isnan(every.point[:-1])).sum())
+    return {
+        "metric": metric,
+        "class": MACRO if is_macro else classes[column],
+        "value": float(one.point),
+        "low": low,
+        "high": high,
+        "n_patients": patients,
+        "n_samples": int(kept.sum()),
+        "n_classes": n_classes if is_macro else int(not np.isnan(one.point)),
+        "note": note,
+    }
+
+
+def _rare(segmenter: Segmenter, classes: list[str], defined: np.ndarray, fewest: int) -> str:
+    """Name the classes that leave a macro without an interval, "" if none does.
+
+    A class of few patients brings the same few into every resample, so an interval would be too narrow.
+    """
+    patients = {name: len(np.unique(segmenter.units[rows])) for name, rows in zip(classes, defined.T, strict=True)}
+    few = [f"{name} ({count})" for name, count in patients.items() if 0 < count < fewest]
+    return f"few patients have a value of {', '.join(few)}" if few else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
 def case_rows(segmenter: Segmenter, classes: list[str], case_ids, patient_ids) -> pd.DataFrame:
-    """Return the metrics of every case, by class and macro: columns case_id, patient_id, metric, class, value."""
+    """Return the metrics of every case: columns case_id, patient_id, metric, class, value.
+
+    `macro` is the mean over the classes that the case has a value of.
+    """
     tables = []
     for metric, values in segmenter.cases.items():
         columns = dict(zip(classes, values.T, strict=True)) | {MACRO: macro(values)}

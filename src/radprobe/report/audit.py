@@ -33,7 +33,7 @@ class Change:
     protocol: str
     ours: float
     theirs: float
-    by: Estimate  # theirs less ours: over resampled patients; of few shots, between which changes 95 % of our draws lie
+    by: Estimate  # theirs less ours: over resampled patients; of few shots, the range of the changes from our draws
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ NOTES = 8  # that are told in full
 class Curves:
     """The few-shot scores (macro, test) of a dataset.
 
-    `means` and `single` map a backbone to its Estimate by shots, ALL last: the mean over draws, between whose bounds
-    95 % of the draws lie, and the study's single draw. `draws` has a row a draw and backbone, as Scores.draws.
+    `means` and `single` map a backbone to its Estimate by shots, ALL last: the mean over draws with their range, and
+    the study's single draw. `draws` has a row a draw and backbone, as Scores.draws.
     """
 
     dataset: str
@@ -77,6 +77,14 @@ def curves(findings: Findings, dataset: str) -> Curves | None:
         controls=frozenset(name for name in order if findings.family(name) == "control"),
         head=" and ".join(dict.fromkeys(head_of(each) for each in facts if each)) or "a linear head",
     )
+
+
+def chance(draws: int) -> str:
+    """Say how likely a new draw falls inside the range of so many, which are exchangeable; "" of fewer than two."""
+    if draws < 2:
+        return ""
+    share = (draws - 1) / (draws + 1)
+    return f"A new draw would fall inside the range of {draws} draws with probability {share:.2f}."
 
 
 def head_of(fixed: dict) -> str:

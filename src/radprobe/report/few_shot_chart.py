@@ -98,7 +98,7 @@ def _legend(findings: Findings, found: Curves) -> list:
         for name in families
     ]
     if found.n_draws > 1:
-        handles.append(Patch(color=style.INK, alpha=0.2, label=f"95 % of {found.n_draws} draws"))
+        handles.append(Patch(color=style.INK, alpha=0.2, label=f"range of {found.n_draws} draws"))
     if found.has_single:
         hollow = {"linestyle": "none", "color": style.INK, "markerfacecolor": "none"}
         handles.append(Line2D([], [], marker=style.MARKERS[0], label="the study's single draw", **hollow))

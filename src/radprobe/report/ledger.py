@@ -1,15 +1,21 @@
-"""Ours beside every number that was published: reproduced, differs, or why the two are not to be compared."""
+"""Ours beside every number that was published: equivalent within a margin, different, or why that cannot be told.
+
+Equivalence is tested by two one-sided tests at 5 % (TOST, Schuirmann 1987, J Pharmacokinet Biopharm 15:657): the 90 %
+interval of the difference lies inside the margin of the metric.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import pandas as pd
+from scipy.stats import t as student
 
 from radprobe import catalog
 from radprobe.catalog import PAPER, PRIMARY_METRIC
-from radprobe.catalog.paper import PublishedScore, published
+from radprobe.catalog.paper import PublishedScore, deviations, margins, published
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
 from radprobe.metrics.classification import MACRO
@@ -19,11 +25,16 @@ from radprobe.report import tables, trust
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 
-REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_RUN = VERDICTS = ("reproduced", "differs", "not comparable", "not run")
-# Protocols of ours that come near a published one and are known to be another.
-NEAR = {
-    FEW_SHOT + PAPER: "another head: ours is a logistic regression of fixed C, without val (D03)",
-}
+EQUIVALENT = "equivalent"
+DIFFERS = "differs"
+CANNOT_TELL = "cannot tell"
+OTHER_SETTING = "not the published setting"
+NOT_COMPARABLE = "not comparable"
+NOT_RUN = "not run"
+VERDICTS = (EQUIVALENT, DIFFERS, CANNOT_TELL, OTHER_SETTING, NOT_COMPARABLE, NOT_RUN)
+Z_95 = NormalDist().inv_cdf(0.975)
+TO_90 = NormalDist().inv_cdf(0.95) / Z_95  # half a 90 % interval, of half a 95 % one
+PHANTOM = "the images here are generated (phantoms)"
 # Where params hold the options of a protocol, and whose defaults are the study's as far as its code tells them: the
 # same learning rates for both of its decoders.
 OPTIONS = {
@@ -46,20 +57,27 @@ class Ours:
 
 @dataclass(frozen=True)
 class Line:
-    """A published number with ours, the verdict, and what the verdict and ours rest on."""
+    """A published number with ours, the verdict, its reasons, and what ours was made from.
+
+    difference: ours minus the published value with its 95 % interval; None if the two are not of the same quantity.
+    """
 
     published: PublishedScore
     verdict: str
     why: list[str]
     ours: Ours | None = None
+    difference: Estimate | None = None
     anchor: str = ""  # of the cell in "Make it again"
     depends: list[tuple[str, str]] = field(default_factory=list)
 
     @property
-    def difference(self) -> float | None:
-        """Ours minus the published value; None where the two are not set against each other."""
-        compared = self.verdict in (REPRODUCED, DIFFERS)
-        return self.ours.score.value - self.published.value if compared else None
+    def told(self) -> str:
+        """The verdict in words, with the margin it rests on."""
+        if self.verdict == EQUIVALENT:
+            return f"equivalent within {margin(self.published):g}"
+        if self.verdict == CANNOT_TELL and not math.isnan(self.difference.low):
+            return f"cannot tell: the interval is wider than the margin ({margin(self.published):g})"
+        return self.verdict
 
     @property
     def doubtful(self) -> bool:
@@ -101,19 +119,81 @@ def lines(findings: Findings, cells: list[dict]) -> list[Line]:
 
 
 def _line(findings: Findings, one: PublishedScore, cells: dict[str, dict]) -> Line:
-    unknown, here = list(_unknown(one)), one.dataset in findings.datasets
-    if unknown:
-        return Line(one, NOT_COMPARABLE, unknown + (list(_of_data(findings, one)) if here else []))
+    here = one.dataset in findings.datasets
+    if unknown := list(_unknown(one)):
+        phantom = [PHANTOM] if here and trust.is_phantom(findings, one.dataset) else []
+        return Line(one, NOT_COMPARABLE, [*unknown, *phantom, *(_of_data(findings, one) if here else [])])
     ours = _ours(findings, one) if here else None
     if ours is None:
         return Line(one, NOT_RUN, [_absence(findings, one)])
     anchor = tables.anchor(one.dataset, ours.backbone)
     more = {"ours": ours, "anchor": anchor, "depends": _depends(findings, one.dataset, ours, cells[anchor])}
-    why = [*_of_data(findings, one), *_of_model(findings, one, ours), *_of_score(one, ours)]
-    if why:
-        return Line(one, NOT_COMPARABLE, why, **more)
-    inside = ours.score.low <= one.value <= ours.score.high
-    return Line(one, REPRODUCED if inside else DIFFERS, list(_notes(findings, one, ours)), **more)
+    deviating = [*_of_data(findings, one), *_of_model(findings, one, ours)]
+    if other := list(_other_quantity(findings, one, ours)):
+        return Line(one, NOT_COMPARABLE, other + deviating, **more)
+    same = _same_test(findings, one)
+    more["difference"] = difference(ours.score, one.value, same)
+    notes = list(_notes(one, ours, same))
+    if deviating:
+        return Line(one, OTHER_SETTING, deviating + notes, **more)
+    return Line(one, judged(more["difference"], margin(one), one.value), notes, **more)
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def margin(one: PublishedScore) -> float:
+    """Return the margin of equivalence of a published number; of a mean of metrics the mean of theirs."""
+    found = [margins()[metric].value for metric in one.metrics]
+    return sum(found) / len(found)
+
+
+def difference(ours: Estimate, published: float, same_test: bool) -> Estimate:
+    """Return ours minus a published value, which has no interval of its own, with a 95 % interval.
+
+    On the same test patients the published value is taken as it is, and the interval is that of ours. Otherwise it is
+    given the interval of a test set like ours, in proportion to the root of value (1 - value), and the two are joined
+    by the square root of the sum of squares of the distances of their ends (MOVER, Zou and Donner 2008, Statistics in
+    Medicine 27:1693), which needs no symmetry. The variance of both is known from one test set only, so the joint
+    interval is a t interval. It has half as many degrees of freedom as patients: with the kurtosis of DSC, or with the
+    rarer label in AUROC, a variance is known no better.
+    """
+    below, above = ours.value - ours.low, ours.high - ours.value
+    if not same_test:
+        wider = float(student.ppf(0.975, max(ours.patients / 2 - 1, 1))) / Z_95
+        theirs = _spread_at(published, ours.value)
+        below, above = wider * math.hypot(below, theirs * above), wider * math.hypot(above, theirs * below)
+    apart = ours.value - published
+    return Estimate(apart, apart - below, apart + above, ours.patients, ours.note)
+
+
+def _spread_at(value: float, ours: float) -> float:
+    """Return the standard error of a score at some value, over that at ours; 1 if either is not between 0 and 1."""
+    if not (0 < value < 1 and 0 < ours < 1):
+        return 1.0
+    return math.sqrt(value * (1 - value) / (ours * (1 - ours)))
+
+
+def judged(apart: Estimate, within: float, published: float) -> str:
+    """Return EQUIVALENT, DIFFERS (the 95 % interval leaves out 0, and not equivalent) or CANNOT_TELL.
+
+    Each one-sided test takes the standard error that a score has at the margin it tests, if that is larger than the one
+    at ours: a score that is high by luck has too small an error.
+    """
+    ours = published + apart.value
+    low = apart.value - TO_90 * (apart.value - apart.low) * max(1, _spread_at(published - within, ours))
+    high = apart.value + TO_90 * (apart.high - apart.value) * max(1, _spread_at(published + within, ours))
+    if -within < low and high < within:
+        return EQUIVALENT
+    return DIFFERS if apart.sign in (1, -1) else CANNOT_TELL
+
+
+def _same_test(findings: Findings, one: PublishedScore) -> bool:
+    """Was ours scored on the very test patients of the published number?"""
+    params, name = findings.study.params, one.dataset
+    is_whole = not findings.facts("prepare", name).get("partial") and not params.limit
+    is_study = params.datasets[name].split == "study"
+    return is_whole and is_study and catalog.names_test_patients(catalog.datasets()[name].splits["study"])
 
 
 # --- which of ours comes nearest --------------------------------------------------------------------------------------
@@ -155,7 +235,7 @@ def _mean(rows: pd.DataFrame) -> Estimate:
     return Estimate(value, low, high, int(rows["n_patients"].min()), note)
 
 
-# --- why two numbers are not to be compared ---------------------------------------------------------------------------
+# --- why two numbers are not to be compared, or are of different settings --------------------------------------------
 
 
 def _unknown(one: PublishedScore) -> Iterator[str]:
@@ -166,11 +246,9 @@ def _unknown(one: PublishedScore) -> Iterator[str]:
 
 
 def _of_data(findings: Findings, one: PublishedScore) -> Iterator[str]:
-    """Yield what is wrong with the data of a dataset that is here: not real, not all, not those of the study."""
+    """Yield how the data of a dataset that is here deviate from the study's."""
     name, entry, known = one.dataset, findings.datasets[one.dataset], catalog.datasets()[one.dataset]
     prepared, split = findings.facts("prepare", name), findings.facts("split", name)
-    if trust.is_phantom(findings, name):
-        yield "the images here are generated (phantoms)"
     if prepared.get("partial"):
         yield f"the copy here is partial: {prepared.get('n_absent', 'some')} images are absent"
     if limit := findings.study.params.limit:
@@ -187,14 +265,14 @@ def _of_data(findings: Findings, one: PublishedScore) -> Iterator[str]:
         yield "another range of grey values"
 
 
-def _of_score(one: PublishedScore, ours: Ours) -> Iterator[str]:
+def _other_quantity(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
+    """Yield why a difference of the two would mean nothing."""
+    if trust.is_phantom(findings, one.dataset):
+        yield PHANTOM
     if ours.metrics != one.metrics:
         yield f"another metric: {' and '.join(ours.metrics)} instead of {one.stated_metric}"
     if not ours.score.defined:
         yield f"our score is undefined: {ours.score.note}"
-    elif math.isnan(ours.score.low):
-        note = ours.score.note.rpartition("no interval: ")[2].removesuffix(": no interval")
-        yield f"ours has no interval: {note}"
 
 
 def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
@@ -202,8 +280,11 @@ def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[s
         yield f"derived weights: {derived}"
     if ours.backbone != (as_published := _as_published(one.backbone)):
         yield f"features made otherwise than the study's (D16): {as_published} would be as there"
-    if one.protocol in NEAR:
-        yield NEAR[one.protocol]
+    for deviation in deviations():
+        if one.protocol in deviation.unmatched:
+            yield f"{deviation.unmatched[one.protocol]} ({deviation.id})"
+    if one.protocol != FROM_SCRATCH and not findings.study.params.embed.views:
+        yield "the study's heads saw augmented images, ours did not (embed.views)"
     if changed := _changed_options(findings, one.protocol):
         yield f"another protocol: {' and '.join(changed)} of params are not the study's"
 
@@ -217,14 +298,17 @@ def _changed_options(findings: Findings, protocol: str) -> list[str]:
     return [key.replace("_", " ") for key, value in theirs() if value != getattr(used, key)]
 
 
-def _notes(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
+def _notes(one: PublishedScore, ours: Ours, same_test: bool) -> Iterator[str]:
     """Yield what a reader of a comparison should know."""
-    if ours.score.note:
+    if math.isnan(ours.score.low):
+        note = ours.score.note.rpartition("no interval: ")[2].removesuffix(": no interval")
+        yield f"ours has no interval: {note}"
+    elif ours.score.note:
         yield ours.score.note
-    if one.protocol != FROM_SCRATCH and not findings.study.params.embed.views:
-        yield "the study's heads saw augmented images, ours did not (embed.views)"
-    if catalog.datasets()[one.dataset].splits["study"].recipe == "systematic":
-        yield "who was in the study's test part is not known, only how many (D12)"
+    if not same_test:
+        listed = catalog.names_test_patients(catalog.datasets()[one.dataset].splits["study"])
+        who = "other test patients" if listed else "who was in the study's test set is not known, only how many (D12)"
+        yield f"{who}: the interval allows for two test sets"
 
 
 def _absence(findings: Findings, one: PublishedScore) -> str:

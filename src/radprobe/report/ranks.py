@@ -63,7 +63,7 @@ def across(findings: Findings, heads: dict[str, Column], trained: bool = False) 
         f"{findings.datasets[name].title}: no scale, {why}" for name, why in scales.items() if isinstance(why, str)
     ]
     gone += _incomplete(findings, scores, ranking)
-    means = {backbone: _mean(findings, scaled, backbone) for backbone in ranking.backbones}
+    means = {backbone: _mean(scaled, backbone) for backbone in ranking.backbones}
     return Across(trained, tasks, ranking, "", scaled, means, gone)
 
 
@@ -96,9 +96,8 @@ def _incomplete(findings: Findings, scores: ranks.Scores, ranking: ranks.Ranking
     ]
 
 
-def _mean(findings: Findings, scaled: dict[str, dict[str, float]], backbone: str) -> Estimate:
-    how = findings.study.params.score
-    value, low, high, note = ranks.mean_over_tasks([by[backbone] for by in scaled.values()], how.resamples, how.seed)
+def _mean(scaled: dict[str, dict[str, float]], backbone: str) -> Estimate:
+    value, low, high, note = ranks.mean_over_tasks([by[backbone] for by in scaled.values()])
     return Estimate(value, low, high, note=note)
 
 

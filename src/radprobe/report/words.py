@@ -17,6 +17,8 @@ METRICS |= {"balanced_accuracy": "balanced accuracy", "f1": "F1", "brier": "Brie
 # Beside the primary ones and their kin: what else a cell page tells.
 OTHERS = {"hd95": "HD95", "assd": "ASSD", "nsd": "NSD", "volume_error": "volume error", "dsc_pooled": "DSC, pooled"}
 OTHERS |= {"jaccard_study": "Jaccard as in the study", "auroc_study": "AUROC as in the study"}
+OTHERS |= {"dsc_by_case": "DSC, mean by case"}
+OTHERS |= {"brier_recalibrated": "Brier score, recalibrated", "ece_recalibrated": "ECE, recalibrated"}
 DISTANCES = ("hd95", "assd")  # in mm, or in pixels where spacing is unknown
 WITHOUT_NEAR = "_without_near"  # a metric without the test cases that have a near-duplicate in another part
 PROTOCOLS = {

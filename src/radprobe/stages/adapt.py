@@ -62,6 +62,7 @@ def _fit(step: Step, task: Task) -> Predictions:
         choice = candidates.choose(task)
     took["seconds"] = max(took["seconds"], choice.seconds)
     facts = {**choice.facts, "selected_by": task.chosen_by, **tuned.parameters(choice.networks["test"]), **took}
+    facts |= {"softmax": step.knobs["task"] == "multiclass"}
     facts |= {f"n_{part}": task.size(job.split, part) for part in PARTS}
     everything = {"protocols": {mode: facts}, "embedding": NO_COST, "device": device_name(job.where)}
     few_shot = None

@@ -33,7 +33,8 @@ def run(study: Study, step: Step) -> None:
             cases += [each.cases().assign(protocol=protocol, part=part) for part, each in of_parts.items()]
         val = _over_fits(of_parts["val"].rows(cell.how), []) if "val" in of_parts else []
         test = [*_of_test(cell, protocol, **of_parts), *_without_near(cell, protocol, of_parts["test"], near)]
-        costs = _costs(predictions.facts["embedding"], predictions.facts["protocols"][protocol])
+        of_protocol = predictions.facts["protocols"][protocol]
+        costs = _costs(predictions.facts["embedding"], of_protocol)
         tables += [pd.DataFrame(val).assign(protocol=protocol, part="val", **costs)]
         tables += [pd.DataFrame(test).assign(protocol=protocol, part="test", **costs)]
     draws = None
@@ -43,7 +44,8 @@ def run(study: Study, step: Step) -> None:
         tables.append(_over_draws(draws, predictions).assign(part="test", **costs))
     shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
-    Scores(table, pd.concat(cases, ignore_index=True) if cases else None, draws).save(step.folder, step.spec)
+    every_case = pd.concat(cases, ignore_index=True) if cases else None
+    Scores(table, every_case, draws).save(step.folder, step.spec)
     _say(table, metric)
 
 
@@ -110,14 +112,14 @@ def _draws(predictions: Predictions, metric: str, exclusive: bool) -> pd.DataFra
 
 
 def _overlap(counts: np.ndarray, metric: str) -> dict:
-    """Return the macro score of a draw's counts [cases, k, k]: the mean over cases, whoever they belong to."""
+    """Return the macro score of a draw's counts [cases, k, k], as `segmentation.macro_over_cases` defines it."""
     segmenter = segmentation.Segmenter(counts, np.arange(len(counts)))
     values = segmenter.estimate(metric, np.ones((len(counts), 1)))[0]
     return {"metric": metric, "value": float(values[-1]), "n_classes": int((~np.isnan(values[:-1])).sum())}
 
 
 def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
-    """Return a row for each number of shots: the mean over draws, and between which values 95 % of them lie."""
+    """Return a row for each number of shots: the mean over draws, and their range."""
     first = protocols_of(predictions)[0]
     if predictions.table is None:
         cases = predictions.maps[first].table
@@ -138,12 +140,18 @@ def _over_draws(draws: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
 
 
 def _spread(values: pd.Series) -> dict:
-    """Return the mean over draws, and between which values 95 % of them lie."""
-    known, n = values.dropna().to_numpy(), len(values)
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) > 1 else (np.nan, np.nan)
-    note = f"over {n} draws, not over patients" if n > 1 else "one draw: no interval"
-    note += f"; undefined in {n - len(known)} of them" if len(known) < n else ""
-    return {"value": known.mean() if len(known) else np.nan, "low": low, "high": high, "note": note}
+    """Return the mean over draws and their range, from the least to the most; no range of a single draw.
+
+    A new draw from the same distribution falls inside the range of n with probability (n - 1) / (n + 1).
+    """
+    known = values.dropna().to_numpy()
+    undefined = len(values) - len(known)
+    low, high = (known.min(), known.max()) if len(known) > 1 else (np.nan, np.nan)
+    notes = [f"range of {len(known)} draws, not over patients"] if len(known) > 1 else []
+    notes += ["one draw: no interval"] if len(known) == 1 else []
+    notes += [f"undefined in {undefined} of {len(values)} draws"] if undefined else []
+    value = known.mean() if len(known) else np.nan
+    return {"value": value, "low": low, "high": high, "note": "; ".join(notes)}
 
 
 def _near_cases(step: Step) -> set[str]:

@@ -41,7 +41,6 @@ from radprobe.study import Step, Study
 
 USE = {"train": "trained", "val": "chosen"}
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
-CHOSEN_BY = "mean DSC per case over foreground classes, at the stored size"
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ def _fit(job: Job, protocol: Protocol, repeats: int) -> tuple[dict[str, LabelMap
         "chosen": chosen,
         "value": fitted.values[best],
         "selected_on": "val",
-        "selected_by": CHOSEN_BY,
+        "selected_by": decoders.CHOSEN_BY,
         "candidates": _candidates(knobs["learning_rates"], fitted),
         "parameters": sum(each.numel() for each in refitted.decoders[0].parameters()),
         "layers": list(protocol.layers),

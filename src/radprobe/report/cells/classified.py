@@ -7,8 +7,9 @@ import numpy as np
 from markupsafe import Markup
 
 from radprobe.artifacts import Predictions
-from radprobe.metrics import curves, operating
+from radprobe.metrics import calibration, curves, operating
 from radprobe.metrics.classification import MACRO
+from radprobe.metrics.resampling import patients_of
 from radprobe.report import words
 from radprobe.report.cells import charts
 from radprobe.report.cells.told import Rows
@@ -35,9 +36,9 @@ class Test:
         self.has_val = len(val) > 0
         is_probability = not np.isnan(made.probability).all()
         self.said = made.probability if is_probability else self.scores  # scores from elsewhere may be on any scale
-        self.said_as = "probability said" if is_probability else "score"
+        self.said_as = "probability stated" if is_probability else "score"
         self.undecided = made.undecided
-        self.exclusive = operating.exclusive(facts)
+        self.exclusive = calibration.exclusive(facts)
         self.known = (self.targets == 0) | (self.targets == 1)
 
 
@@ -48,7 +49,8 @@ def show(predictions: Predictions, protocol: str, rows: Rows, few: Sequence[str]
     shown = _shown(test)
     return {
         "curves": [_curves(test, column, said) for column in shown],
-        "calibration": [_calibration(test, column, said) for column in shown],
+        "calibration": [*_of_likeliest(test, said), *(_of_class_said(test, column, said) for column in shown)],
+        "recalibrated": _recalibrated(said),
         "left": len(test.classes) - len(shown),
         "matrix": _matrix(test) if test.exclusive else None,
         "counts": None if test.exclusive else _counts(test),
@@ -87,26 +89,52 @@ def _curves(test: Test, column: int, said: dict[tuple[str, str], Estimate]) -> d
     return panel
 
 
-def _calibration(test: Test, column: int, said: dict[tuple[str, str], Estimate]) -> dict[str, Any]:
-    """Return the reliability diagram of a class: a dot for each bin, its area by the share of samples in it."""
-    name, ece = test.classes[column], said["ece", test.classes[column]]
-    panel = {"name": name, "ece": words.text(ece), "brier": words.text(said["brier", name])}
-    panel |= {"svg": None, "why": ""}
+Said = dict[tuple[str, str], Estimate]  # by metric and class
+
+
+def _of_likeliest(test: Test, said: Said) -> list[dict[str, Any]]:
+    """Return the reliability diagram of the likeliest class, if one class is true of each sample; else none."""
+    if not test.exclusive:
+        return []
+    stated, true = calibration.top_label(test.probability, test.targets)
+    return [_diagram(test, "likeliest class", (stated, true), [_told(said, "ece", MACRO), _told(said, "brier", MACRO)])]
+
+
+def _of_class_said(test: Test, column: int, said: Said) -> dict[str, Any]:
+    """Return the reliability diagram of a class; its ECE is told unless one class is true of each sample."""
+    name = test.classes[column]
+    texts = [_told(said, metric, name) for metric in ("ece", "brier") if (metric, name) in said]
+    return _diagram(test, name, (test.probability[:, column], test.targets[:, column]), texts)
+
+
+def _told(said: Said, metric: str, name: str) -> str:
+    return f"{words.metric(metric)} {words.text(said[metric, name])}"
+
+
+def _diagram(test: Test, name: str, stated: tuple[np.ndarray, np.ndarray], texts: list[str]) -> dict[str, Any]:
+    """Return a reliability diagram of probabilities and targets [n]: a dot a bin of ECE, its area by its samples."""
+    panel = {"name": name, "texts": texts, "svg": None}
     if test.said is test.scores:
-        return {**panel, "why": ece.note}
-    found = operating.reliability(test.probability[:, column], test.targets[:, column])
-    if not found.n.sum():
-        return {**panel, "why": ece.note}
-    chart = charts.Chart(charts.share("probability said"), charts.share("share of positives"))
+        return {**panel, "texts": [f"–, {calibration.NO_PROBABILITY}"]}
+    found = calibration.reliability(*stated, patients_of(test.patients)[0])
+    if not len(found.n):
+        return {**panel, "texts": ["–, fewer than 2 samples with a label"]}
+    chart = charts.Chart(charts.share("probability stated"), charts.share("share that is true"))
     chart.line(np.array([[0, 0], [1, 1]]), "ref")
-    points = np.column_stack([found.said, found.share])
+    points = np.column_stack([found.probability, found.share])
     chart.line(points)
     chart.dots(points, np.maximum(LARGEST * np.sqrt(found.n / found.n.sum()), 1.2), "bin")
-    filled = (found.n > 0).sum()
-    return {
-        **panel,
-        "svg": chart.svg(f"Reliability of {name}: ECE {panel['ece']}, {filled} of {len(found.n)} bins hold samples"),
-    }
+    label = f"Reliability of {name}: {', '.join(texts)}; {len(found.n)} bins of equal mass"
+    return {**panel, "svg": chart.svg(label)}
+
+
+def _recalibrated(said: Said) -> str:
+    """Return what one temperature, fitted on val, makes of the calibration on test; the notes of its rows state it."""
+    brier = said["brier_recalibrated", MACRO]
+    if not brier.defined:
+        return f"Not recalibrated: {brier.note.removeprefix('undefined: ')}."
+    told = [_told(said, metric, MACRO) for metric in ("ece_recalibrated", "brier_recalibrated")]
+    return f"With one {brier.note.partition(';')[0]}, for all classes, macro: {'; '.join(told)}."
 
 
 # --- what is called at the thresholds ---------------------------------------------------------------------------------

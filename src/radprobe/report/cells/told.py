@@ -234,11 +234,13 @@ def draws(scored: Scores, facts: dict[str, Any]) -> dict[str, Any] | None:
     lines = [(_shots(row["protocol"]), estimate(row, "value"), row["n_classes"]) for row in table]
     drawn = ours.groupby("shots")[["n_patients", "n_samples"]].agg(["min", "max"])
     label = f"{metric} by the number of training patients, {len(ours)} draws"
+    most = int(ours.groupby("shots")["draw"].nunique().max())
     return {
         "svg": chart.svg(label),
         "lines": lines,
         "metric": metric,
         "head": few_shot.head_of(facts),
+        "chance": few_shot.chance(most),
         "drawn": [
             (few_shot.text(n), *(_span(drawn.loc[n, name]) for name in ("n_patients", "n_samples"))) for n in shots
         ],
