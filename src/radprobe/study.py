@@ -23,8 +23,8 @@ from radprobe.names import CEILING, METADATA, SCRATCH, WITHOUT_WEIGHTS, frozen, 
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 5, "probe": 8, "segment": 7, "adapt": 2}
-VERSIONS |= {"score": 8, "compare": 4}
+VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 6, "probe": 9, "segment": 7, "adapt": 2}
+VERSIONS |= {"score": 9, "compare": 4}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}
 MEMORY_MB = 8000  # of a job with a small backbone

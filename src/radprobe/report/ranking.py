@@ -10,8 +10,8 @@ from radprobe.catalog import PRIMARY_METRIC
 from radprobe.names import CEILING, FLOOR, FROM_SCRATCH, PIXELS, RANDOM, SCRATCH, STANDING, frozen, mode_of
 from radprobe.report.collect import Findings
 
-# The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
-PREFERRED = ("linear", "linear-decoder")
+# The protocols that verdicts speak of where the one of params was not scored: fixed, so that no test score chooses.
+PREFERRED = ("logistic", "linear", "linear-decoder")
 FEW_SHOT = "few-shot"  # how the protocols begin that have curves of their own
 
 
@@ -54,6 +54,7 @@ class Column:
     controls: frozenset[str] = frozenset()
     differences: dict[tuple[str, str], Estimate] = field(default_factory=dict)
     ceiling: Estimate | None = None  # what the truth scores at the stored size and back
+    leads: bool = False  # is its protocol the `report.headline` of params
 
     def protocol_of(self, backbone: str) -> str:
         """Return what a backbone was scored with here: what was trained as a whole stands beside every protocol."""
@@ -112,7 +113,8 @@ def columns(findings: Findings) -> list[Column]:
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
             differences = {(r["backbone"], r["other"]): estimate(r, "difference") for r in pairs.to_dict("records")}
-            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling))
+            leads = protocol == findings.study.params.report.headline
+            found.append(Column(dataset, protocol, metric, scores, seconds, controls, differences, ceiling, leads))
     return found
 
 
@@ -131,9 +133,10 @@ def _of(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 
 def headline(of_dataset: list[Column]) -> Column | None:
-    """Return the column that the verdict speaks of: the linear protocol, else the first; never the floor."""
+    """Return the column that the verdict speaks of: that of params, else of PREFERRED, the first; never the floor."""
     learnt = [column for column in of_dataset if not column.is_floor]
-    return next((column for column in learnt if column.protocol in PREFERRED), learnt[0] if learnt else None)
+    order = {name: place for place, name in enumerate(PREFERRED)}
+    return min(learnt, key=lambda column: (not column.leads, order.get(column.protocol, len(order))), default=None)
 
 
 def headlines(columns: Iterable[Column]) -> dict[str, Column]:
