@@ -190,3 +190,19 @@ def test_the_environment_overrides_the_data_folders(monkeypatch):
     monkeypatch.setenv("RADPROBE_WEIGHTS", "/somewhere/weights")
     paths = params.load(SMALL).paths
     assert (paths.raw, paths.weights) == (Path("/somewhere/raw"), Path("/somewhere/weights"))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"probe": {"shuffled": 19}}, r"probe\.shuffled: the range of 19 shuffles is too narrow .* 20 or more, or 0"),
+        ({"probe": {"shuffled": False}}, r"probe\.shuffled: is a truth value, not a number"),
+        ({"report": {"headline": "logistc"}}, r"report\.headline: unknown protocol. Did you mean 'logistic'"),
+        ({"report": {"headline": "shuffled"}}, r"report\.headline: unknown protocol"),
+    ],
+)
+def test_a_headline_is_a_known_protocol_and_shuffles_are_many_or_none(section, said):
+    content = {"study": "x", "datasets": {"montgomery": {}}, "backbones": ["test_vit"]}
+    assert params.load({**content, "probe": {"shuffled": 0}, "report": {"headline": "knn"}}).probe.shuffled == 0
+    with pytest.raises(RadprobeError, match=said):
+        params.load({**content, **section})

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -136,6 +137,40 @@ def test_no_score_depends_on_the_unit_of_the_features(tmp_path, patch):
         assert found[factor] == pytest.approx(found[1], abs=0.002)
 
 
+REAL = [os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not all(REAL), reason="RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS are not set")
+def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(tmp_path):
+    lite = "tf_efficientnet_lite0"
+    content = {"study": "real", "device": "cpu", "threads": 1, "hub": False, "limit": 250, "controls": ["random"]}
+    content |= {"paths": {"root": str(tmp_path), "raw": REAL[0], "weights": REAL[1]}, "backbones": [lite]}
+    content["datasets"] = {NIH: {"split": "nih_real_subset", "allow_missing": True}}
+    content["probe"] = {"knn": None, "mlknn": None, "few_shot": None, "shuffled": 0, "paper": False}
+    s = Study(content)
+    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
+        stage.run(s, s.step(verb, NIH))
+    for backbone in (lite, f"random:{lite}"):
+        retrieve.weights(s, s.step("weights", None, backbone))
+        step = s.step("embed", NIH, backbone)
+        embed.run(s, step)
+        found = Embeddings.load(step.folder)
+        names = ["00000.cls.npy", *(f"00000.stage{-layer}.npy" for layer in found.stages)]
+        kept, values = [found.tokens, *found.stages.values()], []
+        for path in step.folder.glob("*.npy"):
+            path.unlink()
+        for factor in (1, 0.02, 50):
+            for name, array in zip(names, kept, strict=True):
+                write_array(step.folder / name, array.astype(np.float32) * np.float32(factor))
+            seal(step.folder, Embeddings.KIND, step.spec, found.facts, names)
+            probe.run(s, s.step("probe", NIH, backbone))
+            predictions = Predictions.load(s.step("probe", NIH, backbone).folder)
+            values.append([macro(predictions, protocol) for protocol in READING])
+        np.testing.assert_allclose(values[1:], [values[0]] * 2, atol=0.002)
+
+
 def macro(predictions, protocol):
     scores, targets = predictions.matrices(predictions.rows(protocol, "test"))
     return selection.macro_auroc(targets, scores)
@@ -159,14 +194,14 @@ def test_repeated_features_change_no_few_shot_score(tmp_path):
 
 
 def test_a_choice_at_the_edge_widens_the_grid_and_is_said(tmp_path, capsys):
-    narrow = {"linear": {**SMALL["linear"], "learning_rates": [1e-7, 1e-6]}}
+    narrow = {"linear": {**SMALL["linear"], "learning_rates": [2e-4, 4e-4]}}
     narrow["logistic"] = {"values": 2, "low": 1e-9, "high": 1e-8}
     s, step = made(tmp_path, paper=False, **narrow)
     probe.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]
     linear, logistic = facts["linear"], facts["logistic"]
     rates = sorted({each["learning_rate"] for each in linear["candidates"]})
-    assert rates == pytest.approx([1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
+    assert rates == pytest.approx([2e-4, 4e-4, 8e-4, 16e-4, 32e-4])
     assert (linear["widened"], linear["at_edge"]) == (selection.WIDENINGS, "learning_rate")
     assert linear["chosen"]["learning_rate"] == rates[-1]
     assert logistic["widened"] > 0  # the weakest regularisation is so strong that its order no longer changes
