@@ -28,13 +28,13 @@ def data(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def linear(x: torch.Tensor, y: torch.Tensor) -> None:
-    table = grid.Table.of(x[:, None], None)
-    recipes, _ = grid.recipes(table, [0.001, 0.005, 0.01, 0.05], [1], [False])
-    grid.fit(table, y, recipes, 2, 64, 0)
+    table = grid.Table.of([x])
+    recipes = [grid.Recipe(1, False, rate) for rate in (0.03, 0.1, 0.3, 1.0)]
+    grid.fit(table, y, recipes, 2, 64, 0, unit=grid.Unit.of(table))
 
 
 def sweep(x: torch.Tensor, y: torch.Tensor) -> None:
-    logistic.fit(x, y, np.geomspace(1e-4, 1e2, 5).tolist(), False)
+    logistic.fit(x, y, np.geomspace(1e-1, 1e4, 5).tolist(), False)
 
 
 def neighbours(x: torch.Tensor, y: torch.Tensor) -> None:

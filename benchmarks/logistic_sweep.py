@@ -2,6 +2,9 @@
 
     python benchmarks/logistic_sweep.py [values] [classes]
 
+C is of features of length 1, as in params: scikit-learn gets the same standardised features, divided by the square root
+of their number.
+
 Features: 1,000 NIH films embedded by tf_efficientnet_lite0 (RADPROBE_REAL_DATA, RADPROBE_REAL_WEIGHTS), else generated
 ones of 384 columns; labels: the findings of those films with at least 20 positives, else noisy directions. Both fit the
 same classes on the same 700 standardised rows, with one thread, in turns in one process. The rest of the rows is for
@@ -25,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from radprobe.learning import logistic
 from radprobe.learning.device import threads
 
-FILMS, TRAIN, LOW, HIGH, TURNS, EVERY = 1000, 700, 1e-6, 1e5, 3, 4
+FILMS, TRAIN, LOW, HIGH, TURNS, EVERY = 1000, 700, 1e-2, 1e4, 3, 4
 
 
 def real() -> tuple[np.ndarray, np.ndarray] | None:
@@ -64,17 +67,21 @@ def ours(x: np.ndarray, y: np.ndarray, query: np.ndarray, values: np.ndarray) ->
     return sweep.logits(torch.from_numpy(query)).numpy()
 
 
+def scaled(x: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standardise both by x, and make samples of length 1 on average."""
+    scaler, length = StandardScaler().fit(x), np.sqrt(x.shape[1])
+    return scaler.transform(x) / length, scaler.transform(query) / length
+
+
 def theirs(x: np.ndarray, y: np.ndarray, query: np.ndarray, values: np.ndarray) -> np.ndarray:
-    scaler = StandardScaler().fit(x)
-    x, query = scaler.transform(x), scaler.transform(query)
+    x, query = scaled(x, query)
     heads = [[LogisticRegression(C=c).fit(x, target).decision_function(query) for target in y.T] for c in values]
     return np.array(heads).transpose(0, 2, 1)
 
 
 def converged(x: np.ndarray, y: np.ndarray, query: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Scikit-learn's exact answer, found in the span of the samples, where the optimum lies."""
-    scaler = StandardScaler().fit(x.astype(float))
-    x, query = scaler.transform(x.astype(float)), scaler.transform(query.astype(float))
+    x, query = scaled(x.astype(float), query.astype(float))
     axes = np.linalg.svd(x, full_matrices=False)[2].T
     how = {"solver": "newton-cholesky", "tol": 1e-10, "max_iter": 300}
     fits = [[LogisticRegression(C=c, **how).fit(x @ axes, target) for target in y.T] for c in values]
@@ -87,7 +94,7 @@ def aurocs(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
 
 
-def main(values: str = "45", classes: str = "14") -> None:
+def main(values: str = "9", classes: str = "14") -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
     found = real()
     order = np.random.default_rng(0).permutation(FILMS)

@@ -37,7 +37,7 @@ SMALL = {
     "backbones": ["tf_efficientnet_lite0", "test_vit"],
     "controls": {"random_inits": 0, "metadata": False, "ceiling": False},
     "embed": {"precision": "fp32"},
-    "probe": {"few_shot": None, "shuffled": False, "mlknn": None, "paper": False, "linear": {"epochs": 10}},
+    "probe": {"few_shot": None, "shuffled": 0, "mlknn": None, "paper": False, "linear": {"epochs": 10}},
     "segment": {"linear": {"learning_rates": [0.01], "epochs": 5}, "unet": None, "few_shot": None, "paper": False},
     "score": {"resamples": 100},
 }

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "tables": {"files"},
     "artifacts": {"files", "manifests", "tables"},
     "names": {"catalog"},
-    "params": {"catalog", "files"},
+    "params": {"catalog", "files", "names"},
     "entries": {"catalog", "files", "names", "params"},
     "study": {"catalog", "files", "names", "params", "entries", "datasets"},
     "needs": {"catalog", "files", "names", "study"},

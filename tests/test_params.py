@@ -213,3 +213,19 @@ def test_a_list_of_controls_is_refused_with_the_mapping_to_write(old, new):
 def test_more_inits_with_decoders_than_inits_are_refused(given):
     with pytest.raises(RadprobeError, match=r"controls: decoder_inits is 2, more than random_inits \(\d\)"):
         params.load({**SMALL, "controls": given})
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"probe": {"shuffled": 19}}, r"probe\.shuffled: the range of 19 shuffles is too narrow .* 20 or more, or 0"),
+        ({"probe": {"shuffled": False}}, r"probe\.shuffled: is a truth value, not a number"),
+        ({"report": {"headline": "logistc"}}, r"report\.headline: unknown protocol. Did you mean 'logistic'"),
+        ({"report": {"headline": "shuffled"}}, r"report\.headline: unknown protocol"),
+    ],
+)
+def test_a_headline_is_a_known_protocol_and_shuffles_are_many_or_none(section, said):
+    content = {"study": "x", "datasets": {"montgomery": {}}, "backbones": ["test_vit"]}
+    assert params.load({**content, "probe": {"shuffled": 0}, "report": {"headline": "knn"}}).probe.shuffled == 0
+    with pytest.raises(RadprobeError, match=said):
+        params.load({**content, **section})

@@ -399,6 +399,8 @@ class Embeddings:
     Arrays hold the n images and then, view by view, their augmented copies.
     tokens: float16 [n (1 + views), blocks, C], the last entry from the last block (a CNN: its pooled output, 1 block).
     patch_means: float16 [n (1 + views), C], mean patch token of the last block, or None (CNNs).
+    stages: float16 [n (1 + views), C of the stage], the mean of the map of each earlier stage (or block), by its number
+    from the end (-2, -3 ...); none where `tokens` has several blocks.
     dense: float16 [n (1 + views), C, h, w] maps by layer (the last one is -1), memory-mapped shard by shard; none where
     they are not wanted or not stored. facts["decoders"] says which layers each decoder reads.
     """
@@ -408,6 +410,7 @@ class Embeddings:
     patch_means: np.ndarray | None
     dense: dict[int, "Shards"]
     facts: dict[str, Any]  # n, shard_rows, size, dtype, seconds, peak_gb, images_per_second, device, dense: shapes ...
+    stages: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -425,7 +428,8 @@ class Embeddings:
             layer: Shards([read_array(Path(folder) / f"{shard}.{kind}.npy") for shard in shards])
             for layer, kind in dense.items()
         }
-        return cls(vectors("cls"), vectors("patch_mean"), maps, manifest.facts)
+        stages = {-int(kind.removeprefix("stage")): vectors(kind) for kind in sorted(kinds) if kind.startswith("stage")}
+        return cls(vectors("cls"), vectors("patch_mean"), maps, manifest.facts, stages)
 
     @property
     def n(self) -> int:
@@ -442,11 +446,16 @@ class Embeddings:
         """Mean patch tokens [n, C] of the images as they are."""
         return None if self.patch_means is None else self.patch_means[: self.n]
 
-    def views(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yield tokens [n, blocks, C] and mean patch tokens [n, C] of the images, and then of each augmented copy."""
+    def views(self) -> Iterator[tuple[list[np.ndarray], np.ndarray | None]]:
+        """Yield the vectors and the mean patch token [n, C] of the images, and then of each augmented copy.
+
+        The vectors [n, C] are those of earlier stages, then of the blocks; the last one comes last.
+        """
         for start in range(0, len(self.tokens), self.n):
             rows = slice(start, start + self.n)
-            yield self.tokens[rows], None if self.patch_means is None else self.patch_means[rows]
+            vectors = [self.stages[layer][rows] for layer in sorted(self.stages)]
+            vectors += [self.tokens[rows, block] for block in range(self.tokens.shape[1])]
+            yield vectors, None if self.patch_means is None else self.patch_means[rows]
 
     @property
     def costs(self) -> dict[str, float]:

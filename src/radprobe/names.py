@@ -20,6 +20,10 @@ MODES = tuple(TITLES)  # those ways, and their protocols
 STANDING = (FROM_SCRATCH, *MODES, EXTERNAL)  # protocols that stand beside every one of frozen features
 FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is worth that learnt nothing
 
+# Protocols that a verdict may speak of: heads and decoders on frozen features, the floor apart.
+HEADLINES = ("knn", "knn@paper", "mlknn", "mlknn@paper", "linear", "linear@paper", "logistic")
+HEADLINES += ("linear-decoder", "unet-decoder", "unet-decoder@paper")
+
 
 def slug(backbone: str) -> str:
     """Return a backbone id as it stands in paths."""

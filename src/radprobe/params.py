@@ -28,6 +28,7 @@ from pydantic import (
 
 from radprobe.catalog import FEWEST_FOLDS, MOST_FOLDS, Architecture, Folder, Intensity, Recipe, Strict
 from radprobe.files import RadprobeError
+from radprobe.names import HEADLINES
 
 MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hundred values
 SHOWN = 300  # letters of a value in a message
@@ -187,7 +188,7 @@ class Embed(Strict):
     batch_size: int = Field(32, gt=0, description="Images per forward pass.")
     shard_rows: int = Field(256, gt=0, description="Images per shard; at most one shard is lost in a kill.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the forward pass.")
-    blocks: int = Field(4, gt=0, description="CLS tokens of the last so many blocks (ViTs).")
+    blocks: int = Field(4, gt=0, description="Vectors of the last so many blocks (ViTs) or stages (CNNs).")
     views: int = Field(
         0, ge=0, description="Augmented copies of each image, for heads that are trained by epochs: crops, or turns."
     )
@@ -213,23 +214,43 @@ class MlKnn(Strict):
 
 
 class Linear(Strict):
-    """The study's linear probe: a head for each learning rate, number of blocks and pooling, trained together."""
+    """Linear probe: a head for each learning rate and input, trained together; also the study's own grid (`paper`)."""
 
     learning_rates: list[PositiveFloat] = Field(
-        [0.001, 0.005, 0.01, 0.05], min_length=1, description="SGD learning rates."
+        [0.03, 0.1, 0.3, 1.0],
+        min_length=1,
+        description="SGD learning rates, of features that are centred and of length 1. If the best on val lies at the "
+        "edge, the grid is widened, at most three times; one value alone is fixed.",
     )
-    blocks: list[PositiveInt] = Field([1, 4], min_length=1, description="CLS tokens of the last so many blocks.")
-    patch_mean: list[bool] = Field([False, True], min_length=1, description="With the mean patch token or without.")
+    blocks: list[PositiveInt] = Field(
+        [1, 4],
+        min_length=1,
+        description="CLS tokens of the last so many blocks. `logistic` reads the same inputs.",
+    )
+    patch_mean: list[bool] = Field(
+        [False, True],
+        min_length=1,
+        description="With the mean patch token or without. A backbone without a mean patch token (CNNs) gets as many "
+        "inputs: its last stages, 1, 2, 3 ... of them.",
+    )
     epochs: int = Field(100, gt=0, description="Passes over train.")
     batch_size: int = Field(64, gt=0, description="Samples per step.")
 
 
 class Logistic(Strict):
-    """L2-regularised logistic regression on standardised features (last CLS), over a sweep of regularisations."""
+    """L2-regularised logistic regression on standardised features of length 1, over a sweep of regularisations.
 
-    values: int = Field(45, ge=1, description="How many values of C, evenly spaced in their logarithm; val chooses.")
-    low: float = Field(1e-6, gt=0, description="The smallest C, the strongest regularisation.")
-    high: float = Field(1e5, gt=0, description="The largest C.")
+    It reads the inputs of the linear probe (`linear.blocks`, `linear.patch_mean`); val chooses input and C.
+    """
+
+    values: int = Field(
+        9,
+        ge=1,
+        description="How many values of C, evenly spaced in their logarithm; val chooses. If the best lies at the "
+        "edge, the sweep is widened, at most three times; one value alone is fixed.",
+    )
+    low: float = Field(1e-2, gt=0, description="The smallest C, the strongest regularisation.")
+    high: float = Field(1e4, gt=0, description="The largest C.")
 
 
 class FewShot(Strict):
@@ -239,7 +260,14 @@ class FewShot(Strict):
         [1, 2, 4, 8, 16, 32], min_length=1, description="Patients drawn, for each class where labels allow; then all."
     )
     draws: int = Field(10, ge=1, description="Draws, the same for every backbone; those of fewer patients are nested.")
-    c: float = Field(0.01, gt=0, description="C of the logistic regression on standardised features.")
+    c: float = Field(
+        5.0,
+        gt=0,
+        description="C of the logistic regression on standardised features of length 1, whatever their width.",
+    )
+
+
+MIN_SHUFFLES = 20
 
 
 class Probe(Strict):
@@ -251,7 +279,21 @@ class Probe(Strict):
     logistic: Logistic | None = Logistic()
     few_shot: FewShot | None = FewShot()
     paper: bool = Field(True, description="Also the study's variants: linear@paper, mlknn@paper, its few-shot draw.")
-    shuffled: bool = Field(True, description="Also a logistic regression on permuted labels: the floor.")
+    shuffled: int = Field(
+        MIN_SHUFFLES,
+        ge=0,
+        description="Also logistic regressions on permuted labels, so many of them: the floor. 0 leaves it out.",
+    )
+
+    @field_validator("shuffled")
+    @classmethod
+    def _enough_shuffles(cls, shuffles: int) -> int:
+        if 0 < shuffles < MIN_SHUFFLES:
+            raise ValueError(
+                f"the range of {shuffles} shuffles is too narrow a band: a new shuffle falls outside it too often. "
+                f"Use {MIN_SHUFFLES} or more, or 0 for none"
+            )
+        return shuffles
 
 
 Loss = Literal["dice", "dice_ce"]
@@ -471,6 +513,18 @@ class Report(Strict):
         "auto", description="Pictures of samples; auto shows them except for gated sets."
     )
     examples: int = Field(3, ge=1, description="Pictures per dataset.")
+    headline: str = Field(
+        "logistic",
+        description="The protocol that verdicts speak of. A dataset that has no score of it uses logistic, linear or "
+        "linear-decoder, the first that was scored.",
+    )
+
+    @field_validator("headline")
+    @classmethod
+    def _known_protocol(cls, name: str) -> str:
+        if name not in HEADLINES:
+            raise ValueError(f"unknown protocol. Did you mean {nearest_name(name, list(HEADLINES))}?")
+        return name
 
 
 class Versioned(Strict):

@@ -39,7 +39,7 @@ from radprobe.names import (
 from radprobe.params import DatasetChoice
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
-VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 5, "probe": 8, "segment": 8, "adapt": 3}
+VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 6, "probe": 9, "segment": 8, "adapt": 3}
 VERSIONS |= {"external": 1, "score": 9, "compare": 5}
 # task -> the verb that makes its predictions
 PREDICTING = {"multilabel": "probe", "binary": "probe", "multiclass": "probe", "segmentation": "segment"}

@@ -191,3 +191,16 @@ def test_the_studys_draw_of_other_sets_is_evenly_spaced_films_or_whole_volumes(v
     assert len({case[name] for name in ids(draw.split)}) == min(shots, len(cases))
     assert draw.note == ("" if shots <= len(cases) else f"fewer cases than {shots}: train {len(cases)}")
     assert ids(draw.split, "val") == ids(split, "val")
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.integers(0, 100))
+def test_permuted_labels_are_all_there_and_those_of_a_patient_stay_together(sizes, seed):
+    patients = np.repeat([f"p{number}" for number in range(len(sizes))], sizes)
+    patients = np.random.default_rng(0).permutation(patients)
+    source = draws.permuted(patients, seed)
+    assert sorted(source) == list(range(len(patients)))
+    runs = patients[source][np.argsort(patients, kind="stable")]  # whose labels the cases have, patient by patient
+    assert len(runs) - (runs[1:] == runs[:-1]).sum() == len(sizes)
+    assert np.array_equal(source, draws.permuted(patients, seed))
+    if len(set(sizes)) == 1:  # whole patients are exchanged
+        assert all(len(set(patients[source][patients == name])) == 1 for name in set(patients))

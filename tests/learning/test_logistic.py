@@ -28,8 +28,8 @@ def labels(x, classes, seed, exclusive=False, share=1.0):
 
 
 def sklearn_logits(x, y, c, exclusive, query, solver="lbfgs"):
-    """scikit-learn's, converged, on features standardised by the rows that it is fitted on."""
-    how = {"C": c, "tol": 1e-10, "max_iter": 20000, "solver": solver}
+    """scikit-learn's, converged, on features standardised by the rows that it is fitted on, of length 1."""
+    how = {"C": c / x.shape[1], "tol": 1e-10, "max_iter": 20000, "solver": solver}
     if exclusive:
         scaler = StandardScaler().fit(x)
         model = LogisticRegression(**how).fit(scaler.transform(x).astype(float), y.argmax(1))
@@ -91,6 +91,38 @@ def test_a_class_with_one_label_only_gets_a_constant_logit():
     assert found[0, 1] == pytest.approx(np.log(50.5 / 0.5))
     others = logistic.fit(x, y[:, [0, 2]], [1.0], False).logits(x)[0]
     torch.testing.assert_close(found[:, [0, 2]], others, atol=1e-3, rtol=1e-3)
+
+
+@given(factor=st.floats(0.02, 50), size=st.floats(1e-7, 1e4))
+@settings(max_examples=20, deadline=None)
+def test_the_unit_of_the_features_changes_nothing(factor, size):
+    x = torch.from_numpy(features(80, 12, 2)) * size
+    y = torch.from_numpy(labels(x.numpy() / size, 2, 3))
+    one = logistic.fit(x, y, [1e-2, 1.0, 100.0], False).logits(x)
+    two = logistic.fit(x * factor, y, [1e-2, 1.0, 100.0], False).logits(x * factor)
+    torch.testing.assert_close(one, two, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_repeated_and_constant_features_do_not_change_how_strongly_c_regularises(n):
+    x, query = (torch.from_numpy(features(rows, 10, 2)) for rows in (n, 100))
+    y = torch.from_numpy(labels(x.numpy(), 2, 3))
+    cs = [0.1, 5.0, 500.0]
+    one = logistic.fit(x, y, cs, False).logits(query)
+    two = logistic.fit(x.repeat(1, 16), y, cs, False).logits(query.repeat(1, 16))
+    torch.testing.assert_close(one, two, atol=1e-2, rtol=1e-2)
+    still = torch.cat([x, torch.full((n, 30), 0.7)], 1)
+    three = logistic.fit(still, y, cs, False).logits(torch.cat([query, torch.full((100, 30), 0.7)], 1))
+    torch.testing.assert_close(one, three, atol=1e-2, rtol=1e-2)
+
+
+def test_features_that_are_prepared_once_are_fitted_to_other_labels_as_if_alone():
+    x = torch.from_numpy(features(80, 12, 2))
+    prepared = logistic.Features(x)
+    for seed in (3, 4):
+        y = torch.from_numpy(labels(x.numpy(), 2, seed))
+        expected = logistic.fit(x, y, [1.0], False)
+        assert torch.equal(prepared.fit(y, [1.0], False).weight, expected.weight)
 
 
 def test_nothing_to_learn_is_no_error_and_constant_features_are_left_out():

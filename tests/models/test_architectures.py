@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from radprobe import catalog
 from radprobe.files import RadprobeError
+from radprobe.learning import grid
 from radprobe.models import architectures, backbones
 from radprobe.study import Study
 
@@ -118,6 +119,24 @@ def test_a_cnn_gives_its_pooled_output_and_the_stage_of_stride_16(entry):
     expected = stages(images)[entry.dense_layer]
     assert_close(features.dense[0], expected, atol=1e-5, rtol=1e-5)
     assert features.dense[0].shape[2:] == (12, 12)
+    if entry.dense_layer in features.stages:
+        assert_close(features.stages[entry.dense_layer], expected.mean((2, 3)), atol=1e-5, rtol=1e-5)
+
+
+def deeper(options):
+    """Return the options of a network of four blocks."""
+    inner = {"vision_cfg": deeper(options["vision_cfg"])} if "vision_cfg" in options else {}
+    return options | {name: 4 for name in ("depth", "num_hidden_layers", "layers") if name in options} | inner
+
+
+@ALL
+@torch.no_grad()
+def test_every_backbone_gives_heads_as_many_candidate_inputs(entry):
+    encoder = tiny.encoder(entry.model_copy(update={"options": deeper(entry.options)}), entry.side(224), blocks=4)
+    features = encoder(tiny.pixels())
+    vectors = [features.stages[layer] for layer in sorted(features.stages)] + [*features.cls.unbind(1)]
+    inputs = grid.inputs(grid.Table.of(vectors, features.patch_mean), [1, 4], [False, True])
+    assert len(inputs) == len(set(inputs)) == (1 if entry.id == "pixels" else 4)
 
 
 @torch.no_grad()

@@ -229,7 +229,7 @@ def test_counts_of_a_map_task_are_of_images_and_what_embeds_nothing_has_no_embed
 
 def test_a_score_of_several_fits_says_how_far_it_moves(root, render):
     assert told.fits({"n_fits": 1, "seed_sd": np.nan}) == ""
-    assert "not every fit has a value" in told.fits({"n_fits": 2, "seed_sd": np.nan})
+    assert "not every fit has a value" in told.fits({"protocol": "linear", "n_fits": 2, "seed_sd": np.nan})
     step = synthetic_study.study(root).step("score", NIH, "derived")
     scores = Scores.load(step.folder)
     moved = (scores.table["protocol"] == "logistic") & (scores.table["part"] == "test")

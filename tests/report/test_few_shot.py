@@ -79,8 +79,8 @@ def test_few_shot_is_no_protocol_of_the_map_the_differences_or_a_verdict(text):
 
 def test_the_floor_is_in_the_switch_and_ranks_nobody(text):
     first, *others, last = switch(text)
-    assert (first, last) == ("linear probe or decoder", "shuffled labels (floor)")
-    assert {"linear probe as in the study", "logistic regression"} < set(others)
+    assert (first, last) == ("protocol of the verdict", "shuffled labels (floor)")
+    assert {"linear probe as in the study", "linear probe"} < set(others)
     floor = section(text, "map").split('data-map="shuffled labels (floor)"')[1].split("</table>")[0]
     assert "what chance gives here" in floor
     assert re.search(r">0\.[45]\d\d<", floor)

@@ -142,3 +142,19 @@ def test_the_synthetic_study_has_too_few_backbones_for_ranks(finished, text):
     assert ranks.across(study, heads).why == "0 tasks, and ranks across tasks need 2 or more"
     assert "No ranks of frozen backbones across tasks: 0 tasks" in text
     assert "controls apart: 2; ranks need 3 or more" in text
+
+
+def test_the_verdict_speaks_of_the_protocol_of_params_and_else_of_a_fixed_one(finished):
+    def led(headline=None):
+        report = {"report": {"headline": headline}} if headline else {}
+        every = ranking.columns(Findings(synthetic_study.study(finished, **report)))
+        return {name: head.protocol for name, head in ranking.headlines(every).items()}
+
+    decoder = {"montgomery": "linear-decoder"}
+    assert led() == {**decoder, "nih_chestxray14": "logistic"}
+    assert led("knn") == {**decoder, "nih_chestxray14": "knn"}
+    assert led("unet-decoder@paper") == {**decoder, "nih_chestxray14": "logistic"}  # it was not scored
+    scored = [Column("films", protocol, "auroc", {}) for protocol in ("shuffled", "knn", "linear")]
+    assert ranking.headline(scored).protocol == "linear"
+    assert ranking.headline(scored[:2]).protocol == "knn"
+    assert ranking.headline(scored[:1]) is None

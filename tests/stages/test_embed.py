@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 from frozen import films, prepare, study
+from models import tiny
 
 from radprobe.artifacts import Embeddings, Weights
 from radprobe.files import RadprobeError
 from radprobe.learning import features
 from radprobe.learning.augment import Views, moved
+from radprobe.manifests import seal
 from radprobe.models import backbones
 from radprobe.stages import embed, segment
 
@@ -235,6 +237,7 @@ KILLED = """
 import os, signal, sys
 from radprobe.learning import features
 from radprobe.learning.augment import Views, moved
+from radprobe.manifests import seal
 from radprobe.models import backbones
 from radprobe.stages import embed
 from radprobe.study import Study
@@ -286,3 +289,28 @@ def test_features_that_float16_cannot_hold_name_the_sample(tmp_path, monkeypatch
     with pytest.raises(RadprobeError, match=f"sample film0006: .*{why}"):
         embed.run(s, step)
     assert not (step.folder / "embeddings.json").exists()
+
+
+@pytest.mark.parametrize("name", tiny.STAGES)
+def test_it_holds_the_pooled_stages_of_a_cnn_each_of_its_own_width(tmp_path, name):
+    encoder, images = tiny.encoder(tiny.STAGES[name], 160, blocks=4), films(5, 64)
+    views = Views("crop", 5, 0, 1)
+    source = features.Source(encoder, {}, images, None, views, [*"abcde"], "fp32", 2, torch.device("cpu"))
+    facts, names = features.encode(source, features.Store(tmp_path, 4, "test", 20))
+    seal(tmp_path, Embeddings.KIND, "spec", facts, names)
+    found, expected = Embeddings.load(tmp_path), encoder(torch.from_numpy(images))
+    assert sorted(found.stages) == [-4, -3, -2]
+    for layer, stage in found.stages.items():
+        assert stage.dtype == np.float16
+        assert facts["stages"][f"stage{-layer}"] == stage.shape[1]
+        np.testing.assert_allclose(stage[:5], expected.stages[layer], atol=2e-3, rtol=2e-3)
+    plain, copies = found.views()
+    assert [each.shape for each in plain[0]] == [each.shape for each in copies[0]]
+    assert [each.shape[1] for each in plain[0]] == [
+        found.stages[-4].shape[1],
+        found.stages[-3].shape[1],
+        found.stages[-2].shape[1],
+        found.cls.shape[2],
+    ]
+    np.testing.assert_array_equal(plain[0][-1], found.cls[:, -1])
+    assert not np.array_equal(plain[0][0], copies[0][0])

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -22,13 +24,14 @@ from radprobe.stages import embed, prepare, probe, retrieve, score, split
 from radprobe.study import Study
 from radprobe.tables import write_array
 
+READING = ("linear", "logistic")  # what reads several inputs
 MULTILABEL = [name for name in probe.PROTOCOLS if name != "knn@paper"]  # there it is mlknn@paper
 NIH, CLASSES, N = "nih_chestxray14", ("a", "b"), 200
 SMALL = {
     "knn": {"k": [3, 10, 500]},
     "mlknn": {"k": [5]},
     "linear": {"epochs": 8, "batch_size": 16},
-    "logistic": {"values": 5, "low": 1e-3, "high": 10},
+    "logistic": {"values": 3, "low": 1e-1, "high": 100},
     "few_shot": {"shots": [1, 4], "draws": 3},
 }
 
@@ -57,9 +60,9 @@ def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
     probe.run(s, step)
     found = Predictions.load(step.folder)
     assert found.classes == list(CLASSES)
-    assert list(found.table["protocol"].unique()) == MULTILABEL
+    assert [name for name in found.table["protocol"].unique() if "~" not in name] == MULTILABEL
     for protocol, rows in found.table.groupby("protocol"):
-        if protocol == "shuffled":
+        if protocol.startswith("shuffled"):
             continue
         for part in ("val", "test"):
             here = rows[rows["part"] == part]
@@ -76,7 +79,135 @@ def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
         auc = np.mean([roc_auc_score(val[f"target:{name}"], val[f"score:{name}"]) for name in CLASSES])
         assert auc == pytest.approx(best["value"])  # the val predictions are those that chose
     assert found.facts["protocols"]["knn"]["left_out"] == [500]
-    assert found.facts["protocols"]["linear"]["heads"] == 16
+    heads = {name: found.facts["protocols"][name] for name in ("linear", "linear@paper", "logistic")}
+    assert heads["linear@paper"]["heads"] == 16
+    for name, rates in (("linear", 4), ("logistic", 3)):
+        counted = Counter((each["blocks"], each["patch_mean"]) for each in heads[name]["candidates"])
+        assert set(counted) == {(1, False), (1, True), (4, False), (4, True)}
+        assert min(counted.values()) >= rates
+    assert heads["linear"]["heads"] == 4 * (4 + heads["linear"]["widened"])
+
+
+def as_cnn(step, tokens=(3, 5, 8)):
+    """Give the last vector, alone of its kind, earlier stages of other widths."""
+    embed, rng = step.need("embed"), np.random.default_rng(1)
+    names = ["00000.cls.npy"]
+    for number, width in enumerate(tokens):
+        names.append(f"00000.stage{len(tokens) + 1 - number}.npy")
+        write_array(embed.folder / names[-1], rng.normal(size=(N, width)).astype(np.float16))
+    seal(embed.folder, Embeddings.KIND, embed.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+
+
+def test_a_cnn_has_as_many_candidates_as_a_transformer(tmp_path):
+    (s, step), (cnn, of_cnn) = made(tmp_path / "vit"), made(tmp_path / "cnn", patch=False)
+    as_cnn(of_cnn)
+    counts = []
+    for each, its in ((s, step), (cnn, of_cnn)):
+        probe.run(each, its)
+        facts = Predictions.load(its.folder).facts["protocols"]
+        inputs = {name: {(c["blocks"], c["patch_mean"]) for c in facts[name]["candidates"]} for name in READING}
+        counts.append({name: len(found) for name, found in inputs.items()})
+        assert facts["linear"]["heads_left_out"] == 0
+    assert counts[0] == counts[1] == {"linear": 4, "logistic": 4}
+    assert (facts["linear@paper"]["heads"], facts["linear@paper"]["heads_left_out"]) == (
+        4,
+        12,
+    )  # the study has no stages
+
+
+@pytest.mark.parametrize("patch", [True, False])
+def test_no_score_depends_on_the_unit_of_the_features(tmp_path, patch):
+    found = {}
+    for factor in (1, 0.02, 50):
+        s, step = made(tmp_path / str(factor), patch=patch, paper=False)
+        if not patch:
+            as_cnn(step)
+        folder = step.need("embed").folder
+        for path in folder.glob("*.npy"):
+            write_array(path, np.load(path).astype(np.float32) * np.float32(factor))
+        names = sorted(path.name for path in folder.glob("*.npy"))
+        seal(folder, Embeddings.KIND, step.need("embed").spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+        probe.run(s, step)
+        predictions = Predictions.load(step.folder)
+        found[factor] = {name: macro(predictions, name) for name in ("linear", "logistic", "shuffled", "knn")}
+        assert predictions.few_shot.table["shots"].iloc[-1] == 0
+        tests = predictions.matrices(predictions.rows("linear", "test"))[1]
+        found[factor]["few-shot"] = selection.macro_auroc(tests, np.nan_to_num(predictions.few_shot.scores[-1]))
+    for factor in (0.02, 50):
+        assert found[factor] == pytest.approx(found[1], abs=0.002)
+
+
+REAL = [os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not all(REAL), reason="RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS are not set")
+def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(tmp_path):
+    lite = "tf_efficientnet_lite0"
+    content = {"study": "real", "device": "cpu", "threads": 1, "hub": False, "limit": 250, "controls": ["random"]}
+    content |= {"paths": {"root": str(tmp_path), "raw": REAL[0], "weights": REAL[1]}, "backbones": [lite]}
+    content["datasets"] = {NIH: {"split": "nih_real_subset", "allow_missing": True}}
+    content["probe"] = {"knn": None, "mlknn": None, "few_shot": None, "shuffled": 0, "paper": False}
+    s = Study(content)
+    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
+        stage.run(s, s.step(verb, NIH))
+    for backbone in (lite, f"random:{lite}"):
+        retrieve.weights(s, s.step("weights", None, backbone))
+        step = s.step("embed", NIH, backbone)
+        embed.run(s, step)
+        found = Embeddings.load(step.folder)
+        names = ["00000.cls.npy", *(f"00000.stage{-layer}.npy" for layer in found.stages)]
+        kept, values = [found.tokens, *found.stages.values()], []
+        for path in step.folder.glob("*.npy"):
+            path.unlink()
+        for factor in (1, 0.02, 50):
+            for name, array in zip(names, kept, strict=True):
+                write_array(step.folder / name, array.astype(np.float32) * np.float32(factor))
+            seal(step.folder, Embeddings.KIND, step.spec, found.facts, names)
+            probe.run(s, s.step("probe", NIH, backbone))
+            predictions = Predictions.load(s.step("probe", NIH, backbone).folder)
+            values.append([macro(predictions, protocol) for protocol in READING])
+        np.testing.assert_allclose(values[1:], [values[0]] * 2, atol=0.002)
+
+
+def macro(predictions, protocol):
+    scores, targets = predictions.matrices(predictions.rows(protocol, "test"))
+    return selection.macro_auroc(targets, scores)
+
+
+def test_repeated_features_change_no_few_shot_score(tmp_path):
+    found = []
+    for name, times in (("a", 1), ("b", 16)):
+        s, step = made(tmp_path / name, paper=False, linear=None, logistic=None)
+        folder = step.need("embed").folder
+        tokens = np.load(folder / "00000.cls.npy")
+        write_array(folder / "00000.cls.npy", np.tile(tokens, (1, 1, times)))
+        seal(folder, Embeddings.KIND, step.need("embed").spec, {"seconds": 2.0, "peak_gb": 0.5}, ["00000.cls.npy"])
+        probe.run(s, step)
+        predictions = Predictions.load(step.folder)
+        targets = predictions.matrices(predictions.rows("knn", "test"))[1]
+        drawn = predictions.few_shot.scores
+        found.append([selection.macro_auroc(np.where(np.isnan(each), np.nan, targets), each) for each in drawn])
+    assert np.isfinite(found).any()
+    np.testing.assert_allclose(*found, atol=0.005)
+
+
+def test_a_choice_at_the_edge_widens_the_grid_and_is_said(tmp_path, capsys):
+    narrow = {"linear": {**SMALL["linear"], "learning_rates": [2e-4, 4e-4]}}
+    narrow["logistic"] = {"values": 2, "low": 1e-9, "high": 1e-8}
+    s, step = made(tmp_path, paper=False, **narrow)
+    probe.run(s, step)
+    facts = Predictions.load(step.folder).facts["protocols"]
+    linear, logistic = facts["linear"], facts["logistic"]
+    rates = sorted({each["learning_rate"] for each in linear["candidates"]})
+    assert rates == pytest.approx([2e-4, 4e-4, 8e-4, 16e-4, 32e-4])
+    assert (linear["widened"], linear["at_edge"]) == (selection.WIDENINGS, "learning_rate")
+    assert linear["chosen"]["learning_rate"] == rates[-1]
+    assert logistic["widened"] > 0  # the weakest regularisation is so strong that its order no longer changes
+    said = capsys.readouterr()
+    line = next(line for line in (said.out + said.err).splitlines() if " linear: val" in line)
+    assert "the grid was widened 3 times; the chosen learning rate lies at the edge of the grid" in line
 
 
 def test_the_same_job_gives_the_same_bytes(tmp_path):
@@ -138,8 +269,10 @@ def test_repeats_are_what_other_seeds_would_have_been_and_change_nothing_else(tm
     pd.testing.assert_frame_equal(table.drop(columns=moved + costs), once[1].drop(columns=moved + costs))
     trained = table["protocol"].isin(["linear", "linear@paper"]) & (table["part"] == "test")
     assert (table.loc[trained, "n_fits"] == 3).all()
-    assert (table.loc[~trained, "n_fits"] == 1).all()
-    assert table.loc[~trained, moved[1:]].isna().all(axis=None)
+    floor = table["protocol"] == "shuffled"
+    assert (table.loc[floor, "n_fits"] == 20).all()
+    assert (table.loc[~trained & ~floor, "n_fits"] == 1).all()
+    assert table.loc[~trained & ~floor, moved[1:]].isna().all(axis=None)
     for where in ({"metric": "auroc", "class": "macro"}, {"metric": "brier", "class": "a"}):
         values = [one_of(each, protocol="linear", part="test", **where)["value"] for _, each in (once, twice, thrice)]
         row = one_of(table, protocol="linear", part="test", **where)
@@ -168,31 +301,32 @@ def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
     probe.run(s, step)
     table = Predictions.load(step.folder).table
     assert set(table["target:a"].dropna()) == {0.0, 1.0}
-    assert table["target:a"].isna().sum() == len(MULTILABEL) * N // 8
+    ours = table[~table["protocol"].str.contains("~")]
+    assert ours["target:a"].isna().sum() == len(MULTILABEL) * N // 8
     assert np.isfinite(table[["score:a", "score:b"]]).all(axis=None)
 
 
-def test_a_cnn_says_how_many_heads_remain(tmp_path):
-    s, step = made(tmp_path, patch=False)
+def test_a_single_vector_says_how_many_heads_remain(tmp_path):
+    s, step = made(tmp_path, patch=False, linear={**SMALL["linear"], "learning_rates": [0.1, 0.3, 1.0]})
     probe.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]["linear"]
-    assert (facts["heads"], facts["heads_left_out"]) == (4, 12)
+    assert (facts["heads"], facts["heads_left_out"]) == (3 + facts["widened"], 9)
 
 
 def test_a_diverged_head_is_reported_and_not_chosen(tmp_path):
-    s, step = made(tmp_path, linear={"epochs": 2, "learning_rates": [0.01, 1e38], "blocks": [1], "patch_mean": [False]})
+    s, step = made(tmp_path, linear={"epochs": 2, "learning_rates": [0.01, 1e39], "blocks": [1], "patch_mean": [False]})
     probe.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]["linear"]
     assert facts["heads_diverged"] == 1
-    assert facts["chosen"]["learning_rate"] == 0.01
-    assert [c["value"] is None for c in facts["candidates"]] == [False, True]
+    assert facts["chosen"]["learning_rate"] <= 0.01
+    assert [c["learning_rate"] for c in facts["candidates"] if c["value"] is None] == [1e39]
 
 
 def test_a_head_that_diverges_when_it_is_fitted_again_is_reported_and_passed_over(tmp_path, monkeypatch):
     fit, failed = probe.grid.fit, []
 
-    def fails_once(table, labels, recipes, *rest):
-        heads = fit(table, labels, recipes, *rest)
+    def fails_once(table, labels, recipes, *rest, **options):
+        heads = fit(table, labels, recipes, *rest, **options)
         if len(recipes) == 1 and not failed:
             failed.append(vars(recipes[0]))
             heads[0].weight.fill_(torch.inf)
@@ -323,7 +457,7 @@ def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_p
     step.knobs["task"] = "multiclass"
     probe.run(s, step)
     found = Predictions.load(step.folder)
-    assert list(found.table["protocol"].unique()) == [
+    assert list(found.facts["protocols"]) == [
         name
         for name in probe.PROTOCOLS
         if not name.startswith("mlknn")  # it is for many labels
@@ -399,21 +533,43 @@ def test_a_class_that_a_draw_cannot_teach_has_no_score_there(tmp_path):
 
 
 def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypatch):
-    s, step = made(tmp_path)
-    given, fit = [], probe.logistic.fit
-    monkeypatch.setattr(probe.logistic, "fit", lambda x, y, *rest: given.append((x, y)) or fit(x, y, *rest))
+    s, step = made(tmp_path, few_shot=None, logistic=None)
+    given, fit = [], probe.logistic.Features.fit
+    monkeypatch.setattr(probe.logistic.Features, "fit", lambda own, y, *rest: given.append(y) or fit(own, y, *rest))
     probe.run(s, step)
-    facts = Predictions.load(step.folder).facts["protocols"]
-    order = [name for name in facts if name in ("logistic", "shuffled")]
-    assert order == ["logistic", "shuffled"]
-    (train_x, train_y), _, (floor_x, floor_y) = given[:3]  # the sweep, its refit, the floor
-    assert np.array_equal(train_x, floor_x)
-    assert not np.array_equal(train_y, floor_y)
-    assert sorted(map(tuple, train_y.tolist())) == sorted(map(tuple, floor_y.tolist()))
+    train = [row for row in range(N) if PARTS[row % 4] == "train"]
+    index = artifacts.Index.load(step.need("prepare").folder)
+    labels = index.labels()[train]
+    assert len(given) == len({tuple(each.flatten().tolist()) for each in given}) == 20  # each shuffle is another one
+    for each in given:
+        assert not np.array_equal(each, labels)
+        assert sorted(map(tuple, each.tolist())) == sorted(map(tuple, labels.tolist()))
+
+
+def test_the_floor_is_the_mean_of_its_shuffles_and_their_range(tmp_path):
+    s, step = made(tmp_path, shuffled=30)
+    probe.run(s, step)
+    found = Predictions.load(step.folder)
+    names = [artifacts.again("shuffled", number) for number in range(30)]
+    assert len(found.facts["protocols"]["shuffled"]["seeds"]) == 30
+    score.run(s, s.step("score", NIH, "test_vit"))
+    table = Scores.load(s.step("score", NIH, "test_vit").folder).table
+    assert not table["protocol"].str.contains("~").any()
+    for part in ("val", "test"):
+        values = []
+        for name in names:
+            scores, targets = found.matrices(found.rows(name, part))
+            values.append(selection.macro_auroc(targets, scores))
+        assert len(set(values)) > 20
+        row = one_of(table, protocol="shuffled", part=part, metric="auroc", **{"class": "macro"})
+        assert row[["value", "low", "high"]].tolist() == pytest.approx([np.mean(values), min(values), max(values)])
+        assert row["seed_sd"] == pytest.approx(np.std(values, ddof=1))
+        assert row["note"] == "range of 30 shuffles, not over patients"
+        assert row["low"] < 0.5 < row["high"]
 
 
 def test_the_studys_variants_and_the_floor_can_be_left_out(tmp_path):
-    s, step = made(tmp_path, paper=False, shuffled=False, few_shot=None)
+    s, step = made(tmp_path, paper=False, shuffled=0, few_shot=None)
     probe.run(s, step)
     found = Predictions.load(step.folder)
     assert list(found.table["protocol"].unique()) == ["knn", "mlknn", "linear", "logistic"]
@@ -446,7 +602,7 @@ def test_slices_of_ct_are_scored_by_patient(tmp_path):
     assert batch > table.groupby("volume_id").size().max()  # slices of several patients go through together
     parts = Split.load(s.step("split", sars).folder).table.merge(table[["sample_id", "volume_id"]])
     found = Predictions.load(s.step("probe", sars, "test_vit").folder)
-    assert list(found.table["protocol"].unique()) == [name for name in probe.PROTOCOLS if not name.startswith("mlknn")]
+    assert list(found.facts["protocols"]) == [name for name in probe.PROTOCOLS if not name.startswith("mlknn")]
     for (_, part), rows in found.table.groupby(["protocol", "part"]):
         assert sorted(rows["sample_id"]) == sorted(set(parts.loc[parts["part"] == part, "volume_id"]))
     assert found.facts["protocols"]["linear"]["n_train"] == parts.loc[parts["part"] == "train", "volume_id"].nunique()

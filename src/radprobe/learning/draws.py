@@ -81,6 +81,23 @@ def paper_draws(index: Index, split: Split, task: str, shots: Sequence[int]) -> 
             yield from train.draw(wanted, 0, _evenly(cases, wanted), note, "volume_id")
 
 
+def permuted(patients: np.ndarray, seed: int) -> np.ndarray:
+    """Return positions [n] that give each case the labels of another one, for cases of `patients` [n].
+
+    Patients are put in a random order and their cases laid one after the other over the cases of the patients as they
+    are. So labels of one patient stay together: they resemble each other, and would be exchangeable case by case only
+    if they did not. With one case a patient it is a permutation of the cases. No patient keeps its own labels but by
+    chance, as would one whose number of cases nobody shares, if only equal numbers were exchanged.
+    """
+    names, of_patient = np.unique(patients, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    place = np.argsort(order)  # of each patient in the random order
+    given = np.argsort(place[of_patient], kind="stable")
+    source = np.empty(len(patients), int)
+    source[np.argsort(of_patient, kind="stable")] = given
+    return source
+
+
 class _Train:
     """The train part of a split: its samples, its patients by id, and who of them has which label."""
 

@@ -1,8 +1,9 @@
 """Encoding all images of a dataset once, shard by shard, so that a kill loses at most one shard.
 
-A shard is `00000.cls.npy`, `00000.patch_mean.npy`, and for each layer of which decoders want maps `00000.dense<l>.npy`,
-the l-th from the end (float16; those that the backbone has), written last `00000.json` with their hashes, the seconds
-taken and the identity of the inputs. A shard whose json is there and true is not computed again.
+A shard is `00000.cls.npy`, `00000.patch_mean.npy`, for each earlier stage of a CNN `00000.stage<l>.npy`, and for each
+layer of which decoders want maps `00000.dense<l>.npy`, the l-th from the end (float16; those that the backbone has),
+written last `00000.json` with their hashes, the seconds taken and the identity of the inputs. A shard whose json is
+there and true is not computed again.
 
 Dense maps beyond the budget are not stored: `Streamed` encodes again what `Cached` would read, bit for bit, because
 every forward pass has the same number of images, the last ones filled up, and a row does not depend on its neighbours.
@@ -34,7 +35,7 @@ from radprobe.tables import write_array
 USUAL_TOKENS = 1024  # of 448 px in patches of 14
 DENSE_BATCH = 8  # images at once where maps are wanted: what a decoder takes, should they be streamed
 CPU = torch.device("cpu")
-Arrays = dict[str, torch.Tensor]  # by kind: cls, patch_mean, dense1 ...
+Arrays = dict[str, torch.Tensor]  # by kind: cls, patch_mean, stage2, dense1 ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Source:
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision == "bf16"):
             features = self.encoder(pixels, ranges)
         dense = {dense_kind(layer): map_ for layer, map_ in zip(self.encoder.dense, features.dense, strict=True)}
-        found = {"cls": features.cls, "patch_mean": features.patch_mean, **dense}
+        stages = {f"stage{-layer}": values for layer, values in features.stages.items()}
+        found = {"cls": features.cls, "patch_mean": features.patch_mean, **stages, **dense}
         return {kind: values for kind, values in found.items() if values is not None}
 
     def _moved(self, pixels: torch.Tensor, image: np.ndarray, view: np.ndarray) -> torch.Tensor:
@@ -291,6 +293,7 @@ def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
         "decoders": source.layers,
         "dim": shapes["cls"][-1],
         "blocks": shapes["cls"][0],
+        "stages": {kind: shape[0] for kind, shape in shapes.items() if kind.startswith("stage")},
         "parameters": source.encoder.parameters_count,
     }
     return facts, names

@@ -1,8 +1,12 @@
 """L2-regularised logistic regression over a sweep of regularisations, scikit-learn's objective, many times faster.
 
 For each class (or, where exactly one class is true, for all classes by softmax) it minimises
-0.5 ||w||^2 + C * sum of losses on standardised features, the intercept not penalised, unlabelled entries (NaN) without
-a loss. Features are turned once into the eigenbasis of their covariance (only as many axes as there are samples), and
+0.5 ||w||^2 + C * sum of losses, the intercept not penalised, unlabelled entries (NaN) without a loss. Each feature is
+standardised and divided by the square root of the number of features, so that a sample has length 1 on average: one C
+then regularises as strongly whatever the width and the unit of the features. It is scikit-learn's C on standardised
+features, times their number.
+
+Features are turned once into the eigenbasis of their covariance (only as many axes as there are samples), and
 scaled there by the curvature of the loss at the start: L-BFGS (scipy) then sees a nearly round bowl. All classes are
 one batched problem. The strongest regularisation comes first; each next value of C starts from the solution before
 it, or from the line through the last two where that is better. Separable classes drive the loss towards 0 as C grows,
@@ -23,7 +27,7 @@ from radprobe.learning.device import threads
 STEPS, MEMORY = 500, 12  # of L-BFGS, at most
 TOLERANCE = 5e-5  # slope in the round bowl that counts as none; the bowl is scaled by the loss at the start
 DECREASE = 1e-11  # of the loss in a step, relative, below which single precision only sees noise
-STD_FLOOR = 1e-6  # a feature that never changes is left at 0
+STD_FLOOR = 1e-6  # of a feature's own size: one that changes less is left at 0
 LEAST = 1e-2  # curvature of a sample as a share of the mean: none counts as flat, which steps would overshoot
 FLAT = 1e-12  # curvature of a bias of which every sample is certain
 SETTLED = 0.9  # of the loss at the start: where it fell further, the bowl was another one, and is drawn again
@@ -49,42 +53,46 @@ class Sweep:
 
 
 def fit(x: torch.Tensor, y: torch.Tensor, values: Sequence[float], exclusive: bool) -> Sweep:
-    """Fit features x [n, D] to labels y [n, classes] (1, 0, NaN), for each C of `values`.
+    """Fit features x [n, D] to labels y [n, classes] (1, 0, NaN), for each C of `values`."""
+    return Features(x).fit(y, values, exclusive)
 
-    One torch thread, so that the result is the same for any number of cores. A class of which only one label is there
-    gets a constant logit: the log odds of its frequency, each count half a sample more.
+
+class Features:
+    """Standardised features of length 1 in their eigenbasis: made once, to be fitted to any number of labels.
+
+    One torch thread, so that the result is the same for any number of cores.
     """
-    with threads(1), torch.inference_mode():
-        problem = _Problem(x, y, exclusive)
-        order = sorted(range(len(values)), key=lambda index: values[index])
-        before = solution = problem.start()
-        found, late = {}, []
-        for index in order:
-            starts = solution, 2 * solution - before
-            before, (solution, converged) = solution, problem.solve(values[index], starts)
-            found[index] = solution
-            if not converged:
-                late.append(values[index])
-        weight, bias = problem.raw(np.stack([found[index] for index in range(len(values))]))
-    return Sweep(tuple(values), weight, bias, late)
 
+    def __init__(self, x: torch.Tensor):
+        self.n = len(x)
+        with threads(1), torch.inference_mode():
+            self.mean = sum(rows.double().sum(0) for rows in x.split(CHUNK)) / self.n
+            variance = sum(((rows.double() - self.mean) ** 2).sum(0) for rows in x.split(CHUNK)) / self.n
+            still = variance.sqrt() <= STD_FLOOR * (self.mean**2 + variance).sqrt()
+            moving = max(1, int((~still).sum()))
+            self.std = (variance * moving).sqrt().masked_fill(still, torch.inf)
+            self.basis = self._basis(x)
+            self.z = torch.cat([rows @ self.basis.float() for rows in self._standardised(x)])
 
-class _Problem:
-    """Standardised features in their eigenbasis, and the labels of the classes that can be learnt."""
+    def fit(self, y: torch.Tensor, values: Sequence[float], exclusive: bool) -> Sweep:
+        """Fit labels y [n, classes] (1, 0, NaN), for each C of `values`.
 
-    def __init__(self, x: torch.Tensor, y: torch.Tensor, exclusive: bool):
-        self.exclusive, self.n = exclusive, len(x)
-        known = ~y.isnan()
-        positives, total = (y == 1).sum(0), known.sum(0)
-        self.learnt = (positives > 0) & (positives < total)
-        self.constant = ((positives + HALF) / (total - positives + HALF)).log().double()
-        self.y, self.share = y[:, self.learnt].nan_to_num(0.0).double(), known[:, self.learnt].double() / self.n
-        self.sign = 1 - 2 * self.y  # so that a small residual is no difference of two large numbers
-        self.mean = sum(rows.double().sum(0) for rows in x.split(CHUNK)) / self.n
-        variance = sum(((rows.double() - self.mean) ** 2).sum(0) for rows in x.split(CHUNK)) / self.n
-        self.std = variance.sqrt().clamp_min(STD_FLOOR)
-        self.basis = self._basis(x)
-        self.z = torch.cat([rows @ self.basis.float() for rows in self._standardised(x)])
+        A class of which only one label is there gets a constant logit: the log odds of its frequency, each count half a
+        sample more.
+        """
+        with threads(1), torch.inference_mode():
+            problem = _Problem(self, y, exclusive)
+            order = sorted(range(len(values)), key=lambda index: values[index])
+            before = solution = problem.start()
+            found, late = {}, []
+            for index in order:
+                starts = solution, 2 * solution - before
+                before, (solution, converged) = solution, problem.solve(values[index], starts)
+                found[index] = solution
+                if not converged:
+                    late.append(values[index])
+            weight, bias = problem.raw(np.stack([found[index] for index in range(len(values))]))
+        return Sweep(tuple(values), weight, bias, late)
 
     def _standardised(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         for rows in x.split(CHUNK):
@@ -99,6 +107,21 @@ class _Problem:
         variance, axes = torch.linalg.eigh(rows @ rows.T)
         kept = variance > RANK * variance[-1].clamp_min(RANK)
         return rows.T @ (axes[:, kept] / variance[kept].sqrt())
+
+
+class _Problem:
+    """Features, and the labels of the classes that can be learnt."""
+
+    def __init__(self, features: Features, y: torch.Tensor, exclusive: bool):
+        self.features = features
+        self.exclusive = exclusive
+        self.n, self.z = features.n, features.z
+        known = ~y.isnan()
+        positives, total = (y == 1).sum(0), known.sum(0)
+        self.learnt = (positives > 0) & (positives < total)
+        self.constant = ((positives + HALF) / (total - positives + HALF)).log().double()
+        self.y, self.share = y[:, self.learnt].nan_to_num(0.0).double(), known[:, self.learnt].double() / self.n
+        self.sign = 1 - 2 * self.y  # so that a small residual is no difference of two large numbers
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -169,9 +192,9 @@ class _Problem:
     def raw(self, solutions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weights [values, classes, D] and biases [values, classes] on raw features."""
         solved = torch.from_numpy(solutions)
-        weight = torch.zeros((len(solved), len(self.learnt), len(self.std)))
+        weight = torch.zeros((len(solved), len(self.learnt), len(self.features.std)))
         bias = self.constant.float().repeat(len(solved), 1)
-        found = solved[:, :, :-1] @ self.basis.T / self.std
+        found = solved[:, :, :-1] @ self.features.basis.T / self.features.std
         weight[:, self.learnt] = found.float()
-        bias[:, self.learnt] = (solved[:, :, -1] - found @ self.mean).float()
+        bias[:, self.learnt] = (solved[:, :, -1] - found @ self.features.mean).float()
         return weight, bias

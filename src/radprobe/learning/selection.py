@@ -1,11 +1,66 @@
-"""How val chooses among candidates: macro AUROC over the classes that are defined there, ranked on logits (D23)."""
+"""How val chooses among candidates: macro AUROC over the classes that are defined there, ranked on logits (D23).
 
-from collections.abc import Sequence
+A grid that is too narrow handicaps whoever needs a value outside it. So a best candidate at the edge of the grid widens
+the grid in that direction, by the ratio of its two outermost values, at most `WIDENINGS` times.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 
 from radprobe.files import RadprobeError
+
+WIDENINGS = 3
+
+
+@dataclass
+class Candidate:
+    """Something that val may choose: its settings, its value on val (NaN: it diverged), and its scores of val."""
+
+    settings: dict[str, Any]
+    value: float
+    scores: torch.Tensor  # [n val, classes]
+
+
+@dataclass(frozen=True)
+class Search:
+    """All candidates, how often the grid was widened, and whether the best one still lies at its edge."""
+
+    candidates: list[Candidate]
+    widened: int
+    at_edge: bool
+
+
+def search(values: Sequence[float], name: str, fit: Callable[[list[float]], list[Candidate]]) -> Search:
+    """Fit the candidates of a grid of `values` of the setting `name`; widen the grid while the best is at its edge.
+
+    `fit` returns the candidates of some values. A grid of one value is what somebody fixed: it is never widened.
+    """
+    tried = sorted(set(values))
+    found = fit(tried)
+    widened = 0
+    while (outside := _beyond(tried, found, name)) is not None and widened < WIDENINGS:
+        found = found + fit([outside])
+        tried = sorted([*tried, outside])
+        widened += 1
+    return Search(found, widened, outside is not None)
+
+
+def _beyond(tried: list[float], found: list[Candidate], name: str) -> float | None:
+    """Return the next value beyond the edge at which the best candidate lies; None where it lies inside."""
+    values = [each.value for each in found]
+    if len(tried) < 2 or np.isnan(values).all():
+        return None
+    at = found[best(values, name)].settings[name]
+    if at == tried[0]:
+        return at * at / tried[1]
+    if at == tried[-1]:
+        return at * at / tried[-2]
+    return None
 
 
 def both_present(targets: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ normalised with the backbone's own mean and standard deviation.
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,7 @@ from radprobe.models import weights as checkpoints
 from radprobe.models.architectures import Layer, Tower, awaken
 from radprobe.models.architectures import build as architecture
 
+MAP_DIMENSIONS = 4  # [B, C, h, w]; a stage of an own network may give something else, and is then no input of heads
 FLAT = 0.5  # grey levels: an image of less contrast is constant, and becomes 0 everywhere rather than noise (D11)
 
 
@@ -32,12 +33,15 @@ class Features:
     cls: [B, blocks, C], the CLS of the last blocks, the last one last; or the vector that the recipe states instead:
     the mean patch token of the last blocks, or what the library pools (blocks = 1).
     patch_mean: [B, C], the mean patch token of the last block, or None where `cls` is no CLS.
+    stages: by layer (-2, -3 ...) the mean [B, C] of the map of an earlier stage or block, each of its own width, where
+    `cls` is what the library pools: a CNN has stages as a transformer has blocks.
     dense: for each chosen layer its map [B, C, h, w]: patch tokens on their grid, or a CNN's stage.
     """
 
     cls: torch.Tensor
     patch_mean: torch.Tensor | None
     dense: tuple[torch.Tensor, ...]
+    stages: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 class Encoder(torch.nn.Module):
@@ -49,7 +53,8 @@ class Encoder(torch.nn.Module):
         self.fixed_statistics = frozen  # do norms with running statistics keep them in training
         last = [] if self.recipe.pool == "library" else [*range(-blocks, 0)]
         self.vectors = tuple(last)  # the layers whose tokens make the vector
-        self.layers = tuple(dict.fromkeys([*last, *self.dense]))
+        self.stages = tuple(range(-2, -min(blocks, tower.depth) - 1, -1)) if self.recipe.pool == "library" else ()
+        self.layers = tuple(dict.fromkeys([*last, *self.stages, *self.dense]))
         self.register_buffer("mean", torch.tensor(self.recipe.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(self.recipe.std).view(1, 3, 1, 1))
         self.tower.requires_grad_(not frozen)
@@ -90,7 +95,8 @@ class Encoder(torch.nn.Module):
         vectors = [self._vector(by_layer[layer]) for layer in self.vectors]
         last = _mean(by_layer[-1]) if self.recipe.pool == "cls" else None
         cls = pooled[:, None] if pool else torch.stack(vectors, 1)
-        return Features(cls, last, tuple(by_layer[layer].map for layer in self.dense))
+        stages = {layer: _mean(by_layer[layer]) for layer in self.stages if _is_map(by_layer[layer])}
+        return Features(cls, last, tuple(by_layer[layer].map for layer in self.dense), stages)
 
     def _vector(self, layer: Layer) -> torch.Tensor:
         return layer.prefix[:, 0] if self.recipe.pool == "cls" else _mean(layer)
@@ -150,6 +156,10 @@ def _mean(layer: Layer) -> torch.Tensor:
     return layer.map.float().mean((2, 3))
 
 
+def _is_map(layer: Layer) -> bool:
+    return isinstance(layer.map, torch.Tensor) and layer.map.ndim == MAP_DIMENSIONS
+
+
 def layers(entry: catalog.Backbone, decoders: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the layers whose maps each decoder reads, as the catalog has them at the depth of the network."""
     with torch.device("meta"):
@@ -166,7 +176,8 @@ def build(
 ) -> Encoder:
     """Build an encoder for images of side `size`.
 
-    Its vector is of the last `blocks` blocks (ViTs), its maps are of the layers `dense`, counted from the last one, -1.
+    Its vectors are of the last `blocks` blocks or stages (fewer where a CNN has fewer stages), its maps are of the
+    layers `dense`, counted from the last one, -1.
     Random weights come from their own seed and leave torch's generator as it was. A state dict is loaded strictly at
     the native size, then positions are resized by the rule of the entry.
     """

@@ -138,6 +138,8 @@ def _chosen(facts: dict) -> str:
     said += [f"fitted again for {facts['refit_epochs']} epochs, as params fix"] if "refit_epochs" in facts else []
     said += [f"{diverged} of them diverged"] if diverged else []
     said += [f"{late} of them had not converged"] if late else []
+    said += [f"the grid was widened {facts['widened']} times"] if facts.get("widened") else []
+    said += [f"the chosen {_spaced(facts['at_edge'])} lies at the edge of the grid"] if facts.get("at_edge") else []
     said += [f"{again} better on val diverged when fitted again on train + val"] if again else []
     return "; ".join(said)
 
@@ -152,4 +154,8 @@ def _span(name: str, candidates: list[dict]) -> str:
     """Return the candidate values of a setting: all of a few, else the least and the most."""
     values = sorted({each[name] for each in candidates})
     told = trust.inline(values) if len(values) <= FEW else " to ".join(map(trust.inline, (values[0], values[-1])))
-    return f"{name.replace('_', ' ')} {told}"
+    return f"{_spaced(name)} {told}"
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")

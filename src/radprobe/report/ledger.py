@@ -43,6 +43,8 @@ OPTIONS = {
     FROM_SCRATCH: ("segment", "scratch", Scratch),
 }
 
+ALWAYS_THE_STUDYS = {"linear@paper": ("learning_rates", "blocks", "patch_mean")}  # whatever params say of ours
+
 
 @dataclass(frozen=True)
 class Ours:
@@ -295,7 +297,8 @@ def _changed_options(findings: Findings, protocol: str) -> list[str]:
         return []
     section, name, theirs = OPTIONS[protocol]
     used = getattr(getattr(findings.study.params, section), name)
-    return [key.replace("_", " ") for key, value in theirs() if value != getattr(used, key)]
+    ours = [(key, value) for key, value in theirs() if key not in ALWAYS_THE_STUDYS.get(protocol, ())]
+    return [key.replace("_", " ") for key, value in ours if value != getattr(used, key)]
 
 
 def _notes(one: PublishedScore, ours: Ours, same_test: bool) -> Iterator[str]:

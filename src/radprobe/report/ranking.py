@@ -10,8 +10,8 @@ from radprobe.catalog import PRIMARY_METRIC
 from radprobe.names import CEILING, EXTERNAL, FLOOR, FROM_SCRATCH, PIXELS, SCRATCH, STANDING, mode_of, random_init
 from radprobe.report.collect import Findings
 
-# The protocol that verdicts speak of, where there is one: fixed, so that no test score chooses it.
-PREFERRED = ("linear", "linear-decoder")
+# The protocols that verdicts speak of where the one of params was not scored: fixed, so that no test score chooses.
+PREFERRED = ("logistic", "linear", "linear-decoder")
 FEW_SHOT = "few-shot"  # how the protocols begin that have curves of their own
 
 
@@ -74,6 +74,7 @@ class Column:
     corrected: Estimate | None = None
     margin: float = math.nan
     external: frozenset[str] = frozenset()  # rows whose predictions were made elsewhere
+    leads: bool = False  # is its protocol the `report.headline` of params
 
     def protocol_of(self, backbone: str) -> str:
         """Return what a backbone was scored with here: what was trained as a whole stands beside every protocol."""
@@ -138,8 +139,9 @@ def columns(findings: Findings) -> list[Column]:
         for protocol, each in _by_protocol(rows):
             scores = {row["backbone"]: estimate(row, "value") for row in each.to_dict("records")}
             seconds = dict(zip(each["backbone"], each["seconds"], strict=True))
-            column = Column(dataset, protocol, metric, scores, seconds, controls, ceiling=ceiling, external=external)
-            found.append(_compared(findings, column))
+            leads = protocol == findings.study.params.report.headline
+            column = Column(dataset, protocol, metric, scores, seconds, controls, ceiling=ceiling, leads=leads)
+            found.append(_compared(findings, replace(column, external=external)))
     return found
 
 
@@ -203,9 +205,10 @@ def _of(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 
 def headline(of_dataset: list[Column]) -> Column | None:
-    """Return the column that the verdict speaks of: the linear protocol, else the first; never the floor."""
+    """Return the column that the verdict speaks of: that of params, else of PREFERRED, the first; never the floor."""
     learnt = [column for column in of_dataset if not column.is_floor]
-    return next((column for column in learnt if column.protocol in PREFERRED), learnt[0] if learnt else None)
+    order = {name: place for place, name in enumerate(PREFERRED)}
+    return min(learnt, key=lambda column: (not column.leads, order.get(column.protocol, len(order))), default=None)
 
 
 def headlines(columns: Iterable[Column]) -> dict[str, Column]:

@@ -50,7 +50,7 @@ def anchor(dataset: str, backbone: str) -> str:
 
 
 # The first view of the map: each dataset under the protocol that its verdict speaks of.
-MAIN = "linear probe or decoder"
+MAIN = "protocol of the verdict"
 
 
 def maps(findings: Findings, columns: list[Column], heads: dict[str, Column]) -> dict[str, dict]:

@@ -43,21 +43,25 @@ PROTOCOLS = {
 # What each protocol does, for a reader who sees one of its pages only.
 FROZEN = "The backbone stays frozen."
 AGAIN = "Learning rate and epoch are chosen on val; then it is trained again on train and val."
+INPUTS = (
+    "Every backbone offers as many inputs: a transformer the CLS tokens of its last blocks, with or without the mean "
+    "patch token, a CNN its pooled output with those of earlier stages."
+)
 EXPLAINED = {
-    "linear": f"{FROZEN} Linear heads of several learning rates are trained side by side on train, each on what "
-    "the backbone gives: a transformer the CLS tokens of its last blocks, with or without the mean patch token, all "
-    "else one vector. The best on val is trained again on train and val.",
-    "linear@paper": f"{FROZEN} As the linear probe, but with the loss summed over the batch, as in the study.",
-    "logistic": f"{FROZEN} Logistic regressions of several penalties are fitted on train; the best on val is fitted "
-    "again on train and val.",
+    "linear": f"{FROZEN} Linear heads of several learning rates are trained by gradient descent on train, on centred "
+    f"features of length 1. {INPUTS} The best on val is trained again on train and val.",
+    "linear@paper": f"{FROZEN} The study's own grid of linear heads: on features as they are, a CNN with its pooled "
+    "output alone, and with the loss summed over the batch.",
+    "logistic": f"{FROZEN} Logistic regressions of several penalties are fitted on train, on standardised features. "
+    f"{INPUTS} The best on val is fitted again on train and val.",
     "knn": f"{FROZEN} Nothing is trained: the nearest training cases vote, each weighed by its similarity; val chooses "
     "how many.",
     "knn@paper": f"{FROZEN} Nothing is trained: the nearest training cases vote, as many as in the study.",
     "mlknn": f"{FROZEN} How many of the nearest training cases have a class becomes a probability, by how often that "
     "happens within train (ML-kNN); val chooses how many neighbours.",
     "mlknn@paper": f"{FROZEN} ML-kNN with as many neighbours as in the study.",
-    "shuffled": f"{FROZEN} A logistic regression on train labels that were permuted among the cases: nothing is to be "
-    "learnt, so it shows what chance gives here.",
+    "shuffled": f"{FROZEN} Logistic regressions on train labels that were permuted among the patients, again and "
+    "again: nothing is to be learnt, so the mean and the range of the shuffles show what chance gives here.",
     "linear-decoder": f"{FROZEN} One linear layer turns each place of its feature map into a label. {AGAIN}",
     "unet-decoder": f"{FROZEN} A U-Net decoder reads several of its layers. {AGAIN}",
     "unet-decoder@paper": f"{FROZEN} The study's U-Net decoder reads several of its layers. {AGAIN}",

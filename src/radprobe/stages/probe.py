@@ -1,6 +1,7 @@
 """probe: all cheap heads on the frozen features of one dataset and backbone, in one job."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from radprobe.files import RadprobeError
 from radprobe.learning import draws, folds, grid, knn, logistic, selection
 from radprobe.learning.cases import Cases, ranking
 from radprobe.learning.device import measured
-from radprobe.params import FewShot
+from radprobe.params import FewShot, Linear
 from radprobe.study import Step, Study
 
 CPU = torch.device("cpu")
@@ -31,15 +32,16 @@ class Samples:
         self.cases = Cases(index)
         self.labels = self.cases.labels(index, split, exclusive)
         self.table, *self.views = (self._table(*view) for view in embeddings.views())
-        width = self.table.columns(grid.Recipe(1, False, 0.0))
-        self.cls, self.classes, self.exclusive = self.table.x[:, width], split.classes, exclusive
+        self.tokens = embeddings.tokens.shape[1]
+        self.cls = self.table.x[:, self.table.columns(1, False)]
+        self.classes, self.exclusive = split.classes, exclusive
         self.rows = {part: self.cases.of(split.rows(index, part)) for part in ("train", "val", "test")}
         self.rows["train+val"] = self.cases.of(split.rows(index, "train", "val"))
         self.neighbours = neighbours
 
-    def _table(self, tokens: np.ndarray, patch_mean: np.ndarray | None) -> grid.Table:
+    def _table(self, vectors: list[np.ndarray], patch_mean: np.ndarray | None) -> grid.Table:
         mean = None if patch_mean is None else self.cases.mean(patch_mean)
-        return grid.Table.of(self.cases.mean(tokens), mean)
+        return grid.Table.of([self.cases.mean(each) for each in vectors], mean)
 
     @cached_property
     def near(self) -> dict[tuple[str, str], knn.Neighbours]:
@@ -79,12 +81,16 @@ _USE = {"train": "trained", "val": "chosen", "test": "evaluated"}
 
 
 class Result(NamedTuple):
-    """Scores of val and of test, facts; what fits the chosen head with another seed, where chance takes part."""
+    """Scores of val and of test, facts; what fits the chosen head with another seed, where chance takes part.
+
+    `fits`: of how many seeds the protocol consists; None: of one, and params may ask for `repeats`.
+    """
 
     val: torch.Tensor
     test: torch.Tensor
     facts: dict[str, Any]
-    refit: Callable[[int], torch.Tensor] | None = None  # seed -> scores of test
+    refit: Callable[[int], dict[str, torch.Tensor]] | None = None  # seed -> scores by part
+    fits: int | None = None
 
 
 def run(study: Study, step: Step) -> None:
@@ -111,21 +117,25 @@ def _fit(step: Step, index: Index, split: Split, embeddings: Embeddings) -> Pred
         protocol = PROTOCOLS[name]
         took: dict[str, Any] = {}
         with measured(took, CPU):
-            val, test, found, refit = protocol(samples, wanted, knobs["seed"])
+            result = protocol(samples, wanted, knobs["seed"])
+            others = _fits(result, knobs["seed"], result.fits or 1)
+        val, test, found = result.val, result.test, result.facts
         if "knn" in name:  # each would need the search
             took["seconds"] += search["seconds"]
         facts[name] = {"selected_on": "val", "exclusive": samples.exclusive, **found, **took}
         facts[name] |= {f"n_{part}": len(samples.rows[part]) for part in ("train", "val", "test")}
         softmax = found.get("softmax", False)
         tables += [_rows(samples, name, part, scores, softmax) for part, scores in (("val", val), ("test", test))]
-        if refit and "repeats" in knobs:
-            others = {seed: refit(seed) for seed in range(knobs["seed"] + 1, knobs["seed"] + knobs["repeats"])}
-            kept = {seed: scores for seed, scores in others.items() if scores.isfinite().all()}
-            for number, scores in enumerate(kept.values(), 1):
-                tables.append(_rows(samples, again(name, number), "test", scores, softmax))
+        if not result.fits:
+            others = _fits(result, knobs["seed"], knobs.get("repeats", 1))
+        if others:
+            kept = {seed: fit for seed, fit in others.items() if fit["test"].isfinite().all()}
+            for number, fit in enumerate(kept.values(), 1):
+                tables += [_rows(samples, again(name, number), part, scores, softmax) for part, scores in fit.items()]
             facts[name] |= {"seeds": [knobs["seed"], *kept], "seeds_diverged": len(others) - len(kept)}
         best = samples.value(ranking(val, softmax))
-        console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}")
+        edge = _said(found)
+        console.say(f"{step.dataset} {step.backbone} {name}: val AUROC {best:.4f} with {found['chosen']}{edge}")
     if not tables:
         raise RadprobeError(
             "params: probe",
@@ -151,8 +161,25 @@ def _wanted(name: str, task: str, knobs: dict[str, Any]) -> dict[str, Any] | Non
     if (variant and not knobs["paper"]) or (kind == "mlknn" and not multilabel) or (name == "knn@paper" and multilabel):
         return None  # the study's kNN is ML-kNN where several classes may hold
     if kind == "shuffled":
-        return knobs["few_shot"] or FewShot().model_dump() if knobs["shuffled"] else None
+        fixed = knobs["few_shot"] or FewShot().model_dump()
+        return {"c": fixed["c"], "shuffles": knobs["shuffled"]} if knobs["shuffled"] else None
+    if kind == "logistic" and knobs["logistic"]:
+        linear = knobs["linear"] or Linear().model_dump()
+        return {**knobs["logistic"], "blocks": linear["blocks"], "patch_mean": linear["patch_mean"]}
     return knobs[kind]
+
+
+def _fits(result: Result, seed: int, fits: int) -> dict[int, dict[str, torch.Tensor]]:
+    """Return the scores of the seeds that follow `seed`, `fits` in all; none where no chance takes part."""
+    return {other: result.refit(other) for other in range(seed + 1, seed + fits)} if result.refit else {}
+
+
+def _said(facts: dict[str, Any]) -> str:
+    """Return what the log says of a grid that was widened, "" where it was not."""
+    said = f"; the grid was widened {facts['widened']} times" if facts.get("widened") else ""
+    if name := facts.get("at_edge"):
+        said += f"; the chosen {name.replace('_', ' ')} lies at the edge of the grid"
+    return said
 
 
 def _rows(samples: Samples, protocol: str, part: str, scores: torch.Tensor, softmax: bool) -> pd.DataFrame:
@@ -169,8 +196,8 @@ def _knn(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     def scores(source: str, query: str, ks: list[int]) -> torch.Tensor:
         return knn.weighted_scores(samples.near[query, source], samples.labels, ks, knobs["temperature"])
 
-    val, test, facts, _ = _of_k(samples, ks, knobs["k"], scores)
-    return Result(val, test, {**facts, "scale": "probability"})
+    result = _of_k(samples, ks, knobs["k"], scores)
+    return result._replace(facts={**result.facts, "scale": "probability"})
 
 
 def _knn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
@@ -215,67 +242,156 @@ def _mlknn_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     return _fixed(_mlknn(samples, {"k": [knn.PAPER_K], "smoothing": knn.PAPER_SMOOTHING}, seed))
 
 
-def _linear(samples: Samples, knobs: dict[str, Any], seed: int, summed: bool = False) -> Result:
-    table = samples.table
-    recipes, impossible = grid.recipes(table, knobs["learning_rates"], knobs["blocks"], knobs["patch_mean"])
-    if not recipes:
+def _inputs(samples: Samples, knobs: dict[str, Any]) -> list[grid.Input]:
+    """Return what heads read: of every backbone that has enough vectors the same number. Raises where none is there."""
+    found = grid.inputs(samples.table, knobs["blocks"], knobs["patch_mean"])
+    if not found:
         raise RadprobeError("params: probe.linear", "no head suits this backbone", "allow blocks: 1 without patch_mean")
+    return found
 
-    def fit(part: str, heads: list[grid.Recipe], seed: int) -> list[grid.Head]:
-        how = (knobs["epochs"], knobs["batch_size"], seed, samples.exclusive, summed)
-        return grid.fit(table.rows(samples.rows[part]), samples.y(part), heads, *how, samples.views_of(part))
 
-    heads = fit("train", recipes, seed)
-    val, test = (table.rows(samples.rows[part]) for part in ("val", "test"))
-    logits = [head.logits(val) for head in heads]
-    values = [samples.value(ranking(each, samples.exclusive)) for each in logits]
-    diverged = [vars(recipe) for recipe, value in zip(recipes, values, strict=True) if np.isnan(value)]
-    late = []  # chosen, and then diverged on train + val
-    while True:
-        best = selection.best(values, "linear heads")
-        (refitted,) = fit("train+val", [recipes[best]], seed)
-        if (found := refitted.logits(test)).isfinite().all():
-            break
-        late.append(vars(recipes[best]))
-        values[best] = float("nan")
-    candidates = [
-        {**vars(recipe), "value": None if np.isnan(value) else value}
-        for recipe, value in zip(recipes, values, strict=True)
-    ]
-    counts = {"heads": len(recipes), "heads_left_out": impossible, "heads_diverged": len(diverged)}
-    counts |= {"diverged_when_refitted": late, "softmax": samples.exclusive}
-    counts["parameters"] = refitted.weight.numel() + refitted.bias.numel()
-    facts = {"chosen": vars(recipes[best]), "candidates": candidates, **counts}
-    return Result(logits[best], found, facts, lambda seed: fit("train+val", [recipes[best]], seed)[0].logits(test))
+def _linear(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
+    sgd, inputs = _Sgd(samples, knobs, raw=False), _inputs(samples, knobs)
+    rates = knobs["learning_rates"]
+    found = selection.search(rates, "learning_rate", lambda values: sgd.candidates(inputs, values, seed))
+    lacking = len(knobs["blocks"]) * len(knobs["patch_mean"]) - len(inputs)
+    facts = {"heads_left_out": lacking * len(rates), **_widening(found, "learning_rate")}
+    return sgd.chosen(found.candidates, seed, facts)
 
 
 def _linear_paper(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
-    return _linear(samples, knobs, seed, summed=True)
+    """Fit the study's own grid, which is never widened, on features as they are, with its loss (D17)."""
+    sgd, inputs = _Sgd(samples, knobs, raw=True), grid.paper_inputs(samples.table, samples.tokens)
+    candidates = sgd.candidates(inputs, grid.PAPER_RATES, seed)
+    facts = {"heads_left_out": 2 * len(grid.PAPER_BLOCKS) * len(grid.PAPER_RATES) - len(candidates)}
+    return sgd.chosen(candidates, seed, facts)
+
+
+class _Sgd:
+    """Linear heads trained by SGD: on features in a unit of their own, or (`raw`) as they are, as in the study."""
+
+    def __init__(self, samples: Samples, knobs: dict[str, Any], raw: bool):
+        self.samples, self.knobs, self.raw = samples, knobs, raw
+
+    def fit(self, part: str, heads: list[grid.Recipe], seed: int) -> list[grid.Head]:
+        samples = self.samples
+        table = samples.table.rows(samples.rows[part])
+        return grid.fit(
+            table,
+            samples.y(part),
+            heads,
+            self.knobs["epochs"],
+            self.knobs["batch_size"],
+            seed,
+            exclusive=samples.exclusive,
+            summed=self.raw,
+            views=samples.views_of(part),
+            unit=None if self.raw else grid.Unit.of(table),
+        )
+
+    def candidates(self, inputs: list[grid.Input], rates: Sequence[float], seed: int) -> list[selection.Candidate]:
+        samples = self.samples
+        recipes = [grid.Recipe(*each, rate) for each in inputs for rate in rates]
+        val = samples.table.rows(samples.rows["val"])
+        found = []
+        for head in self.fit("train", recipes, seed):
+            logits = head.logits(val)
+            value = samples.value(ranking(logits, samples.exclusive))
+            found.append(selection.Candidate(vars(head.recipe), value, logits))
+        return found
+
+    def chosen(self, candidates: list[selection.Candidate], seed: int, facts: dict[str, Any]) -> Result:
+        """Fit the best of the candidates again; one that diverges then gives way to the next best."""
+        samples, values = self.samples, [each.value for each in candidates]
+        test = samples.table.rows(samples.rows["test"])
+        late = []  # chosen, and then diverged on train + val
+        while True:
+            best = selection.best(values, "linear heads")
+            recipe = grid.Recipe(**candidates[best].settings)
+            (refitted,) = self.fit("train+val", [recipe], seed)
+            if (scores := refitted.logits(test)).isfinite().all():
+                break
+            late.append(vars(recipe))
+            values[best] = float("nan")
+        counts = {"heads": len(candidates), "heads_diverged": sum(math.isnan(each.value) for each in candidates)}
+        counts |= {"diverged_when_refitted": late, "softmax": samples.exclusive}
+        counts["parameters"] = refitted.weight.numel() + refitted.bias.numel()
+
+        def refit(other: int) -> dict[str, torch.Tensor]:
+            return {"test": self.fit("train+val", [recipe], other)[0].logits(test)}
+
+        told = [{**each.settings, "value": _defined(value)} for each, value in zip(candidates, values, strict=True)]
+        return Result(
+            candidates[best].scores, scores, {"chosen": vars(recipe), "candidates": told, **counts, **facts}, refit
+        )
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _widening(found: selection.Search, name: str) -> dict[str, Any]:
+    """Return how often a grid was widened, and the setting that lies at its edge all the same, "" where none does."""
+    return {"widened": found.widened, "at_edge": name if found.at_edge else ""}
 
 
 def _logistic(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     cs = np.geomspace(knobs["low"], knobs["high"], knobs["values"]).tolist()
-    x, y = samples.cls, samples.y
-    sweep = logistic.fit(x[samples.rows["train"]], y("train"), cs, samples.exclusive)
-    val = sweep.logits(x[samples.rows["val"]])
-    values = [samples.value(ranking(each, samples.exclusive)) for each in val]
-    best = selection.best(values, "values of C")
-    refitted = logistic.fit(x[samples.rows["train+val"]], y("train+val"), [cs[best]], samples.exclusive)
+    every, of_candidate, late = [], [], []
+    for one in _inputs(samples, knobs):
+        found, not_converged = _sweep(samples, one, cs)
+        every += found.candidates
+        of_candidate += [found] * len(found.candidates)
+        late += not_converged
+    best = selection.best([each.value for each in every], "values of C")
+    settings = every[best].settings
+    x = samples.table.x[:, samples.table.columns(settings["blocks"], settings["patch_mean"])]
+    refitted = logistic.fit(x[samples.rows["train+val"]], samples.y("train+val"), [settings["c"]], samples.exclusive)
     test = refitted.logits(x[samples.rows["test"]])[0]
-    candidates = [{"c": c, "value": None if np.isnan(value) else value} for c, value in zip(cs, values, strict=True)]
-    facts = {"chosen": {"c": cs[best]}, "candidates": candidates, "softmax": samples.exclusive}
-    facts["parameters"] = (x.shape[1] + 1) * len(samples.classes)
-    return Result(val[best], test, {**facts, "not_converged": sweep.not_converged})
+    facts = {"chosen": settings, "candidates": [{**each.settings, "value": _defined(each.value)} for each in every]}
+    facts |= {"softmax": samples.exclusive, "parameters": (x.shape[1] + 1) * len(samples.classes)}
+    facts |= {"not_converged": late, **_widening(of_candidate[best], "c")}
+    return Result(every[best].scores, test, facts)
+
+
+def _sweep(samples: Samples, one: grid.Input, cs: list[float]) -> tuple[selection.Search, list[dict[str, Any]]]:
+    """Return the candidates of one input on val, the sweep of C widened where its best lies at the edge.
+
+    And the settings of those that did not converge.
+    """
+    x, late = samples.table.x[:, samples.table.columns(*one)], []
+    features, val = logistic.Features(x[samples.rows["train"]]), x[samples.rows["val"]]
+    of_input = {"blocks": one[0], "patch_mean": one[1]}
+
+    def fit(values: list[float]) -> list[selection.Candidate]:
+        sweep = features.fit(samples.y("train"), values, samples.exclusive)
+        late.extend({**of_input, "c": c} for c in sweep.not_converged)
+        scored = zip(values, sweep.logits(val), strict=True)
+        return [
+            selection.Candidate({**of_input, "c": c}, samples.value(ranking(logits, samples.exclusive)), logits)
+            for c, logits in scored
+        ]
+
+    return selection.search(cs, "c", fit), late
 
 
 def _shuffled(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
-    """Fit on labels that are permuted among the cases of train: nothing is to be learnt."""
-    labels = samples.y("train")
-    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
-    fitted = logistic.fit(samples.cls[samples.rows["train"]], labels, [knobs["c"]], samples.exclusive)
-    val, test = (fitted.logits(samples.cls[samples.rows[part]])[0] for part in ("val", "test"))
+    """Fit on labels that are permuted among the patients of train, once for each shuffle: nothing is to be learnt."""
+    train = samples.rows["train"]
+    features, labels, patients = (
+        logistic.Features(samples.cls[train]),
+        samples.y("train"),
+        samples.cases.patients[train],
+    )
+
+    def fit(shuffle: int) -> dict[str, torch.Tensor]:
+        permuted = labels[draws.permuted(patients, shuffle)]
+        fitted = features.fit(permuted, [knobs["c"]], samples.exclusive)
+        return {part: fitted.logits(samples.cls[samples.rows[part]])[0] for part in ("val", "test")}
+
+    first = fit(seed)
     facts = {"chosen": {"c": knobs["c"]}, "selected_on": "nothing: C is fixed", "softmax": samples.exclusive}
-    return Result(val, test, facts)
+    return Result(first["val"], first["test"], facts, fit, fits=knobs["shuffles"])
 
 
 def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: dict[str, Any]) -> FewShotScores:

@@ -11,6 +11,7 @@ from radprobe.artifacts import SCORES_SCHEMA, Index, LeakCertificate, Prediction
 from radprobe.metrics import classification, segmentation
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.scoring import Cell, Classified, Segmented, protocols_of
+from radprobe.names import FLOOR
 from radprobe.study import Step, Study
 
 PARTS = ("val", "test")
@@ -31,7 +32,7 @@ def run(study: Study, step: Step) -> None:
         of_parts = {part: cell.scored(protocol, part) for part in _parts(predictions, protocol)}
         if cell.truth:
             cases += [each.cases().assign(protocol=protocol, part=part) for part, each in of_parts.items()]
-        val = _over_fits(of_parts["val"].rows(cell.how), []) if "val" in of_parts else []
+        val = _of_val(cell, protocol, of_parts["val"]) if "val" in of_parts else []
         test = [*_of_test(cell, protocol, **of_parts), *_without_near(cell, protocol, of_parts["test"], near)]
         of_protocol = predictions.facts["protocols"][protocol]
         costs = _costs(predictions.facts["embedding"], of_protocol)
@@ -59,14 +60,30 @@ def _of_test(
     cell: Cell, protocol: str, test: "Classified | Segmented", val: "Classified | Segmented | None" = None
 ) -> list[dict]:
     """Return the rows of test: all metrics, those at val's thresholds, and how far they move over fits with seeds."""
-    facts = cell.predictions.facts["protocols"][protocol]
+    facts, others = cell.predictions.facts["protocols"][protocol], _other_fits(cell, protocol)
+    # every shuffle has its own thresholds
+    vals = {name: cell.scored(name, "val") if protocol == FLOOR else val for name in others}
 
-    def rows(scored: "Classified | Segmented", how: Bootstrap) -> list[dict]:
+    def rows(scored: "Classified | Segmented", val: "Classified | Segmented", how: Bootstrap) -> list[dict]:
         return scored.rows(how) + scored.operating(val, facts, how)
 
-    others = range(1, len(facts.get("seeds", [0])))
-    fits = [rows(cell.scored(again(protocol, number), "test"), POINT) for number in others]
-    return _over_fits(rows(test, cell.how), fits)
+    fits = [rows(cell.scored(name, "test"), vals[name], POINT) for name in others]
+    found = _over_fits(rows(test, val, cell.how), fits)
+    return _over_shuffles(found, fits) if protocol == FLOOR and others else found
+
+
+def _other_fits(cell: Cell, protocol: str) -> list[str]:
+    """Return the names under which Predictions hold the fits of a protocol with other seeds, or other shuffles."""
+    seeds = cell.predictions.facts["protocols"][protocol].get("seeds", [0])
+    return [again(protocol, number) for number in range(1, len(seeds))]
+
+
+def _of_val(cell: Cell, protocol: str, val: "Classified | Segmented") -> list[dict]:
+    """Return the rows of val: those of the fit that chose, or of all shuffles of the labels."""
+    others = _other_fits(cell, protocol) if protocol == FLOOR else []
+    fits = [cell.scored(name, "val").rows(POINT) for name in others]
+    rows = _over_fits(val.rows(cell.how), fits)
+    return _over_shuffles(rows, fits) if others else rows
 
 
 def _without_near(cell: Cell, protocol: str, test: "Classified | Segmented", near: set[str]) -> list[dict]:
@@ -76,6 +93,9 @@ def _without_near(cell: Cell, protocol: str, test: "Classified | Segmented", nea
         return []
     left, nothing = (test, ALL_NEAR) if ids <= near else (cell.scored(protocol, "test", near), {})
     rows = [row for row in left.rows(POINT if nothing else cell.how) if row["metric"] == cell.metric]
+    if protocol == FLOOR and not nothing and (others := _other_fits(cell, protocol)):
+        fits = [cell.scored(name, "test", near).rows(POINT) for name in others]
+        rows = _over_shuffles(rows, [[row for row in fit if row["metric"] == cell.metric] for fit in fits])
     return [{**row, **ONE_FIT, "metric": f"{cell.metric}_without_near", **nothing} for row in rows]
 
 
@@ -86,6 +106,22 @@ def _over_fits(rows: list[dict], others: list[list[dict]]) -> list[dict]:
         values = np.array([row["value"], *(each["value"] for each in of_others)])
         moved = {"seed_sd": values.std(ddof=1), "seed_low": values.min(), "seed_high": values.max()} if others else {}
         found.append({**row, **ONE_FIT, **moved, "n_fits": len(values)})
+    return found
+
+
+def _over_shuffles(rows: list[dict], others: list[list[dict]]) -> list[dict]:
+    """Return rows whose value is the mean over shuffles of the labels, and whose interval is their range.
+
+    `rows` are of the first shuffle, with how far values move over all; `others` are the rows of the other shuffles.
+    """
+    found = []
+    for row, *of_others in zip(rows, *others, strict=True):
+        values = np.array([row["value"], *(each["value"] for each in of_others)])
+        known = values[~np.isnan(values)]
+        note = f"range of {len(values)} shuffles, not over patients"
+        note += f"; undefined in {len(values) - len(known)} of them" if len(known) < len(values) else ""
+        low, high, mean = (known.min(), known.max(), known.mean()) if len(known) else (np.nan, np.nan, np.nan)
+        found.append({**row, "value": mean, "low": low, "high": high, "note": note if len(known) else row["note"]})
     return found
 
 

@@ -10,7 +10,7 @@ from radprobe.artifacts import PARTS, Predictions, Scores
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.catalog.describe import recipe, restriction
 from radprobe.metrics.classification import MACRO
-from radprobe.names import EXTERNAL, with_weights
+from radprobe.names import EXTERNAL, FLOOR, with_weights
 from radprobe.report import few_shot, trust, words
 from radprobe.report.cells import charts
 from radprobe.report.collect import Findings
@@ -177,9 +177,12 @@ def too_few(primary: dict[str, dict[str, Any]], least: int) -> list[str]:
 
 
 def fits(row: dict[str, Any]) -> str:
-    """Return how far a score moves over fits with other seeds, "" where there was one fit."""
+    """Return how far a score moves over fits with other seeds, or shuffles of the labels; "" where there was one."""
     if row["n_fits"] < 2:
         return ""
+    if row["protocol"] == FLOOR:
+        spread = "" if pd.isna(row["seed_sd"]) else f", SD {words.number(row['seed_sd'])}"
+        return f"Above are the mean and the range of {row['n_fits']} shuffles of the labels{spread}."
     if pd.isna(row["seed_sd"]):
         return f"Fitted {row['n_fits']} times with different seeds; not every fit has a value."
     low, high, spread = (words.number(row[name]) for name in ("seed_low", "seed_high", "seed_sd"))
