@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 
 from radprobe.artifacts import (
     COMPARISON_SCHEMA,
+    ROWS_SCHEMA,
     SCORES_SCHEMA,
     VARIANTS_SCHEMA,
     Comparison,
@@ -112,22 +113,23 @@ def numbers(table):
     return table.assign(note=7)
 
 
-@pytest.mark.parametrize("broken", ["comparison", "variants"])
+@pytest.mark.parametrize("broken", ["comparison", "variants", "rows"])
 @pytest.mark.parametrize(
     ("harm", "why"),
     [
-        (words, "column 'difference' fails coerce_dtype('float64'): 'much'"),
+        (words, "fails coerce_dtype('float64'): 'much'"),
         (without, "column 'low' is missing"),
         (with_more, "column 'more' is none of the table"),
         (numbers, "column 'note' fails dtype("),
     ],
 )
 def test_a_table_that_somebody_else_sealed_is_named_with_the_column_and_the_check(tmp_path, broken, harm, why):
-    tables = {"comparison": a_table(COMPARISON_SCHEMA), "variants": a_table(VARIANTS_SCHEMA)}
+    schemas = {"comparison": COMPARISON_SCHEMA, "variants": VARIANTS_SCHEMA, "rows": ROWS_SCHEMA}
+    tables = {name: a_table(schema) for name, schema in schemas.items()}
     Comparison(*tables.values()).save(tmp_path, "spec")
     assert len(Comparison.load(tmp_path).variants) == 1
     write_table(tmp_path / f"{broken}.parquet", harm(tables[broken]))
-    seal(tmp_path, "comparison", "spec", {}, ["comparison.parquet", "variants.parquet"])
+    seal(tmp_path, "comparison", "spec", {}, [f"{name}.parquet" for name in tables])
     with pytest.raises(RadprobeError) as error:
         Comparison.load(tmp_path)
     assert error.value.what == str(tmp_path / f"{broken}.parquet")

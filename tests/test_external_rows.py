@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from small_params import NO_CONTROLS
 
 from radprobe import files
 from radprobe.artifacts import Truth
@@ -27,7 +28,7 @@ PLANNED = "Reading nnunet's predictions of montgomery"  # what Snakemake says of
 def study(root: Path, rows: dict, dataset: str = FILMS, **changes) -> Study:
     datasets = {name: {"phantom": {"patients": 9}} for name in (LUNGS, FILMS)}
     datasets[dataset]["predictions"] = rows
-    content = {"study": "s", "hub": False, "datasets": datasets, "backbones": ["test_vit"], "controls": []}
+    content = {"study": "s", "hub": False, "datasets": datasets, "backbones": ["test_vit"], "controls": NO_CONTROLS}
     return Study({**content, "paths": {"root": str(root)}, **changes})
 
 
@@ -213,7 +214,7 @@ def snakemake(folder: Path, *options: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_snakemake_runs_a_row_notices_an_edit_and_ignores_a_new_time(tmp_path):
-    content = {"study": "s", "hub": False, "backbones": ["test_vit"], "controls": [], "threads": 1}
+    content = {"study": "s", "hub": False, "backbones": ["test_vit"], "controls": NO_CONTROLS, "threads": 1}
     choice = {"phantom": {"patients": 24}, "size": 112, "stored": 112, "predictions": {"nnunet": "maps"}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**content, "datasets": {LUNGS: choice}}))
     done = snakemake(tmp_path, "--until", "split")

@@ -112,4 +112,4 @@ def test_the_finding_says_what_the_gains_over_the_head_alone_say():
 
 def test_the_verdict_of_a_trained_backbone_says_what_trained_it_and_names_its_random_init(page):
     assert "of cpu to train" in page or "of CPU to train" in page or "of an unknown device to train" in page
-    assert "No random twin was scored" not in page
+    assert "No control was scored" not in page

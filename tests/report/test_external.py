@@ -11,7 +11,8 @@ from synthetic_study import NASTY
 from webpage import Page
 
 from radprobe import files
-from radprobe.metrics.operating import NO_PROBABILITY, WITHOUT_VAL
+from radprobe.metrics.calibration import NO_PROBABILITY
+from radprobe.metrics.operating import WITHOUT_VAL
 from radprobe.report import ranking, style, trust, words
 from radprobe.report.collect import Findings
 from radprobe.stages import report

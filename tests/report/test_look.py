@@ -10,7 +10,7 @@ from PIL import Image
 from webpage import Page
 
 from radprobe import artifacts
-from radprobe.artifacts import Index, LabelMaps, Pixels, Scores, Truth
+from radprobe.artifacts import Comparison, Index, LabelMaps, Pixels, Scores, Truth
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import collect, look, pictures, ranking, style
 
@@ -116,6 +116,10 @@ def test_where_no_macro_score_is_defined_the_report_says_that_nothing_was_scored
         if scores.cases is not None:
             scores.cases.loc[scores.cases["class"] == "macro", "value"] = np.nan
         scores.save(step.folder, step.spec)
+    for step in (each for each in study.steps.values() if each.verb == "compare"):
+        comparison = Comparison.load(step.folder)
+        comparison.rows[["value", "low", "high"]] = np.nan
+        comparison.save(step.folder, step.spec)
     said = Page(render(root)).words
     assert said.count("No score is defined: undefined: no case has it.") == 2
     assert "Not shown: nothing was scored yet" in said

@@ -83,8 +83,8 @@ def test_tasks_and_backbones_that_do_not_fit_are_left_out_with_their_reasons():
     assert found.ranking.backbones == ["a", "b", "c"]
     assert found.left_out == [
         "FEW: backbones scored on it, controls apart: 2; ranks need 3 or more",
-        "BARE: no scale, neither a random twin nor raw pixels were scored",
-        "LEVEL: no scale, its best backbone is not resolvably above its best control",
+        "BARE: no scale, neither a random init nor raw pixels were scored",
+        "LEVEL: no scale, its best backbone is not significantly higher than its best control",
         "<d>: scored on 1 of 5 tasks",
     ]
     assert list(found.scaled) == ["t0", "t1", "more"]

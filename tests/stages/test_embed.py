@@ -223,14 +223,14 @@ def test_augmented_copies_are_crops_of_the_stored_image_and_follow_the_images_vi
     views, whole = Views("crop", 10, s.params.seed, 2), features.extremes(images)
     plain, *copies = found.views()
     assert len(copies) == 2
-    np.testing.assert_array_equal(plain[0], found.cls)
+    np.testing.assert_array_equal(np.stack(plain[0], axis=1), found.cls)
     for view, (tokens, patch_mean) in enumerate([plain, *copies]):
         seen = moved(images.float(), views.matrices(range(10), view), nearest=False) if view else images
         expected = encoder(seen, whole)  # on the grey scale of the whole image, not of the crop
-        np.testing.assert_allclose(tokens, expected.cls, atol=2e-3)
+        np.testing.assert_allclose(np.stack(tokens, axis=1), expected.cls, atol=2e-3)
         np.testing.assert_allclose(patch_mean, expected.patch_mean, atol=2e-3)
-    assert np.abs(copies[0][0] - copies[1][0]).max() > 0.05
-    assert np.abs(copies[0][0] - plain[0]).max() > 0.05
+    assert np.abs(np.stack(copies[0][0]) - np.stack(copies[1][0])).max() > 0.05
+    assert np.abs(np.stack(copies[0][0]) - np.stack(plain[0])).max() > 0.05
 
 
 KILLED = """

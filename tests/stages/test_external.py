@@ -8,15 +8,17 @@ import pandas as pd
 import pytest
 import synthetic_study
 from PIL import Image
+from small_params import NO_CONTROLS
 
 from radprobe.artifacts import Comparison, Index, LabelMaps, Predictions, Scores, Split, Truth
 from radprobe.files import RadprobeError
-from radprobe.metrics.operating import NO_PROBABILITY, WITHOUT_VAL
+from radprobe.metrics.calibration import NO_PROBABILITY
+from radprobe.metrics.operating import WITHOUT_VAL
 from radprobe.stages import compare, export, external, score
 from radprobe.study import Study
 
 FILMS, LUNGS = "nih_chestxray14", "montgomery"
-SMALL = {"backbones": ["test_vit"], "own_backbones": {}, "controls": [], "score": {"resamples": 100}}
+SMALL = {"backbones": ["test_vit"], "own_backbones": {}, "controls": NO_CONTROLS, "score": {"resamples": 100}}
 
 
 def with_rows(root: Path, rows: dict[str, dict], **changes) -> Study:

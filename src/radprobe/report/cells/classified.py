@@ -134,7 +134,7 @@ def _recalibrated(said: Said) -> str:
     if not brier.defined:
         return f"Not recalibrated: {brier.note.removeprefix('undefined: ')}."
     told = [_told(said, metric, MACRO) for metric in ("ece_recalibrated", "brier_recalibrated")]
-    return f"With one {brier.note.partition(';')[0]}, for all classes, macro: {'; '.join(told)}."
+    return f"With one {brier.note.partition(',')[0]}, fitted on val, for all classes, macro: {'; '.join(told)}."
 
 
 # --- what is called at the thresholds ---------------------------------------------------------------------------------
