@@ -98,7 +98,7 @@ def a_table(schema) -> pd.DataFrame:
 
 
 def words(table):
-    return table.assign(difference="much")
+    return table.assign(low="much")
 
 
 def without(table):

@@ -137,7 +137,7 @@ def test_cases_of_few_patients_get_no_interval():
     few = (np.arange(30) % 9).astype(str)
     row = by_name(rows(segmenter(truth, prediction, 3, few), list("abc"), HOW))["dsc", MACRO]
     assert np.isnan(row["low"])
-    assert "9 patients" in row["note"] or "few patients have a value" in row["note"]
+    assert "7 patients, fewer than 10" in row["note"]  # of the class that fewest have
 
 
 def test_case_rows_average_to_the_scores():

@@ -58,7 +58,7 @@ def test_backbones_are_ranked_and_scaled_between_control_and_best():
 
 def test_few_tasks_are_ranked_but_told_to_be_few():
     found = ranks.across(*study_of(2))
-    assert "too few tasks to tell any two apart" in ranks.finding(found, str)
+    assert "too few tasks for any two to differ significantly" in ranks.finding(found, str)
     assert found.means["a"].note == "no interval: 2 tasks, fewer than 6"
     assert math.isnan(found.means["a"].low)
 
@@ -70,7 +70,7 @@ def test_no_order_is_claimed_where_the_friedman_test_finds_none():
         scores = dict(zip(names, (0.9, 0.8, 0.7), strict=True))
         heads[f"t{at}"] = column(f"t{at}", {**scores, "pixels": 0.5})
     found = ranks.across(findings(*heads), heads)
-    assert ranks.finding(found, str) == "3 frozen backbones over 6 tasks: no order is resolved (Friedman test, p = 1)"
+    assert ranks.finding(found, str) == "3 frozen backbones over 6 tasks: no significant order (Friedman test, p = 1)"
 
 
 def test_tasks_and_backbones_that_do_not_fit_are_left_out_with_their_reasons():

@@ -152,7 +152,7 @@ def test_scores_of_any_scale_rank_but_are_not_called_probabilities(root, made, t
         rows = scores.table[scores.table["metric"] == metric]
         assert rows["value"].isna().all()
         known = rows[(rows["class"] != "macro") & (rows["part"] == "test")]
-        assert (known["note"] == NO_PROBABILITY).all()
+        assert (known["note"] == f"undefined: {NO_PROBABILITY}").all()
 
 
 def test_train_cases_are_ignored_and_said(root, made, tmp_path, capsys):

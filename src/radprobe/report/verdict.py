@@ -34,7 +34,8 @@ def verdict(column: Column, name: Name, device: str) -> Verdict:
     """Return what a column says: who may be the best, its score, its controls, how many patients, the cost."""
     best = column.best
     if best is None:
-        reasons = "; ".join(sorted({score.note for score in column.scores.values()}))
+        candidates = [name for name in column.scores if name not in column.controls] or list(column.scores)
+        reasons = "; ".join(sorted({column.scores[each].note for each in candidates}))
         return Verdict([f"No score is defined: {reasons}."])
     lines = [_who(column, name), _score(column, name), _controls(column, name), _patients_needed(column, name)]
     lines.append(_cost(column, name, device))
