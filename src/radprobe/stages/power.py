@@ -45,7 +45,8 @@ def _of(study: Study, dataset: str) -> Iterator[str]:
     entry = study.dataset(dataset)
     truth = Truth.load(study.step("prepare", dataset).folder) if entry.task == "segmentation" else None
     metric = catalog.PRIMARY_METRIC[entry.task]
-    how = Bootstrap(**{each.name: getattr(study.params.score, each.name) for each in fields(Bootstrap)})
+    compare = study.step("compare", dataset).knobs
+    how = Bootstrap(**{each.name: compare[each.name] for each in fields(Bootstrap) if each.name in compare})
     cells = {name: Cell(each, truth, metric, how) for name, each in having.items()}
     family = Family({name: cell.scored(protocol, "val").macro(metric, how) for name, cell in cells.items()}, {})
     yield _sentence(study, dataset, protocol, family)
