@@ -116,7 +116,7 @@ def test_without_intervals_no_order_is_claimed():
     said = verdict.verdict(found, name, "CPU")
     assert said.lines[0] == f"Highest score: X. No order is claimed: {LACKING}."
     assert said.lines[1] == "X, a linear decoder: DSC 0.900. No interval: 6 patients, fewer than 10."
-    assert said.details == [f"No interval, so no order, with Y (0.100, {LACKING})."]
+    assert said.details == [f"No interval, so no order, with Y (0.100): {LACKING}."]
     assert "significantly" not in " ".join([*said.lines, *said.details, verdict.finding(found, name)]).replace(
         "no significant difference", ""
     )

@@ -179,9 +179,10 @@ class Classifier:
 
     @property
     def support(self) -> Support:
-        """The support of the macro AUROC."""
-        chosen = np.flatnonzero(self.counted)
-        return support_of([self.rankings[index].counts for index in chosen])
+        """The support of the macro AUROC: of the class that has most, where no class has enough."""
+        counts = [self.rankings[index].counts for index in np.flatnonzero(self.counted)]
+        most = max(counts, key=min, default=(0, 0))
+        return support_of(counts if min(most) >= self.fewest else [most])
 
     @property
     def support_of_all(self) -> Support:

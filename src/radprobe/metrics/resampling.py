@@ -171,7 +171,10 @@ class Resampled:
 
 def refusal(support: Support, fewest: int) -> str:
     """Return why so few patients get no interval, "" where they are enough."""
-    return f"no interval: {support.patients} {support.name}, fewer than {fewest}" if support.patients < fewest else ""
+    if support.patients >= fewest:
+        return ""
+    name = support.name if support.patients != 1 else support.name.replace("patients", "patient", 1)
+    return f"no interval: {support.patients} {name}, fewer than {fewest}"
 
 
 def average(every: Sequence[Resampled]) -> Resampled:

@@ -93,6 +93,9 @@ def _controls(column: Column, name: Name) -> str:
     pairs = {called: (column.difference(best, each), moral) for each, called, moral in _scored_controls(column, best)}
     if not pairs:
         return "No control was scored: neither a random init nor raw pixels."
+    unknown = {contrast.note for contrast, _ in pairs.values() if contrast and contrast.sign is None}
+    if len(unknown) == 1 and all(contrast and contrast.sign is None for contrast, _ in pairs.values()):
+        return f"Nothing is established against {listed(list(pairs))} ({unknown.pop()})."
     beaten = [called for called, (contrast, _) in pairs.items() if contrast and contrast.sign == 1]
     others = [(called, *pair) for called, pair in pairs.items() if called not in beaten]
     said = [f"{name(best)} scores significantly higher than {listed(beaten)}."] if beaten else []
@@ -140,12 +143,20 @@ def _details(column: Column, name: Name) -> list[str]:
     best = column.best
     score = column.scores[best]
     doubt = [f"{score.note[0].upper()}{score.note[1:]}."] if interval(score) and score.note else []
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, Contrast | None]] = {}
     for other in column.order:
         if other != best:
             contrast = column.difference(best, other)
-            groups.setdefault(outcome(contrast), []).append(_named(name(other), contrast))
-    return [*doubt, *(f"{OPENINGS[each]} {listed(groups[each])}." for each in OPENINGS if each in groups)]
+            groups.setdefault(outcome(contrast), {})[name(other)] = contrast
+    return [*doubt, *(_group(each, groups[each]) for each in OPENINGS if each in groups)]
+
+
+def _group(opening: str, contrasts: dict[str, Contrast | None]) -> str:
+    """Return a sentence of the rows of one outcome; a note that all of them share stands once, at its end."""
+    notes = {contrast.note if contrast else "" for contrast in contrasts.values()}
+    shared = notes.pop() if len(notes) == 1 else ""
+    named = [_named(label, contrast, with_note=not shared) for label, contrast in contrasts.items()]
+    return f"{OPENINGS[opening]} {listed(named)}{f': {shared}' if shared else ''}."
 
 
 OPENINGS = {
@@ -164,11 +175,11 @@ def outcome(contrast: Contrast | None) -> str:
     return {1: "above", -1: "below", 0: "tied", None: "unknown"}[contrast.sign]
 
 
-def _named(label: str, contrast: Contrast | None) -> str:
+def _named(label: str, contrast: Contrast | None, with_note: bool) -> str:
     if contrast is None:
         return label
-    p = p_value(contrast.p) if not math.isnan(contrast.p) else contrast.note
-    return f"{label} ({text(contrast)}{f', {p}' if p else ''})"
+    more = p_value(contrast.p) if not math.isnan(contrast.p) else contrast.note if with_note else ""
+    return f"{label} ({text(contrast)}{f', {more}' if more else ''})"
 
 
 def against(contrast: Contrast | None) -> str:
