@@ -138,6 +138,24 @@ def test_rows_say_who_may_be_the_best_and_correct_the_best_alone(finished):
     assert not rows.loc[rows.index.str.startswith("random"), "may_be_best"].any()
 
 
+def test_the_inits_of_a_random_backbone_are_one_row_whose_variance_enters_the_difference(finished):
+    step = synthetic_study.study(finished).steps["compare", "nih_chestxray14", None]
+    comparison = Comparison.load(step.folder)
+    assert not comparison.table["backbone"].str.contains("~").any()
+    rows = comparison.rows.query("protocol == 'linear'").set_index("backbone")
+    inits = ["random:derived", "random:derived~2"]
+    query = "protocol == 'linear' and part == 'test' and metric == 'auroc' and `class` == 'macro'"
+    values = [scores(finished, "nih_chestxray14", name).table.query(query)["value"].item() for name in inits]
+    assert rows.loc["random:derived", "n_inits"] == 2
+    assert rows.loc["random:derived", "value"] == pytest.approx(np.mean(values))
+    assert rows.loc["random:derived", "init_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert rows.loc["derived", "n_inits"] == 1
+    pairs = comparison.table.query("protocol == 'linear'").set_index(["backbone", "other"])
+    row = pairs.loc[("derived", "random:derived")]
+    assert row["difference"] == pytest.approx(rows.loc["derived", "value"] - np.mean(values))
+    assert row["standard_error"] > 0
+
+
 def variants(root, dataset):
     return Comparison.load(synthetic_study.study(root).steps["compare", dataset, None].folder).variants
 
