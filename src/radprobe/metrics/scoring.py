@@ -95,10 +95,8 @@ class Classified:
         probability = np.empty_like(self.scores, dtype=float)
         for fold, rows in self._by_fold().items():
             probability[rows] = calibration.recalibrated(self.scores[rows], facts, found[fold])
-        ends = f"{min(found.values()):.3g}", f"{max(found.values()):.3g}"
-        said = (
-            f"temperature {ends[0]}, fitted on val" if len(found) == 1 else f"temperatures {' to '.join(ends)} by fold"
-        )
+        lowest, highest = f"{min(found.values()):.3g}", f"{max(found.values()):.3g}"
+        said = f"temperature {lowest}" if len(found) == 1 else f"temperature of each fold ({lowest} to {highest})"
         return calibration.rows(self._stated(probability, facts), self.classes, how, suffix, f"{said}, fitted on val")
 
     def _undefined(self, facts: dict, suffix: str, why: str) -> list[dict]:
