@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser
 
 from radprobe import catalog
-from radprobe.artifacts import COMPARISON_SCHEMA, SCORES_SCHEMA
+from radprobe.artifacts import COMPARISON_SCHEMA, ROWS_SCHEMA, SCORES_SCHEMA, VARIANTS_SCHEMA, Comparison
 from radprobe.report.collect import Cell, Findings
 from radprobe.stages import report
 from radprobe.study import Study
@@ -79,7 +79,7 @@ def fill(findings: Findings, n: int) -> None:
     numbers |= {"trained_share": 0.001, "best_epoch": np.nan, "spec": "0123456789ab"}
     numbers |= {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.nan}
     findings.scores = SCORES_SCHEMA.validate(table.assign(**numbers))
-    findings.comparison = COMPARISON_SCHEMA.validate(pd.DataFrame(_differences(findings.scores)))
+    findings.comparison = {name: _comparison(findings, name) for name in findings.datasets}.get
 
 
 def _keys(findings: Findings, dataset: str, backbone: str) -> list[tuple]:
@@ -101,8 +101,27 @@ def _differences(scores: pd.DataFrame) -> list[dict]:
             gap = values[one] - values[other]
             row = dict.fromkeys(COMPARISON_SCHEMA.columns, np.nan) | {"dataset": dataset, "protocol": protocol}
             row |= {"metric": metric, "backbone": one, "other": other, "difference": gap, "low": gap - 0.02}
+            row |= {"p": 0.01 if abs(gap) > 0.02 else 0.9, "standard_error": 0.006}
+            row |= {"needed": 2000.0, "needed_low": 1800.0, "needed_high": 2300.0}
             found.append(row | {"high": gap + 0.02, "n_patients": 600, "note": ""})
     return found
+
+
+def _comparison(findings: Findings, dataset: str) -> Comparison:
+    scores = findings.scores[findings.scores["dataset"] == dataset]
+    primary = scores["metric"].isin(catalog.PRIMARY_METRIC.values())
+    rows = scores[primary & (scores["class"] == "macro") & (scores["part"] == "test")]
+    rows = rows[["dataset", "protocol", "metric", "backbone", "value", "low", "high", "n_patients", "note"]]
+    corrected = dict.fromkeys(("corrected", "corrected_low", "corrected_high", "init_sd"), np.nan)
+    best = rows.groupby("protocol")["value"].transform("max")
+    rows = rows.assign(**corrected, may_be_best=rows["value"] > best - 0.02, n_inits=1)
+    pairs = pd.DataFrame(_differences(scores), columns=list(COMPARISON_SCHEMA.columns))
+    texts = [name for name, column in COMPARISON_SCHEMA.columns.items() if "str" in str(column.dtype)]
+    variants = pd.DataFrame(columns=list(VARIANTS_SCHEMA.columns))
+    words = [name for name, column in VARIANTS_SCHEMA.columns.items() if "str" in str(column.dtype)]
+    variants = variants.astype(dict.fromkeys(words, "str"))
+    ordered = rows[list(ROWS_SCHEMA.columns)]
+    return Comparison(pairs.astype(dict.fromkeys(texts, "str")), variants, ordered, {"margin": 0.02})
 
 
 def measure(page: Path, folder: Path) -> dict[str, float]:

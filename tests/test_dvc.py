@@ -23,7 +23,7 @@ from radprobe.study import Study
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("make") is None, reason="needs make")]
 MAKE = ["make", "-o", ".venv/ready"]  # the environment of the tests is ready
-STAGES = {"weights": "retrieve", "compare": "score"}  # the others: radprobe.stages.<verb>.run
+STAGES = {"weights": "retrieve"}
 PARTS = ["train", "train", "val", "test"]
 
 

@@ -311,13 +311,13 @@ def _make_step(study: Study, step: Step) -> None:
                 manifest.unlink(missing_ok=True)
                 files.twin(manifest).unlink(missing_ok=True)
             shutil.rmtree(step.folder / "training", ignore_errors=True)
+        for leftover in step.folder.rglob(f"*{files.TEMPORARY}"):  # of a kill, also one after the last manifest
+            leftover.unlink()
         files.restore(step.outputs, float(os.environ.get(STARTED, "inf")))
         if step.done:
             shutil.rmtree(step.folder / "training", ignore_errors=True)  # a kill after the last manifest
             say(f"already made: {step.folder}")
             return
-        for leftover in step.folder.rglob(f"*{files.TEMPORARY}"):
-            leftover.unlink()
         for manifest in step.outputs:  # where another of them was lost
             manifest.unlink(missing_ok=True)  # a kill from here on leaves nothing that looks whole
         _limit_threads(1 if step.verb in ON_ONE_CORE else study.params.threads)

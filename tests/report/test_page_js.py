@@ -63,6 +63,7 @@ def count(page):
 
 def test_at_first_it_shows_the_primary_metric_macro_on_test(page, finished):
     table = pd.read_parquet(finished / "pages/scores.parquet")
+    table = table[~table["backbone"].str.contains("~")]  # further inits have no row of their own
     first = table[(table["part"] == "test") & (table["class"] == "macro") & table["metric"].isin(["dsc", "auroc"])]
     assert count(page) == f"{len(first)} of {len(table)} rows: primary metric, part test, class macro"
     assert set(cells(page, "metric")) == {"dsc", "auroc"}
@@ -240,6 +241,7 @@ def test_parquet_lies_beside_the_page_and_is_linked_relatively(page, finished):
     )
     assert link == ["scores.parquet", True]
     table = pd.read_parquet(finished / "pages/scores.parquet")
+    table = table[~table["backbone"].str.contains("~")]  # further inits have no row of their own
     assert f" of {len(table)} rows" in count(page)
 
 

@@ -12,6 +12,7 @@ from frozen import PARTS, leave_out, study
 from frozen import prepare as write_prepared
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
+from small_params import NO_CONTROLS
 
 from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Split
@@ -145,7 +146,14 @@ REAL = [os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")]
 @pytest.mark.skipif(not all(REAL), reason="RADPROBE_REAL_DATA and RADPROBE_REAL_WEIGHTS are not set")
 def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(tmp_path):
     lite = "tf_efficientnet_lite0"
-    content = {"study": "real", "device": "cpu", "threads": 1, "hub": False, "limit": 250, "controls": ["random"]}
+    content = {
+        "study": "real",
+        "device": "cpu",
+        "threads": 1,
+        "hub": False,
+        "limit": 250,
+        "controls": {**NO_CONTROLS, "random_inits": 1},
+    }
     content |= {"paths": {"root": str(tmp_path), "raw": REAL[0], "weights": REAL[1]}, "backbones": [lite]}
     content["datasets"] = {NIH: {"split": "nih_real_subset", "allow_missing": True}}
     content["probe"] = {"knn": None, "mlknn": None, "few_shot": None, "shuffled": 0, "paper": False}
