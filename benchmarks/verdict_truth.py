@@ -88,9 +88,9 @@ class Simulated:
         """Return the statistic."""
         return self.statistic
 
-    def chance_of_seeds(self, metric: str) -> None:
-        """There was one fit."""
-        return
+    def over_seeds(self, metric: str) -> list[float]:
+        """Return the score of the only fit."""
+        return [float(self.statistic.point)]
 
 
 class SimulatedTable(Table):

@@ -152,10 +152,11 @@ class Entries:
         """Raise RadprobeError where an adapter was trained in cross-validation of a dataset that is tested here."""
         name = with_weights(backbone)
         facts = self.adapter(name) if name not in self.absent_adapters else None
-        if facts and facts.get("folds") and facts["dataset"] in self.params.datasets:
+        choice = self.params.datasets.get(facts["dataset"]) if facts else None
+        if choice and (facts.get("folds") or not isinstance(choice.split, str)):
             where = f"params: own_backbones.{name}"
             dataset = facts["dataset"]
-            reason = f"its adapter was trained on all folds but one of {dataset}, whose patients are tested here"
+            reason = f"its adapter was trained on patients of {dataset} that cross-validation tests"
             raise RadprobeError(where, reason, f"leave out one of them: the backbone, or datasets.{dataset}")
 
     def _adapted(self, names: list[str]) -> list[str]:

@@ -480,7 +480,9 @@ class Study(Entries):
         """Return what scores depend on besides predictions."""
         entry = self.dataset(dataset)
         tolerance = {"tolerance": entry.tolerance.value} if entry.task == "segmentation" else {}
-        return {**self._resampling(dataset), **tolerance}
+        resampling = self._resampling(dataset)
+        del resampling["margin"]  # only comparisons know it
+        return {**resampling, **tolerance}
 
     def _resampling(self, dataset: str) -> dict[str, Any]:
         """Return what intervals depend on: params, and the number of folds where there are some."""

@@ -90,7 +90,7 @@ def test_intervals_and_p_values_agree():
 def test_more_rows_make_every_interval_wider_and_claims_rarer():
     values = np.random.default_rng(5).normal(size=(60, 12))
     few, many = (family(**{str(n): values[:, n] for n in range(k)}) for k in (2, 12))
-    assert many.multiplier > 1.4 * few.multiplier
+    assert many.critical > 1.4 * few.critical
     assert many.differences[0].p > few.differences[0].p
 
 
@@ -135,7 +135,11 @@ def test_chance_of_seeds_and_inits_widens_the_difference():
     (without,) = family(**values).differences
     (with_seeds,) = family({"x": Chance(0.3**2, 4)}, **values).differences
     assert with_seeds.standard_error > without.standard_error
+    assert with_seeds.standard_error == pytest.approx((without.standard_error**2 + 0.3**2) ** 0.5, rel=0.05)
     assert with_seeds.high - with_seeds.low > 1.3 * (without.high - without.low)
+    (few_fits,) = family({"x": Chance(0.3**2, 1)}, **values).differences
+    assert few_fits.standard_error == with_seeds.standard_error
+    assert few_fits.high - few_fits.low > with_seeds.high - with_seeds.low  # Welch and Satterthwaite
     assert with_seeds.value == without.value
 
 
@@ -154,6 +158,24 @@ def test_as_many_patients_as_are_needed_have_the_stated_power(n):
     assert needed == pytest.approx(expected, rel=0.25)
     assert low < needed < high
     assert high / low == pytest.approx({400: 1.32, 1000: 1.2}[n], abs=0.1)
+
+
+def test_patients_do_not_reduce_the_variance_of_seeds():
+    generator = np.random.default_rng(0)
+    values = {"x": generator.normal(size=400), "y": generator.normal(size=400)}
+    plain, some, much = (
+        family({"x": Chance(variance, 20)} if variance else None, **values) for variance in (0, 0.01, 1)
+    )
+    of_plain, of_some, of_much = (each.patients_needed(each.differences[0], 0.5)[0] for each in (plain, some, much))
+    assert of_plain < of_some < np.inf
+    assert of_much == np.inf
+
+
+def test_a_family_without_any_defined_row_has_no_difference():
+    found = family(x=np.full(20, np.nan), y=np.full(20, np.nan))
+    (difference,) = found.differences
+    assert np.isnan(found.patients_needed(difference, 0.02)).all()
+    assert found.winner(["x", "y"]) is None
 
 
 def test_a_single_pair_has_an_interval_of_its_own():

@@ -197,6 +197,19 @@ def test_one_task_has_no_recommendation_beside_its_card():
     assert tasks(0.001) is None
 
 
+def test_tasks_without_an_interval_recommend_nothing():
+    few = {("x", "y"): contrast(0.1, note=LACKING)}
+    heads = {task: column({"x": 0.9, "y": 0.8}, few, ("x", "y")) for task in "ab"}
+    assert recommendation.recommend(heads, name, str) is None
+    assert verdict.finding(heads["a"], name) == "X has the highest score; no order is claimed"
+
+
+def test_seeds_that_vary_by_more_than_the_margin_are_said():
+    found = lines({"x": 0.9, "y": 0.8}, {("x", "y"): contrast(0.1, -0.05, 0.15, 0.5, needed=math.inf)}, ("x", "y"))
+    said = "No number of test patients resolves 0.02 between X and Y: seeds or random inits alone vary by too much."
+    assert said in found
+
+
 def test_the_recommendation_is_corrected_over_tasks():
     assert tasks(0.03, 0.6).exceeded == {"x": [], "y": []}  # 0.03 x 2 > 0.05
     assert tasks(0.02, 0.6).exceeded == {"x": [], "y": ["t0"]}

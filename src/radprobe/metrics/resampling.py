@@ -71,6 +71,11 @@ def counts(patients: int, resamples: int, seed: int, size: int | None = None) ->
     return drawn
 
 
+def student(z: float, df: float) -> float:
+    """Return the quantile of Student's t that has the tail probability of the normal quantile `z`."""
+    return -float(stdtrit(df, ndtr(-z)))
+
+
 @dataclass(frozen=True)
 class Support:
     """How many patients limit the precision of a statistic, and the degrees of freedom of its standard error.
@@ -96,7 +101,7 @@ class Support:
 
     def multiplier(self, z: float) -> float:
         """Return the quantile of Student's t that has the tail probability of the normal quantile `z`."""
-        return -float(stdtrit(self.df, ndtr(-z)))
+        return student(z, self.df)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ class Classified:
             raise RadprobeError(f"{protocol}, {name}", "has a score that is not a number", "fit the head again")
         self.samples = table[["sample_id", "patient_id"]].rename(columns={"sample_id": "id"})
 
+    def counted(self, how: Bootstrap) -> np.ndarray:
+        """Return which classes the macro is over, bool [classes]."""
+        patients = self.table["patient_id"]
+        return classification.Classifier(self.scores, self.targets, patients, self.folds, how.min_patients).counted
+
     def rows(self, how: Bootstrap) -> list[dict]:
         """Return the rows of all metrics."""
         patients = self.table["patient_id"]

@@ -4,7 +4,8 @@ Every two rows are compared on the same resampled patients, so what both find ha
 significant where its t statistic exceeds what the largest of all pairs reaches in 95 % of the resamples, centred on
 the observed differences: then any false claim in the whole family has a probability of at most 5 %, whatever the
 number of rows and however they correlate (Westfall and Young 1993, "Resampling-based multiple testing", ch. 2; Hothorn,
-Bretz and Westfall 2008, Biometrical Journal 50:346-363). Quantiles are those of Student's t, for few patients.
+Bretz and Westfall 2008, Biometrical Journal 50:346-363). Quantiles are those of Student's t, for few patients, seeds
+and inits.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import chdtri, ndtri, stdtr
 
-from radprobe.metrics.resampling import LEVEL, TAIL, Resampled, Support, Z, refusal
+from radprobe.metrics.resampling import LEVEL, TAIL, Resampled, Support, Z, refusal, student
 
 ALPHA = 1 - LEVEL / 100
 POWER = 0.8
@@ -101,7 +102,7 @@ class Family:
                 (row.drawn - row.point) * np.sqrt(row.patients / (row.patients - 1)) if row.patients > 1 else row.drawn
             )
             if chance := self.chance.get(name):
-                column = column + np.sqrt(chance.variance) * generator.standard_t(chance.df, len(column))
+                column = column + np.sqrt(chance.variance) * generator.standard_normal(len(column))
             columns.append(column)
         every = np.stack(columns, axis=1)
         return every[~np.isnan(every).any(axis=1)]
@@ -114,6 +115,8 @@ class Family:
     def _errors(self) -> np.ndarray:
         """The standard errors of the differences of all pairs."""
         one, other = self._pairs
+        if len(self._deviations) < 2:
+            return np.full(len(one), np.nan)
         return (self._deviations[:, one] - self._deviations[:, other]).std(axis=0, ddof=1)
 
     @cached_property
@@ -131,11 +134,6 @@ class Family:
         """The normal quantile that a t statistic has to exceed: p is at most 5 % beyond it."""
         rank = int(ALPHA * (1 + len(self._largest)))  # this many of 1 + resamples may be as large
         return float(self._largest[-rank]) if rank else np.inf
-
-    @cached_property
-    def multiplier(self) -> float:
-        """Half the width of an interval in standard errors: the critical value as a quantile of Student's t."""
-        return self.support.multiplier(self.critical)
 
     @property
     def refused(self) -> str:
@@ -158,17 +156,34 @@ class Family:
         if error == 0:
             note = "equal in every resample" if value == 0 else "no interval: the same in every resample"
             return Difference(one, other, value, note=note)
-        half = self.multiplier * error
-        return Difference(one, other, value, value - half, value + half, self._p(value / error), error)
+        if np.isnan(error):
+            return Difference(one, other, value, note="no interval: undefined in every resample")
+        df = self._df(one, other, error)
+        half = student(self.critical, df) * error
+        return Difference(one, other, value, value - half, value + half, self._p(value / error, df), error)
+
+    def _fixed(self, one: str, other: str) -> list[Chance]:
+        """Return what more test patients would not reduce: the chance of seeds and inits of two rows."""
+        return [self.chance[name] for name in (one, other) if name in self.chance]
+
+    def _df(self, one: str, other: str, error: float) -> float:
+        """Return the degrees of freedom of a standard error: of patients and chance by Welch and Satterthwaite."""
+        fixed = self._fixed(one, other)
+        variance = sum(each.variance for each in fixed)
+        if not variance:
+            return self.support.df
+        of_patients = max(error**2 - variance, 0.0)
+        shares = of_patients**2 / self.support.df + sum(each.variance**2 / each.df for each in fixed)
+        return (of_patients + variance) ** 2 / shares
 
     def _error(self, one: str, other: str) -> float:
         places = sorted((self._names.index(one), self._names.index(other)))
         k, first = len(self._names), places[0]
         return float(self._errors[first * k - first * (first + 1) // 2 + places[1] - first - 1])
 
-    def _p(self, statistic: float) -> float:
+    def _p(self, statistic: float, df: float) -> float:
         """Return the share of resamples whose largest statistic is as large; never 0, see Davison and Hinkley 1997."""
-        z = -ndtri(stdtr(self.support.df, -abs(statistic)))
+        z = -ndtri(stdtr(df, -abs(statistic)))
         as_large = len(self._largest) - np.searchsorted(self._largest, z, side="left")
         return float((1 + as_large) / (1 + len(self._largest)))
 
@@ -214,11 +229,17 @@ class Family:
     def patients_needed(self, difference: Difference, margin: float) -> tuple[float, float, float]:
         """Return how many test patients detect a difference of `margin` at 80 % power, and the 95 % range of that.
 
-        n ((c + z_0.8) SE / margin)^2, with the critical value c of this family and the paired standard error of the n
-        patients here; never from the observed difference. The range is that of the standard error (chi-square).
+        n SE^2 / ((margin / (c + z_0.8))^2 - v), with the critical value c of this family and the paired standard error
+        SE of the n patients here, without the variance v of seeds and inits, which no patient reduces; infinite where v
+        alone is too large. Never from the observed difference. The range is that of SE (chi-square).
         """
+        if np.isnan(difference.standard_error):
+            return np.nan, np.nan, np.nan
+        fixed = sum(each.variance for each in self._fixed(difference.one, difference.other))
+        of_patients = max(difference.standard_error**2 - fixed, 0.0)
+        room = (margin / (self.critical + ndtri(POWER))) ** 2 - fixed
         patients = next(iter(self.rows.values())).patients
-        needed = patients * ((self.critical + ndtri(POWER)) * difference.standard_error / margin) ** 2
+        needed = patients * of_patients / room if room > 0 else np.inf
         ends = self.support.df / chdtri(self.support.df, np.array([TAIL, 1 - TAIL]))
         return needed, needed * float(ends[0]), needed * float(ends[1])
 

@@ -126,9 +126,9 @@ def _short(findings: Findings, base: str) -> str:
 
 def finding(found: list[Row]) -> str:
     """Return how many rows with a trained backbone differ from their head-only row, in a line."""
-    gains = [row.gain for row in found if row.gain]
+    gains = [row.gain for row in found if row.gain and row.gain.sign is not None]
     if not gains:
-        return "Trained backbones were not compared with the head alone"
+        return "Trained backbones have no interval against the head alone"
     above = sum(gain.sign == 1 for gain in gains)
     below = sum(gain.sign == -1 for gain in gains)
     said = [f"significantly higher than the head alone in {above} of {len(gains)} rows"] if above else []

@@ -7,11 +7,20 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, EXTERNAL, FLOOR, FROM_SCRATCH, PIXELS, SCRATCH, STANDING, mode_of, random_init
+from radprobe.names import (
+    CEILING,
+    EXTERNAL,
+    FLOOR,
+    FROM_SCRATCH,
+    PIXELS,
+    PREFERRED,
+    SCRATCH,
+    STANDING,
+    mode_of,
+    random_init,
+)
 from radprobe.report.collect import Findings
 
-# The protocols that verdicts speak of where the one of params was not scored: fixed, so that no test score chooses.
-PREFERRED = ("logistic", "linear", "linear-decoder")
 FEW_SHOT = "few-shot"  # how the protocols begin that have curves of their own
 
 

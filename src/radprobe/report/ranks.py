@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from radprobe.catalog import PAPER
 from radprobe.metrics import ranks
-from radprobe.names import PIXELS, RANDOM, STANDING
+from radprobe.names import HEAD, PIXELS, RANDOM, STANDING, mode_of
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
@@ -71,6 +71,7 @@ def _scores(column: Column, trained: bool) -> dict[str, float]:
     """Return the defined scores of a task: no controls, and of each backbone our reading of its features only."""
     never = column.controls | column.external  # a row from elsewhere belongs to one dataset
     names = [name for name in column.scores if name not in never and not name.endswith(PAPER)]
+    names = [name for name in names if mode_of(name) != HEAD]  # the reference of trained rows, and not one of them
     names = [name for name in names if (column.protocol_of(name) in STANDING) == trained]
     return {name: column.scores[name].value for name in names if column.scores[name].defined}
 
@@ -83,7 +84,7 @@ def _scale(column: Column, scores: dict[str, float]) -> tuple[float, float] | st
         return "neither a random init nor raw pixels were scored"
     found = column.difference(best, controls[0])
     ends = column.scores[controls[0]].value, scores[best]
-    if ends[0] >= ends[1] or (found and found.sign in (0, -1)):
+    if ends[0] >= ends[1] or found is None or found.sign != 1:
         return "its best backbone is not significantly higher than its best control"
     return ends
 

@@ -25,7 +25,7 @@ def recommend(heads: Mapping[str, Column], name: Name, title: Name) -> Recommend
 
     name, title: of backbones and of datasets. Only rows that were compared on every task are candidates.
     """
-    tasks = {dataset: column for dataset, column in heads.items() if column.contenders}
+    tasks = {dataset: column for dataset, column in heads.items() if _is_compared(column)}
     if len(tasks) < FEWEST_TASKS:
         return None
     first, *others = tasks.values()
@@ -41,6 +41,11 @@ def recommend(heads: Mapping[str, Column], name: Name, title: Name) -> Recommend
     left = [each for each in candidates if len(exceeded[each]) == fewest]
     left.sort(key=lambda each: _mean_place(tasks, each))
     return Recommendation(_sentences(tasks, left, exceeded, name, title), exceeded)
+
+
+def _is_compared(column: Column) -> bool:
+    """Has any difference of the column an interval?"""
+    return bool(column.contenders) and any(each.sign is not None for each in column.differences.values())
 
 
 def _significant(tasks: Mapping[str, Column]) -> Iterator[tuple[str, str]]:

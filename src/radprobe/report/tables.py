@@ -143,7 +143,8 @@ def forest(findings: Findings, column: Column, most: int | None = None) -> dict 
     others = [other for other in column.order if other != column.best]
     if most is not None:
         first = [other for other in others if other in controls_of(column.best)]
-        others = [*[other for other in column.candidates if other != column.best][: most - len(first)], *first]
+        rivals = [other for other in column.candidates if other != column.best and other not in first]
+        others = [*rivals[: most - len(first)], *first]
     rows = [(other, found) for other in others if (found := column.difference(column.best, other)) and found.defined]
     if not rows:
         return None

@@ -249,13 +249,15 @@ def without_near(findings: Findings, column: Column) -> list[str]:
         (table["dataset"] == column.dataset) & (table["backbone"] == column.best) & (table["metric"] == metric)
     ]
     rows = rows[(rows["protocol"] == column.protocol_of(column.best)) & (rows["class"] == "macro")]
-    return [
-        "Every test case looks like a copy of one in another part."
-        if not row.n_samples
-        else f"Near-duplicates of other parts are among the test cases; without them {words.METRICS[column.metric]} is "
-        f"{words.number(row.value)} with {row.n_patients} patients."
-        for row in rows.itertuples()
-    ]
+    return [_without_near(row, words.METRICS[column.metric]) for row in rows.itertuples()]
+
+
+def _without_near(row: Any, metric: str) -> str:
+    if not row.n_samples:
+        return "Every test case looks like a copy of one in another part."
+    over = f", over {row.n_classes} classes" if row.n_classes > 1 else ""
+    score = f"{metric} is {words.number(row.value)} with {row.n_patients} patients{over}"
+    return f"Near-duplicates of other parts are among the test cases; without them {score}."
 
 
 def not_compared(findings: Findings, dataset: str) -> list[str]:

@@ -123,8 +123,10 @@ def _patients_needed(column: Column, name: Name) -> str:
     contrast = column.difference(column.best, rivals[0]) if rivals else None
     if contrast is None or math.isnan(contrast.needed[0]):
         return ""
-    needed, low, high = (about(each) for each in contrast.needed)
     pair = f"{column.margin:g} between {name(column.best)} and {name(rivals[0])}"
+    if math.isinf(contrast.needed[0]):
+        return f"No number of test patients resolves {pair}: seeds or random inits alone vary by too much."
+    needed, low, high = (about(each) for each in contrast.needed)
     have = column.scores[column.best].patients
     if contrast.needed[0] <= have:
         return f"These {have} test patients are enough to resolve {pair}: about {needed} are needed ({low} to {high})."
@@ -203,7 +205,10 @@ def finding(column: Column, name: Name) -> str:
     rivals = [other for other in column.candidates if other != best]
     if not rivals:
         return f"{name(best)}: the only backbone that was scored, controls apart"
-    n = len(rivals) - len(column.significant(best))
-    if not n:
+    outcomes = [outcome(column.difference(best, other)) for other in rivals]
+    if set(outcomes) == {"above"}:
         return f"{name(best)} scores significantly higher than all others"
+    if set(outcomes) <= {"unknown", "none"}:
+        return f"{name(best)} has the highest score; no order is claimed"
+    n = len(rivals) - outcomes.count("above")
     return f"{name(best)} has the highest score; no significant difference from {n} of {len(rivals)} others"

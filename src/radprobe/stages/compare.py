@@ -95,13 +95,12 @@ class Tested:
     def _macros(self) -> dict[str, Resampled]:
         return {}
 
-    def chance_of_seeds(self, metric: str) -> Chance | None:
-        """Return how far the score varies over fits with other seeds; None where there was one fit."""
+    def over_seeds(self, metric: str) -> list[float]:
+        """Return the score of every fit with a seed of its own, the first one first."""
         others = range(1, len(self.cell.predictions.facts["protocols"][self.protocol].get("seeds", [0])))
         alone = Bootstrap(POINT, 0, self.cell.how.min_patients)
         of_others = (self.cell.scored(again(self.protocol, number), "test") for number in others)
-        values = [float(self.macro(metric).point), *(float(each.macro(metric, alone).point) for each in of_others)]
-        return simultaneous.pooled([values])
+        return [float(self.macro(metric).point), *(float(each.macro(metric, alone).point) for each in of_others)]
 
 
 class Table:
@@ -116,9 +115,10 @@ class Table:
         self.family = Family(statistics, self._chance())
 
     def _chance(self) -> dict[str, Chance]:
-        """Return how far each row varies by the chance of inits (pooled over backbones) or seeds, where it is known."""
-        found = {name: each.chance_of_seeds(self.metric) for name, each in self.tested.items() if name in self.inits}
-        known = {name: each for name, each in found.items() if each}
+        """Return how far rows vary by the chance of seeds or inits, each pooled over backbones, where it is known."""
+        fits = {name: each.over_seeds(self.metric) for name, each in self.tested.items() if name in self.inits}
+        of_seeds = simultaneous.pooled(list(fits.values()))
+        known = {name: of_seeds for name, values in fits.items() if of_seeds and len(values) > 1}
         if of_inits := simultaneous.pooled([self._points(names) for names in self.inits.values()]):
             random = {row: names for row, names in self.inits.items() if row.startswith(RANDOM)}
             known |= {row: Chance(of_inits.variance / len(names), of_inits.df) for row, names in random.items()}
@@ -180,11 +180,11 @@ class Table:
         one, other = (self.tested[name].scored for name in names)
         if isinstance(one, Segmented) or isinstance(other, Segmented) or one.folds is not None:
             return np.nan
-        return np.nan if one.samples["patient_id"].duplicated().any() else _delong(one, other)
-
-
-def _delong(one: Classified, other: Classified) -> float:
-    return delong.p_value(one.scores, other.scores, one.targets)
+        if one.samples["patient_id"].duplicated().any():
+            return np.nan
+        counted = one.counted(self.family.rows[pair.one].how)
+        scores = (each.scores[:, counted] for each in (one, other))
+        return delong.p_value(*scores, one.targets[:, counted])
 
 
 def _columns(difference: Difference) -> dict:

@@ -1,7 +1,8 @@
 """plan --power: how many test patients a stated difference takes, from validation predictions of a pilot or a study.
 
 The test set has no part in it, so it can be asked before the test set is used. Standard errors are paired, as in the
-comparison that the report will make.
+comparison that the report will make; its critical value is that of the backbones alone, so controls and trained rows
+raise it a little.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from radprobe.manifests import Manifest
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.scoring import Cell, protocols_of
 from radprobe.metrics.simultaneous import Family, about
-from radprobe.names import first_init
+from radprobe.names import FLOOR, PREFERRED, STANDING, first_init
 from radprobe.study import Step, Study
 
 REMEDY = "run a pilot first (`limit: 120` in a params file), or the study up to `probe` and `segment`"
@@ -56,11 +57,12 @@ def _predictions(score: Step) -> Step:
     return next(need for need in score.needs if need.backbone)
 
 
-def _protocol(study: Study, found: dict[str, Predictions]) -> str:
-    """Return the protocol of the verdict, else the first that most backbones have."""
+def _protocol(study: Study, found: dict[str, Predictions]) -> str | None:
+    """Return the protocol of the verdict, else the first that two backbones have; None where none has val for two."""
     names = [name for each in found.values() for name in protocols_of(each)]
-    headline = study.params.report.headline
-    return headline if names.count(headline) > 1 else max(dict.fromkeys(names), key=names.count)
+    frozen = [name for name in dict.fromkeys(names) if name not in (FLOOR, *STANDING) and names.count(name) > 1]
+    preferred = [name for name in (study.params.report.headline, *PREFERRED) if name in frozen]
+    return next(iter([*preferred, *frozen]), None)
 
 
 def _sentence(study: Study, dataset: str, protocol: str, family: Family) -> str:
@@ -86,6 +88,8 @@ def _sentence(study: Study, dataset: str, protocol: str, family: Family) -> str:
 
 
 def _have(study: Study, dataset: str) -> str:
-    facts = Manifest.read(study.step("split", dataset).outputs[0]).facts
+    parts = Manifest.read(study.step("split", dataset).outputs[0]).facts["parts"]
     pilot = f" (a pilot, limit: {study.params.limit})" if study.params.limit else ""
-    return f"The test set has {facts['parts']['test']['patients']:,}{pilot}."
+    if "test" not in parts:
+        return f"Cross-validation tests each of {sum(each['patients'] for each in parts.values()):,} patients{pilot}."
+    return f"The test set has {parts['test']['patients']:,}{pilot}."

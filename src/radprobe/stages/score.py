@@ -1,7 +1,6 @@
 """score: metrics with patient-clustered intervals from predictions."""
 
-import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from radprobe.names import FLOOR
 from radprobe.study import Step, Study
 
 PARTS = ("val", "test")
-POINT = Bootstrap(resamples=1, seed=0, min_patients=sys.maxsize)  # values alone
 ALL_NEAR = {"value": np.nan, "low": np.nan, "high": np.nan, "n_patients": 0, "n_samples": 0, "n_classes": 0}
 ALL_NEAR["note"] = "undefined: every test case looks like a copy of one in another part"
 ONE_FIT = {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.nan}
@@ -67,9 +65,14 @@ def _of_test(
     def rows(scored: "Classified | Segmented", val: "Classified | Segmented", how: Bootstrap) -> list[dict]:
         return scored.rows(how) + scored.operating(val, facts, how)
 
-    fits = [rows(cell.scored(name, "test"), vals[name], POINT) for name in others]
+    fits = [rows(cell.scored(name, "test"), vals[name], _alone(cell.how)) for name in others]
     found = _over_fits(rows(test, val, cell.how), fits)
     return _over_shuffles(found, fits) if protocol == FLOOR and others else found
+
+
+def _alone(how: Bootstrap) -> Bootstrap:
+    """Return what makes values alone: their macro is over the same classes, and their intervals are not used."""
+    return replace(how, resamples=1)
 
 
 def _other_fits(cell: Cell, protocol: str) -> list[str]:
@@ -81,7 +84,7 @@ def _other_fits(cell: Cell, protocol: str) -> list[str]:
 def _of_val(cell: Cell, protocol: str, val: "Classified | Segmented") -> list[dict]:
     """Return the rows of val: those of the fit that chose, or of all shuffles of the labels."""
     others = _other_fits(cell, protocol) if protocol == FLOOR else []
-    fits = [cell.scored(name, "val").rows(POINT) for name in others]
+    fits = [cell.scored(name, "val").rows(_alone(cell.how)) for name in others]
     rows = _over_fits(val.rows(cell.how), fits)
     return _over_shuffles(rows, fits) if others else rows
 
@@ -92,9 +95,9 @@ def _without_near(cell: Cell, protocol: str, test: "Classified | Segmented", nea
     if not near & ids:
         return []
     left, nothing = (test, ALL_NEAR) if ids <= near else (cell.scored(protocol, "test", near), {})
-    rows = [row for row in left.rows(POINT if nothing else cell.how) if row["metric"] == cell.metric]
+    rows = [row for row in left.rows(_alone(cell.how) if nothing else cell.how) if row["metric"] == cell.metric]
     if protocol == FLOOR and not nothing and (others := _other_fits(cell, protocol)):
-        fits = [cell.scored(name, "test", near).rows(POINT) for name in others]
+        fits = [cell.scored(name, "test", near).rows(_alone(cell.how)) for name in others]
         rows = _over_shuffles(rows, [[row for row in fit if row["metric"] == cell.metric] for fit in fits])
     return [{**row, **ONE_FIT, "metric": f"{cell.metric}_without_near", **nothing} for row in rows]
 
