@@ -108,7 +108,7 @@ def test_the_finding_says_what_the_gains_over_the_head_alone_say():
     said = f"{start}significantly higher than the head alone in 1 of 3 rows, significantly lower in 1 of 3"
     assert adaptation.finding([head, up, down, neither]) == said
     assert adaptation.finding([head, neither]) == f"{start}no significant difference from the head alone in any row"
-    assert adaptation.finding([head]) == "Trained backbones were not compared with the head alone"
+    assert adaptation.finding([head]) == "Trained backbones have no interval against the head alone"
 
 
 def test_the_verdict_of_a_trained_backbone_says_what_trained_it_and_names_its_random_init(page):

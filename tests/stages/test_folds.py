@@ -225,6 +225,6 @@ def test_an_adapter_of_cross_validation_is_not_used_where_its_patients_are_teste
     assert read_adapter(file)["folds"] == K
     own = {"mine": {"title": "mine", "adapter": str(file)}}
     shared = {"study": "s", "own_backbones": own, "backbones": ["mine"]}
-    with pytest.raises(RadprobeError, match=f"all folds but one of {NIH}, whose patients are tested here"):
+    with pytest.raises(RadprobeError, match=f"trained on patients of {NIH} that cross-validation tests"):
         Entries({**shared, "datasets": {NIH: {}}})
     assert Entries({**shared, "datasets": {MONTGOMERY: {}}}).backbone("mine")
