@@ -114,3 +114,9 @@ def track_bytes(chunks: Iterable[bytes], what: str, total: int | None, done: int
 def size(n_bytes: int | None) -> str:
     """Return a number of bytes as a person reads it, "27.1 MB"."""
     return "unknown size" if n_bytes is None else decimal(n_bytes)
+
+
+def about(count: float) -> str:
+    """Return a number of patients to two digits, as an estimate is said."""
+    digits = max(len(str(int(count))) - 2, 0)
+    return f"{max(int(round(count, -digits)), 1):,}"

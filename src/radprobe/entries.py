@@ -149,14 +149,14 @@ class Entries:
         return [name for name in own if (path := self.adapter_file(name)) and not path.is_file()]
 
     def _check_unseen(self, backbone: str) -> None:
-        """Raise RadprobeError where an adapter was trained in cross-validation of a dataset that is tested here."""
+        """Raise RadprobeError if cross-validation, here or of an adapter, tests patients that the adapter knows."""
         name = with_weights(backbone)
         facts = self.adapter(name) if name not in self.absent_adapters else None
         choice = self.params.datasets.get(facts["dataset"]) if facts else None
         if choice and (facts.get("folds") or not isinstance(choice.split, str)):
             where = f"params: own_backbones.{name}"
             dataset = facts["dataset"]
-            reason = f"its adapter was trained on patients of {dataset} that cross-validation tests"
+            reason = f"its adapter was trained on patients of {dataset} that are tested here"
             raise RadprobeError(where, reason, f"leave out one of them: the backbone, or datasets.{dataset}")
 
     def _adapted(self, names: list[str]) -> list[str]:

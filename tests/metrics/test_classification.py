@@ -151,6 +151,19 @@ def few_positives(*positives, n=200):
     return table(targets + generator.normal(0, 1, targets.shape), targets, classes, np.arange(n))
 
 
+def test_values_alone_are_over_the_classes_that_have_intervals():
+    generator = np.random.default_rng(1)
+    targets = np.column_stack([np.arange(200) < k for k in (40, 3)]).astype(float)
+    scores = targets + generator.normal(size=targets.shape)
+    how = Bootstrap(100, 0, 10)
+    found = [
+        {(row["metric"], row["class"]): (row["value"], row["n_classes"]) for row in of}
+        for of in (rows(scores, scores, targets, ["a", "b"], np.arange(200), each) for each in (how, how.alone))
+    ]
+    assert found[0] == found[1]
+    assert found[0]["auroc", MACRO][1] == 1
+
+
 def test_resamples_of_few_positives_give_no_interval_however_many_patients_there_are():
     found = few_positives(3)
     for name in ("a", MACRO):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radprobe.metrics.simultaneous import about
+from radprobe.console import about
 from radprobe.report import recommendation, verdict
 from radprobe.report.ranking import Column, Contrast, Estimate
 from radprobe.report.ranks import rank_range

@@ -1,9 +1,11 @@
 """Cross-validation through the stages: what each fold is fitted on, and what becomes of the folds together."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from small_params import NO_CONTROLS
 from stages import test_adapt, test_probe, test_segment
@@ -225,6 +227,18 @@ def test_an_adapter_of_cross_validation_is_not_used_where_its_patients_are_teste
     assert read_adapter(file)["folds"] == K
     own = {"mine": {"title": "mine", "adapter": str(file)}}
     shared = {"study": "s", "own_backbones": own, "backbones": ["mine"]}
-    with pytest.raises(RadprobeError, match=f"trained on patients of {NIH} that cross-validation tests"):
+    with pytest.raises(RadprobeError, match=f"trained on patients of {NIH} that are tested here"):
         Entries({**shared, "datasets": {NIH: {}}})
     assert Entries({**shared, "datasets": {MONTGOMERY: {}}}).backbone("mine")
+
+
+def test_an_adapter_of_a_plain_split_is_not_used_where_cross_validation_tests_its_patients(tmp_path):
+    step, _ = adapted(tmp_path)
+    facts = {**read_adapter(Adapter.file(step.folder)), "dataset": "mine"}
+    del facts["folds"]
+    file = tmp_path / "plain.safetensors"
+    save_file(load_file(Adapter.file(step.folder)), file, metadata={"radprobe": json.dumps(facts)})
+    own = {"own_backbones": {"tuned": {"title": "tuned", "adapter": str(file)}}, "backbones": ["tuned"]}
+    with pytest.raises(RadprobeError, match="trained on patients of mine that are tested here"):
+        Entries({**of_params({"folds": 5}), **own})
+    assert Entries({**of_params("study"), **own}).backbone("tuned")

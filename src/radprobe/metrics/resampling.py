@@ -11,10 +11,10 @@ Both use the quantiles of Student's t instead of the normal ones, as a bootstrap
 (Hesterberg 2015, The American Statistician 69:371-386).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
@@ -39,6 +39,16 @@ class Bootstrap:
     seed: int
     min_patients: int
     folds: int = 1
+
+    @classmethod
+    def of(cls, knobs: Mapping[str, Any]) -> Self:
+        """Return what the knobs of a step say of intervals."""
+        return cls(**{each.name: knobs[each.name] for each in fields(cls) if each.name in knobs})
+
+    @property
+    def alone(self) -> Self:
+        """What makes values without intervals: a macro is over the same classes."""
+        return replace(self, resamples=1)
 
     def size(self, patients: int) -> int:
         """Return how many patients a resample draws: all, of k folds their number over 1 + (k - 1) / k.

@@ -71,12 +71,11 @@ class Winner:
 class Family:
     """All rows of one task, metric and protocol, by name, on the same patients in the same resamples.
 
-    chance: of rows whose score depends on seeds or initial weights. seed: of what is drawn for it.
+    chance: of rows whose score depends on seeds or initial weights.
     """
 
     rows: Mapping[str, Resampled]
     chance: Mapping[str, Chance]
-    seed: int = 0
 
     @cached_property
     def support(self) -> Support:
@@ -94,13 +93,11 @@ class Family:
         Scaled so that their standard deviation is unbiased for few patients; without resamples that leave a row
         undefined.
         """
-        generator = np.random.default_rng([self.seed, len(self._names)])
+        generator = np.random.default_rng([next(iter(self.rows.values())).how.seed, len(self._names)])
         columns = []
         for name in self._names:
             row = self.rows[name]
-            column = (
-                (row.drawn - row.point) * np.sqrt(row.patients / (row.patients - 1)) if row.patients > 1 else row.drawn
-            )
+            column = (row.drawn - row.point) * np.sqrt(row.patients / max(row.patients - 1, 1))
             if chance := self.chance.get(name):
                 column = column + np.sqrt(chance.variance) * generator.standard_normal(len(column))
             columns.append(column)
@@ -193,7 +190,7 @@ class Family:
         return {each.other if each.sign > 0 else each.one for each in found if each.sign}
 
     def winner(self, candidates: Sequence[str]) -> Winner | None:
-        """Return the highest of the candidates, its score corrected; None where none is defined."""
+        """Return the highest of the candidates, its score in [0, 1] corrected; None where none is defined."""
         defined = [name for name in candidates if name in self._names]
         if not defined:
             return None
@@ -258,9 +255,3 @@ def pooled(of_backbones: Sequence[Sequence[float]]) -> Chance | None:
     if not df:
         return None
     return Chance(float(sum(((each - each.mean()) ** 2).sum() for each in known) / df), df)
-
-
-def about(patients: float) -> str:
-    """Return a number of patients to two digits."""
-    digits = max(len(str(int(patients))) - 2, 0)
-    return f"{max(int(round(patients, -digits)), 1):,}"

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from radprobe.metrics.simultaneous import ALPHA
 from radprobe.report.ranking import Column
-from radprobe.report.verdict import NAMED
-from radprobe.report.words import Name, duration, listed
+from radprobe.report.words import Name, duration, listed, some
 
 FEWEST_TASKS = 2  # below them the card of the task says all
 
@@ -33,10 +32,7 @@ def recommend(heads: Mapping[str, Column], name: Name, title: Name) -> Recommend
     if len(candidates) < 2:
         return None
     significant = set(_significant(tasks))
-    exceeded = {
-        each: [dataset for dataset in tasks if any((dataset, each) == pair for pair in significant)]
-        for each in candidates
-    }
+    exceeded = {each: [task for task in tasks if (task, each) in significant] for each in candidates}
     fewest = min(map(len, exceeded.values()))
     left = [each for each in candidates if len(exceeded[each]) == fewest]
     left.sort(key=lambda each: _mean_place(tasks, each))
@@ -87,18 +83,15 @@ def _sentences(
     elif len(left) == len(exceeded):
         opening = f"No recommendation: each backbone is significantly exceeded on {fewest} of the {n} tasks."
     elif fewest == 0:
-        opening = f"Recommended: {_some(left, name)}, significantly exceeded on none of the {n} tasks."
+        opening = f"Recommended: {some(map(name, left), 'or')}, significantly exceeded on none of the {n} tasks."
     else:
         where = f" ({listed(list(map(title, exceeded[left[0]])))})" if len(left) == 1 else ""
-        opening = f"Recommended: {_some(left, name)}, significantly exceeded on {fewest} of the {n} tasks{where}."
+        opening = (
+            f"Recommended: {some(map(name, left), 'or')}, significantly exceeded on {fewest} of the {n} tasks{where}."
+        )
     known = {each: cost for each, cost in costs.items() if not math.isnan(cost)}
     sentences = [opening, "All differences are corrected for the number of pairs and tasks."]
     if len(left) > 1 and known:
         cheapest = min(known, key=known.__getitem__)
         sentences.insert(1, f"Of these {name(cheapest)} costs least, {duration(known[cheapest])} over all tasks.")
     return sentences
-
-
-def _some(rows: list[str], name: Name) -> str:
-    names = [name(each) for each in rows]
-    return listed([*names[:NAMED], f"{len(names) - NAMED} others"] if len(names) > NAMED + 1 else names, "or")

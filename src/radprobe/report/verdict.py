@@ -7,12 +7,23 @@ all such sentences on one task, metric and protocol any is false in at most 5 of
 import math
 from dataclasses import dataclass, field
 
-from radprobe.metrics.simultaneous import about
+from radprobe.console import about
 from radprobe.names import STANDING
 from radprobe.report.ranking import Column, Contrast, controls_of
-from radprobe.report.words import ELSEWHERE, METRICS, Name, duration, interval, listed, number, p_value, protocol, text
+from radprobe.report.words import (
+    ELSEWHERE,
+    METRICS,
+    Name,
+    duration,
+    interval,
+    listed,
+    number,
+    p_value,
+    protocol,
+    some,
+    text,
+)
 
-NAMED = 4  # rows that a sentence names before it counts the others
 SHOWN = 0.0005  # a correction that three decimals would not show
 
 # The control rows of a backbone, in the order of `controls_of`: their name, and what it means not to exceed one.
@@ -60,14 +71,7 @@ def _who(column: Column, name: Name) -> str:
         others = f"the {len(rivals)} other backbones" if len(rivals) > 1 else name(rivals[0])
         return f"Best: {best}. It scores significantly higher than {others}."
     may_be = [name(each) for each in column.candidates if each in column.contenders]
-    return f"Best: {_some(may_be, 'or')} (no significant difference)."
-
-
-def _some(names: list[str], last: str) -> str:
-    """Return names in a sentence; of many the first, and how many others."""
-    if len(names) > NAMED + 1:
-        names = [*names[:NAMED], f"{len(names) - NAMED} others"]
-    return listed(names, last)
+    return f"Best: {some(may_be, 'or')} (no significant difference)."
 
 
 def _score(column: Column, name: Name) -> str:
@@ -211,4 +215,4 @@ def finding(column: Column, name: Name) -> str:
     if set(outcomes) <= {"unknown", "none"}:
         return f"{name(best)} has the highest score; no order is claimed"
     n = len(rivals) - outcomes.count("above")
-    return f"{name(best)} has the highest score; no significant difference from {n} of {len(rivals)} others"
+    return f"{name(best)} has the highest score; not significantly higher than {n} of {len(rivals)} others"

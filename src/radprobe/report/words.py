@@ -1,7 +1,7 @@
 """Names of tasks, metrics and protocols, numbers and intervals, as the pages show them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from radprobe.report.ranking import Estimate
 
@@ -77,6 +77,7 @@ EXPLAINED = {
 ELSEWHERE = "predictions from elsewhere: radprobe has not checked what they were trained on"
 EXPLAINED["external"] = f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}. They are scored as all others are."
 Name = Callable[[str], str]
+NAMED = 4  # rows that a sentence names before it counts the others
 
 
 def number(value: float) -> str:
@@ -130,6 +131,12 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     """Return names as "a, b and c"."""
     names = list(names)
     return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]
+
+
+def some(names: Iterable[str], last: str) -> str:
+    """Return names as `listed` does; of many the first NAMED, and how many others."""
+    names = list(names)
+    return listed([*names[:NAMED], f"{len(names) - NAMED} others"] if len(names) > NAMED + 1 else names, last)
 
 
 def p_value(p: float) -> str:

@@ -1,7 +1,8 @@
 """compare: which backbones of a dataset differ, from the predictions of all of them on the same test patients."""
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +16,8 @@ from radprobe.metrics import delong, simultaneous
 from radprobe.metrics.resampling import Bootstrap, Resampled, average
 from radprobe.metrics.scoring import Cell, Classified, Segmented, protocols_of
 from radprobe.metrics.simultaneous import Chance, Difference, Family
-from radprobe.names import FLOOR, RANDOM, STANDING, first_init
+from radprobe.names import FLOOR, RANDOM, STANDING, first_init, mode_of
 from radprobe.study import Step, Study
-
-POINT = 1  # resamples, where only the value is asked for
 
 
 def run(study: Study, step: Step) -> None:
@@ -29,7 +28,7 @@ def run(study: Study, step: Step) -> None:
     and what is made as the paper did.
     """
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
-    how = _how(step)
+    how = Bootstrap.of(step.knobs)
     truth = _truth(study, step)
     tested: dict[tuple[str, str], Tested] = {}
     for need in step.needs:
@@ -43,7 +42,7 @@ def run(study: Study, step: Step) -> None:
     differences, rows, of_variants, samples = [], [], {}, {}
     for protocol in _protocols(tested):
         of_protocol = _of_protocol(tested, protocol)
-        samples |= {f"{name} {protocol}": each.samples for name, each in of_protocol.items()}
+        samples = {**dict(itertools.islice(samples.items(), 1)), **_samples(of_protocol, protocol)}
         _same_samples(step.dataset, samples)
         table = Table(of_protocol, metric, controls)
         differences += [{**row, "protocol": protocol} for row in table.differences(step.knobs["margin"])]
@@ -98,9 +97,11 @@ class Tested:
     def over_seeds(self, metric: str) -> list[float]:
         """Return the score of every fit with a seed of its own, the first one first."""
         others = range(1, len(self.cell.predictions.facts["protocols"][self.protocol].get("seeds", [0])))
-        alone = Bootstrap(POINT, 0, self.cell.how.min_patients)
         of_others = (self.cell.scored(again(self.protocol, number), "test") for number in others)
-        return [float(self.macro(metric).point), *(float(each.macro(metric, alone).point) for each in of_others)]
+        return [
+            float(self.macro(metric).point),
+            *(float(each.macro(metric, self.cell.how.alone).point) for each in of_others),
+        ]
 
 
 class Table:
@@ -120,7 +121,7 @@ class Table:
         of_seeds = simultaneous.pooled(list(fits.values()))
         known = {name: of_seeds for name, values in fits.items() if of_seeds and len(values) > 1}
         if of_inits := simultaneous.pooled([self._points(names) for names in self.inits.values()]):
-            random = {row: names for row, names in self.inits.items() if row.startswith(RANDOM)}
+            random = {row: names for row, names in self.inits.items() if row.startswith(RANDOM) and not mode_of(row)}
             known |= {row: Chance(of_inits.variance / len(names), of_inits.df) for row, names in random.items()}
         return known
 
@@ -233,7 +234,7 @@ def _variants(every: Mapping[Key, Resampled], pair: list[str], metric: str) -> I
 
 
 def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
-    """Return what is ours as the study did it, by a pair; None where the pair is not about it."""
+    """Return what is ours as the paper did it, by a pair; None where the pair is not about it."""
     (of, one, other), (backbone, protocol, name) = pair, ours
     if of == "metric":
         return (backbone, protocol, other) if name == one else None
@@ -244,13 +245,13 @@ def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
     return (backbone + PAPER, protocol, name) if of == "backbone" else None
 
 
-def _how(step: Step) -> Bootstrap:
-    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap) if each.name in step.knobs})
-
-
 def _truth(study: Study, step: Step) -> Truth | None:
     task = study.dataset(step.dataset).task
     return Truth.load(step.need("prepare").folder) if task == "segmentation" else None
+
+
+def _samples(of_protocol: Mapping[str, Tested], protocol: str) -> dict[str, pd.DataFrame]:
+    return {f"{name} {protocol}": each.samples for name, each in of_protocol.items()}
 
 
 def _same_samples(dataset: str, samples: Mapping[str, pd.DataFrame]) -> None:

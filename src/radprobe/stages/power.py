@@ -5,16 +5,13 @@ comparison that the report will make; its critical value is that of the backbone
 raise it a little.
 """
 
-from collections.abc import Iterator
-from dataclasses import fields
-
 from radprobe import catalog, needs
 from radprobe.artifacts import Predictions, Truth
-from radprobe.console import say
+from radprobe.console import about, say
 from radprobe.manifests import Manifest
 from radprobe.metrics.resampling import Bootstrap
 from radprobe.metrics.scoring import Cell, protocols_of
-from radprobe.metrics.simultaneous import Family, about
+from radprobe.metrics.simultaneous import Family
 from radprobe.names import FLOOR, PREFERRED, STANDING, first_init
 from radprobe.study import Step, Study
 
@@ -27,30 +24,29 @@ def run(study: Study) -> None:
     for dataset in study.datasets_here:
         if study.dataset(dataset).task == "look":
             continue
-        said = next((line for each in studies if dataset in each.datasets_here for line in _of(each, dataset)), None)
-        say(said or f"{dataset}: no predictions of two backbones yet; {REMEDY}")
+        said = (_of(each, dataset) for each in studies if dataset in each.datasets_here)
+        say(next(filter(None, said), None) or f"{dataset}: no predictions of two backbones yet; {REMEDY}")
 
 
-def _of(study: Study, dataset: str) -> Iterator[str]:
-    """Yield what the validation predictions of a study say of a dataset, if two backbones have any."""
+def _of(study: Study, dataset: str) -> str:
+    """Return what validation predictions of a study say of a dataset, "" where fewer than two backbones have any."""
     steps = [step for step in study.steps.values() if step.dataset == dataset and step.verb == "score"]
     made = {step.backbone: source for step in steps if (source := _predictions(step)).done}
     candidates = [name for name in made if study.backbone(name).family != "control" and first_init(name) == name]
     if len(candidates) < 2:
-        return
+        return ""
     found = {name: Predictions.load(made[name].folder) for name in candidates}
     protocol = _protocol(study, found)
     having = {name: each for name, each in found.items() if protocol in protocols_of(each)}
     if len(having) < 2:
-        return
+        return ""
     entry = study.dataset(dataset)
     truth = Truth.load(study.step("prepare", dataset).folder) if entry.task == "segmentation" else None
     metric = catalog.PRIMARY_METRIC[entry.task]
-    compare = study.step("compare", dataset).knobs
-    how = Bootstrap(**{each.name: compare[each.name] for each in fields(Bootstrap) if each.name in compare})
+    how = Bootstrap.of(study.step("compare", dataset).knobs)
     cells = {name: Cell(each, truth, metric, how) for name, each in having.items()}
     family = Family({name: cell.scored(protocol, "val").macro(metric, how) for name, cell in cells.items()}, {})
-    yield _sentence(study, dataset, protocol, family)
+    return _sentence(study, dataset, protocol, family)
 
 
 def _predictions(score: Step) -> Step:

@@ -1,7 +1,5 @@
 """score: metrics with patient-clustered intervals from predictions."""
 
-from dataclasses import fields, replace
-
 import numpy as np
 import pandas as pd
 
@@ -23,7 +21,13 @@ def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
     source = next(need for need in step.needs if need.backbone)
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
-    cell = Cell(Predictions.load(source.folder), _truth(study, step), metric, _how(step), step.knobs.get("tolerance"))
+    cell = Cell(
+        Predictions.load(source.folder),
+        _truth(study, step),
+        metric,
+        Bootstrap.of(step.knobs),
+        step.knobs.get("tolerance"),
+    )
     predictions, near = cell.predictions, _near_cases(step)
     tables, cases = [], []
     for protocol in protocols_of(predictions):
@@ -65,14 +69,9 @@ def _of_test(
     def rows(scored: "Classified | Segmented", val: "Classified | Segmented", how: Bootstrap) -> list[dict]:
         return scored.rows(how) + scored.operating(val, facts, how)
 
-    fits = [rows(cell.scored(name, "test"), vals[name], _alone(cell.how)) for name in others]
+    fits = [rows(cell.scored(name, "test"), vals[name], cell.how.alone) for name in others]
     found = _over_fits(rows(test, val, cell.how), fits)
     return _over_shuffles(found, fits) if protocol == FLOOR and others else found
-
-
-def _alone(how: Bootstrap) -> Bootstrap:
-    """Return what makes values alone: their macro is over the same classes, and their intervals are not used."""
-    return replace(how, resamples=1)
 
 
 def _other_fits(cell: Cell, protocol: str) -> list[str]:
@@ -84,7 +83,7 @@ def _other_fits(cell: Cell, protocol: str) -> list[str]:
 def _of_val(cell: Cell, protocol: str, val: "Classified | Segmented") -> list[dict]:
     """Return the rows of val: those of the fit that chose, or of all shuffles of the labels."""
     others = _other_fits(cell, protocol) if protocol == FLOOR else []
-    fits = [cell.scored(name, "val").rows(_alone(cell.how)) for name in others]
+    fits = [cell.scored(name, "val").rows(cell.how.alone) for name in others]
     rows = _over_fits(val.rows(cell.how), fits)
     return _over_shuffles(rows, fits) if others else rows
 
@@ -95,9 +94,9 @@ def _without_near(cell: Cell, protocol: str, test: "Classified | Segmented", nea
     if not near & ids:
         return []
     left, nothing = (test, ALL_NEAR) if ids <= near else (cell.scored(protocol, "test", near), {})
-    rows = [row for row in left.rows(_alone(cell.how) if nothing else cell.how) if row["metric"] == cell.metric]
+    rows = [row for row in left.rows(cell.how.alone if nothing else cell.how) if row["metric"] == cell.metric]
     if protocol == FLOOR and not nothing and (others := _other_fits(cell, protocol)):
-        fits = [cell.scored(name, "test", near).rows(_alone(cell.how)) for name in others]
+        fits = [cell.scored(name, "test", near).rows(cell.how.alone) for name in others]
         rows = _over_shuffles(rows, [[row for row in fit if row["metric"] == cell.metric] for fit in fits])
     return [{**row, **ONE_FIT, "metric": f"{cell.metric}_without_near", **nothing} for row in rows]
 
@@ -200,10 +199,6 @@ def _near_cases(step: Step) -> set[str]:
         return set()
     table = Index.load(step.need("prepare").folder).table
     return set(table.loc[table["sample_id"].isin(names), "volume_id"])
-
-
-def _how(step: Step) -> Bootstrap:
-    return Bootstrap(**{each.name: step.knobs[each.name] for each in fields(Bootstrap) if each.name in step.knobs})
 
 
 def _truth(study: Study, step: Step) -> Truth | None:
