@@ -22,9 +22,9 @@ import yaml
 
 from radprobe import catalog
 from radprobe.artifacts import Embeddings, Index, LeakCertificate, Pixels, Predictions, Split, Truth
+from radprobe.artifacts.tables import write_array
 from radprobe.manifests import seal
 from radprobe.study import Study
-from radprobe.tables import write_array
 
 NIH, PARTS = "nih_chestxray14", {"train": 76522, "val": 10002, "test": 25596}
 POSITIVE = [0.103, 0.025, 0.119, 0.177, 0.051, 0.056, 0.012, 0.047, 0.042, 0.021, 0.022, 0.015, 0.030, 0.002]

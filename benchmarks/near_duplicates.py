@@ -30,8 +30,9 @@ from scipy.stats import binomtest
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from radprobe.artifacts import Index, Split
-from radprobe.datasets import anatomy, duplicates, leaks
 from radprobe.imaging import reading, resize
+from radprobe.phantoms import anatomy
+from radprobe.splitting import duplicates, leaks
 
 PARTS = {"train": 76_522, "val": 10_002, "test": 25_596}
 SIDE, FILMS, COPIES, THREADS, BATCH = 128, 500, 200, 2, 512

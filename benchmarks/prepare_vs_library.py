@@ -20,7 +20,7 @@ import numpy as np
 from isal import igzip
 from PIL import Image
 
-from radprobe import catalog, datasets, files
+from radprobe import catalog, datasets, files, phantoms
 from radprobe.datasets import decoding, nih_chestxray14, raw
 from radprobe.datasets.decoding import Picture
 from radprobe.imaging import reading
@@ -32,7 +32,7 @@ ENTRIES = catalog.datasets()
 
 def films(folder: Path, n: int) -> list[Picture]:
     entry = ENTRIES["nih_chestxray14"]
-    nih_chestxray14.phantom(folder, entry, n, 0)
+    phantoms.generate(folder, entry, n, 0)
     layout = datasets.locate(entry, folder)
     found = decoding.pictures(nih_chestxray14.samples(layout, entry, False), layout.root)[:n]
     for picture in found:

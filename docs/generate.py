@@ -135,12 +135,14 @@ def cli_page() -> str:
 
 
 def artifacts_page() -> str:
-    """Return reference/artifacts.md: every class of artifacts.py that is saved, with fields, tables and maker."""
+    """Return reference/artifacts.md: every artifact that is saved, with fields, tables and maker."""
+    order = [kind for kinds in OUTPUTS.values() for kind in kinds]
     kinds = [each for each in vars(artifacts).values() if isinstance(each, type) and hasattr(each, "KIND")]
+    kinds.sort(key=lambda each: order.index(each.KIND))
     found = [
         "# Artifacts",
         "",
-        MADE.format(source="src/radprobe/artifacts.py"),
+        MADE.format(source="src/radprobe/artifacts/"),
         inspect.getdoc(artifacts) + "\n",
         ARTIFACTS,
     ]
@@ -164,7 +166,8 @@ def artifact(kind_of: type) -> str:
     if is_dataclass(kind_of):
         lines.append(table(("field", "type", "what it holds"), *fields_of(kind_of)))
     for name in re.findall(r"(\w+_SCHEMA)\.validate", inspect.getsource(kind_of)):
-        lines += [f"Columns, as `{name}` checks them:", "", table(("column", "type", "what it holds"), *columns(name))]
+        heads = ("column", "type", "what it holds")
+        lines += [f"Columns, as `{name}` checks them:", "", table(heads, *columns(kind_of, name))]
     return "\n".join(lines)
 
 
@@ -179,12 +182,13 @@ def fields_of(kind_of: type) -> list[tuple[str, ...]]:
     return [line_of(each.name, rf"^    {each.name}: (?P<type>[^=#\n]+)", source) for each in fields(kind_of)]
 
 
-def columns(schema: str) -> list[tuple[str, ...]]:
-    """Return the columns of a pandera schema, with the comments beside them."""
-    source = inspect.getsource(artifacts).partition(f"{schema} = pa.DataFrameSchema(")[2].partition("\n)\n")[0]
+def columns(kind_of: type, schema: str) -> list[tuple[str, ...]]:
+    """Return the columns of a pandera schema in the module of a class, with the comments beside them."""
+    module = inspect.getmodule(kind_of)
+    source = inspect.getsource(module).partition(f"{schema} = pa.DataFrameSchema(")[2].partition("\n)\n")[0]
     source = source.replace("{LABEL}", artifacts.LABEL).replace("{META}", artifacts.META)
     found = []
-    for name in getattr(artifacts, schema).columns:
+    for name in getattr(module, schema).columns:
         _, *rest = line_of(name, rf'^ +f?"{re.escape(name)}": pa\.Column\((?P<type>\w+)', source)
         found.append((f"`{name.removeprefix('^').replace('.+$', '<name>')}`", *rest))
     return found

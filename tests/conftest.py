@@ -17,7 +17,7 @@ settings.load_profile("radprobe")
 @pytest.fixture
 def server(monkeypatch):
     """A web server on this machine; downloads wait little before they try again."""
-    from radprobe.datasets import download  # it needs requests
+    from radprobe.downloads import download  # it needs requests
 
     monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from radprobe.stages import doctor
+from radprobe.commands import doctor
 
 PHANTOM = {"montgomery": {"phantom": {"patients": 9}}}
 GOOD = {"study": "s", "hub": False, "device": "cpu", "threads": 1, "datasets": PHANTOM, "backbones": ["test_vit"]}

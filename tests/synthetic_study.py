@@ -16,10 +16,10 @@ from radprobe.artifacts import (
     Truth,
     Weights,
 )
+from radprobe.artifacts.tables import write_array
 from radprobe.manifests import seal
 from radprobe.stages import compare, external, score
 from radprobe.study import Study
-from radprobe.tables import write_array
 
 PARTS = {"montgomery": {"train": 30, "val": 12, "test": 24}, "nih_chestxray14": {"train": 80, "val": 40, "test": 80}}
 # How wrong each backbone is: pixels of shift of the lungs, and noise on the logits.

@@ -11,7 +11,7 @@ import torch
 from frozen import prepare, study
 from safetensors.torch import load_file
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.artifacts import Adapter, Predictions
 from radprobe.datasets import nih_chestxray14 as nih
 from radprobe.files import RadprobeError
@@ -71,7 +71,7 @@ def test_d13_a_class_that_a_part_lacks_shifts_no_column_and_the_studys_list_has_
     entry = catalog.datasets()[NIH]
     entry = entry.model_copy(update={"classes": entry.class_sets["paper"]})
     assert set(entry.classes) - set(catalog.datasets()[NIH].classes) == {"No Finding"}
-    nih.phantom(tmp_path / "nih", entry, 20, seed=1)
+    phantoms.generate(tmp_path / "nih", entry, 20, seed=1)
     index = nih.samples(nih.locate(entry, tmp_path / "nih"), entry, False)
     said = pd.read_csv(tmp_path / "nih/Data_Entry_2017_v2020.csv").set_index("Image Index")["Finding Labels"]
     for part, films in index.table.groupby("meta:list"):

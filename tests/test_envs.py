@@ -45,7 +45,7 @@ NOT_CALLED = {
         ("radprobe.imaging.resize", "torch"),
     },
     "models": {
-        ("radprobe.stages.retrieve", "radprobe.datasets.acquire"),
+        ("radprobe.stages.retrieve", "radprobe.downloads.acquire"),
         ("radprobe.datasets.raw", "radprobe.imaging.reading"),
     },
 }

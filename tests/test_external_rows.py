@@ -15,8 +15,9 @@ from small_params import NO_CONTROLS
 from radprobe import files
 from radprobe.artifacts import Truth
 from radprobe.checks import external as checks
+from radprobe.commands import gc, plan
 from radprobe.files import RadprobeError
-from radprobe.stages import gc, plan, retrieve
+from radprobe.stages import retrieve
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]

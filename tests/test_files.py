@@ -133,7 +133,7 @@ MAPPED = """
 import sys
 from pathlib import Path
 import numpy as np
-from radprobe import tables
+from radprobe.artifacts import tables
 
 path = Path(sys.argv[1])
 for value in (1, 2):

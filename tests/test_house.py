@@ -11,30 +11,34 @@ from radprobe import catalog
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/radprobe"
-BASE = {"artifacts", "manifests", "tables", "files", "catalog", "names", "console", "machine", "__version__"}
-ROOMS = {"datasets", "imaging", "models", "learning", "metrics", "report"}
+BASE = {"artifacts", "manifests", "files", "catalog", "names", "console", "machine", "__version__"}
+ROOMS = {"datasets", "phantoms", "downloads", "splitting", "imaging", "models", "learning", "metrics", "report"}
 MAY_IMPORT = {
     "files": set(),
     "console": set(),
     "machine": {"files"},
     "gpus": {"machine"},
     "catalog": {"files"},
-    "manifests": {"files", "__version__"},
-    "tables": {"files"},
-    "artifacts": {"files", "manifests", "tables"},
+    "manifests": {"files", "__version__"},  # apart from artifacts: the graph reads them without pandas
+    "artifacts": {"files", "manifests"},
     "names": {"catalog"},
     "params": {"catalog", "files", "names"},
     "entries": {"catalog", "files", "names", "params"},
     "study": {"catalog", "files", "names", "params", "entries", "datasets"},
     "needs": {"catalog", "files", "names", "study"},
-    "checks": BASE | {"study", "needs", "datasets"},
+    "checks": BASE | {"study", "needs", "datasets", "splitting"},
     "imaging": BASE,
     "metrics": BASE,
     "models": BASE,
     "datasets": BASE | {"imaging"},
+    "phantoms": BASE | {"datasets"},
+    "downloads": BASE | {"datasets"},
+    "splitting": BASE | {"datasets"},
+    "survey": BASE | {"imaging", "datasets", "splitting"},
     "learning": BASE | {"models", "metrics", "imaging"},
     "report": BASE | {"imaging", "metrics", "study", "params"},
-    "stages": BASE | ROOMS | {"study", "params", "needs", "checks"},
+    "stages": BASE | ROOMS | {"study", "params"},
+    "commands": BASE | ROOMS | {"study", "params", "survey", "needs", "checks"},
     "cli": BASE | {"study", "params", "gpus"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -21,7 +21,8 @@ RECIPE = [block for name in ("backbone", "dataset") for block in guide.blocks(RO
 RECIPE = [block for block in RECIPE if (block.title or "").startswith("src/")]
 CATALOG = "src/radprobe/catalog"
 BACKBONE, DATASET = "vit_tiny_patch16_in21k", "ward_films"
-BY_HAND = {f"{CATALOG}/backbones.yaml", f"{CATALOG}/datasets.yaml", f"src/radprobe/datasets/{DATASET}.py"}
+BY_HAND = {f"{CATALOG}/backbones.yaml", f"{CATALOG}/datasets.yaml"}
+BY_HAND |= {f"src/radprobe/{room}/{DATASET}.py" for room in ("datasets", "phantoms")}
 GENERATED = {f"{CATALOG}/backbone_costs.csv", "docs/backbones.md", "docs/datasets.md"}  # by two targets of make
 STUDY = {
     "study": "recipe",
@@ -52,7 +53,7 @@ OF_BACKBONES = (
 )
 WHOLE = [f"tests/{name}.py" for name in ("test_catalog", "test_house", "test_readme", "stages/test_datasets")]
 EACH = [
-    *(f"tests/stages/test_backbones.py::{name}" for name in OF_BACKBONES),
+    *(f"tests/commands/test_backbones.py::{name}" for name in OF_BACKBONES),
     f"tests/models/test_architectures.py::test_every_entry_has_the_shapes_it_states[{BACKBONE}]",
     f"tests/models/test_architectures.py::test_every_entry_of_a_size_for_this_machine_runs_at_its_sizes[{BACKBONE}]",
     f"tests/test_benchmarks.py::test_a_generated_download_becomes_pixels_and_parts_without_a_leak[{DATASET}]",
@@ -156,5 +157,5 @@ def test_the_tests_of_the_repository_hold_for_the_new_rows(added):
 def test_the_new_code_reads_as_the_house_wants(added):
     folder, _ = added
     ruff = (sys.executable, "-m", "ruff")
-    call(folder, *ruff, "check", "--no-cache", "src/radprobe/datasets")
-    call(folder, *ruff, "format", "--check", "--no-cache", "src/radprobe/datasets")
+    call(folder, *ruff, "check", "--no-cache", "src/radprobe/datasets", "src/radprobe/phantoms")
+    call(folder, *ruff, "format", "--check", "--no-cache", "src/radprobe/datasets", "src/radprobe/phantoms")

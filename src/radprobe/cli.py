@@ -70,7 +70,7 @@ def doctor(
 ) -> None:
     """Look for what would stop a run: packages, GPU, disk, data, weights, Slurm; each with a remedy."""
     default = context.get_parameter_source("params").name == "DEFAULT"
-    if not _stage("doctor").run(params, default, as_json):
+    if not _command("doctor").run(params, default, as_json):
         raise typer.Exit(1)
 
 
@@ -85,7 +85,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite what an earlier init wrote.")] = False,
 ) -> None:
     """Look at a folder of your own images, propose a study of it, and write its params file and a contact sheet."""
-    _stage("init").run(folder, table, task, out, force)
+    _command("init").run(folder, table, task, out, force)
 
 
 @app.command()
@@ -96,7 +96,7 @@ def plan(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print what a study is: cells, jobs done and to do, what is missing, disk, hours by what earlier jobs took."""
-    _stage("power" if power else "plan").run(Study(params))
+    _command("power" if power else "plan").run(Study(params))
 
 
 @app.command()
@@ -208,7 +208,7 @@ def export(
     step = study.step(verb or "segment", dataset, backbone)
     if not step.done:
         raise RadprobeError(step.folder, "has no predictions yet", f"run `{_typed(study, step)}`, or snakemake")
-    _stage("export").run(study, step, folder, protocol)
+    _command("export").run(study, step, folder, protocol)
 
 
 @app.command()
@@ -218,7 +218,7 @@ def datasets(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """List the datasets: what is here, what can be downloaded, what needs registration."""
-    listing = _stage("datasets")
+    listing = _command("datasets")
     if markdown:
         print(listing.markdown(), end="")
     elif dataset:
@@ -235,7 +235,7 @@ def backbones(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """List the backbones: whose weights are here, which can be fetched, under which licence, what they cost."""
-    listing = _stage("backbones")
+    listing = _command("backbones")
     if markdown:
         print(listing.markdown(), end="")
     elif costs:
@@ -256,7 +256,7 @@ def pack(
 ) -> None:
     """Put the verified weights of a study in one folder, for RADPROBE_WEIGHTS on a cluster."""
     study = Study(params)
-    _stage("pack").run(study, folder, lambda step: _make_step(study, step))
+    _command("pack").run(study, folder, lambda step: _make_step(study, step))
 
 
 @weights.callback()
@@ -271,9 +271,9 @@ def gc(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """List, and after asking remove, what no study needs: none of those named, or none that Snakemake ran here."""
-    stage = _stage("gc")
-    studies = [Study(path) for path in keep] if keep else stage.recorded(Study(params))
-    stage.run(studies, lambda question: yes or (sys.stdin.isatty() and typer.confirm(question)))
+    command = _command("gc")
+    studies = [Study(path) for path in keep] if keep else command.recorded(Study(params))
+    command.run(studies, lambda question: yes or (sys.stdin.isatty() and typer.confirm(question)))
 
 
 @app.command()
@@ -336,6 +336,10 @@ def _make_step(study: Study, step: Step) -> None:
 
 def _stage(name: str):
     return importlib.import_module(f"radprobe.stages.{name}")
+
+
+def _command(name: str):
+    return importlib.import_module(f"radprobe.commands.{name}")
 
 
 def _limit_threads(threads: int) -> None:

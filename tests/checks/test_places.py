@@ -7,7 +7,7 @@ import yaml
 from doctored import GOOD, look
 
 from radprobe import machine
-from radprobe.stages import doctor
+from radprobe.commands import doctor
 
 
 def test_a_place_that_cannot_be_written_is_a_problem(folder, capsys):

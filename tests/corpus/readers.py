@@ -7,13 +7,14 @@ import numpy as np
 
 from radprobe import catalog, datasets
 from radprobe.artifacts import Index, Pixels
-from radprobe.datasets import archives, raw
+from radprobe.artifacts.tables import write_array
+from radprobe.datasets import raw
+from radprobe.downloads import archives
 from radprobe.entries import read_adapter
 from radprobe.imaging import reading
 from radprobe.manifests import Manifest, seal
 from radprobe.models import weights
 from radprobe.study import Study
-from radprobe.tables import write_array
 
 TINY = catalog.backbones()["test_vit"].model_copy(update={"random": False, "local": ["tiny.safetensors"]})
 OWN = {"task": "binary", "classes": ["ill"]}

@@ -5,10 +5,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from radprobe import catalog
-from radprobe.datasets import amos, splits
+from radprobe import catalog, phantoms
+from radprobe.datasets import amos
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading
+from radprobe.phantoms import amos as amos_phantoms
+from radprobe.splitting import splits
 
 ENTRY = catalog.datasets()["amos"]
 PATIENTS = 9
@@ -17,7 +19,7 @@ PATIENTS = 9
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amos")
-    amos.phantom(folder, ENTRY, PATIENTS, seed=3)
+    phantoms.generate(folder, ENTRY, PATIENTS, seed=3)
     return folder
 
 
@@ -50,7 +52,7 @@ def test_a_phantom_reads_as_it_was_drawn(phantom):
         orientations.add("".join(nibabel.aff2axcodes(image.affine)))
         sizes.add(labels.shape)
         slopes.add(nibabel.load(path).dataobj.inter)
-    assert orientations == set(amos.ORIENTATIONS)
+    assert orientations == set(amos_phantoms.ORIENTATIONS)
     assert len(sizes) > PATIENTS // 2
     assert slopes == {0, -1024}
 
@@ -112,7 +114,7 @@ def test_a_partial_copy_wants_to_be_allowed(download):
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     def bytes_of(folder, seed):
-        amos.phantom(tmp_path / folder, ENTRY, 2, seed)
+        phantoms.generate(tmp_path / folder, ENTRY, 2, seed)
         return {p.relative_to(tmp_path / folder): p.read_bytes() for p in (tmp_path / folder).rglob("*") if p.is_file()}
 
     assert bytes_of("a", 0) == bytes_of("b", 0)
@@ -121,12 +123,12 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
 
 def test_a_phantom_larger_than_the_ids_of_ct_is_refused(tmp_path):
     with pytest.raises(RadprobeError, match=r"phantom\.patients"):
-        amos.phantom(tmp_path, ENTRY, 499, seed=0)
+        phantoms.generate(tmp_path, ENTRY, 499, seed=0)
     assert not any(tmp_path.iterdir())
 
 
 def test_half_of_the_volumes_are_in_the_study_split(tmp_path):
-    amos.phantom(tmp_path, ENTRY, 30, seed=0)
+    phantoms.generate(tmp_path, ENTRY, 30, seed=0)
     index = samples(tmp_path)
     split = splits.make_split(index, ENTRY.splits["study"], "study", 0)
     assert {part: split.facts["parts"][part]["cases"] for part in ("train", "val", "test")} == {

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
-from datasets import phantoms
+from datasets import generated
 
-from radprobe import catalog
-from radprobe.datasets import brain_tumor, decoding, splits
+from radprobe import catalog, phantoms
+from radprobe.datasets import brain_tumor, decoding
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading
+from radprobe.phantoms.brain_tumor import write_mat
+from radprobe.splitting import splits
 
 ENTRY = catalog.datasets()["brain_tumor"]
 
@@ -21,7 +23,7 @@ ENTRY = catalog.datasets()["brain_tumor"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("brain")
-    brain_tumor.phantom(folder, ENTRY, 9, seed=4)
+    phantoms.generate(folder, ENTRY, 9, seed=4)
     return folder
 
 
@@ -172,8 +174,8 @@ def test_a_number_that_is_there_twice_and_a_partial_copy(download):
 
 
 def test_the_phantom_is_matlab_of_the_right_kind(download, tmp_path):
-    brain_tumor.phantom(tmp_path / "again", ENTRY, 9, seed=4)
-    assert phantoms.bytes_of(tmp_path / "again") == phantoms.bytes_of(download)
+    phantoms.generate(tmp_path / "again", ENTRY, 9, seed=4)
+    assert generated.bytes_of(tmp_path / "again") == generated.bytes_of(download)
     start = first(download).read_bytes()[:520]
     assert start.startswith(b"MATLAB 7.3 MAT-file")
     assert start[124:128] == b"\x00\x02IM"
@@ -189,9 +191,9 @@ def test_the_phantom_is_matlab_of_the_right_kind(download, tmp_path):
 
 
 def test_the_phantoms_classes_can_be_learnt(tmp_path):
-    brain_tumor.phantom(tmp_path, ENTRY, 50, seed=4)
+    phantoms.generate(tmp_path, ENTRY, 50, seed=4)
     index = samples(tmp_path)
-    assert np.mean([phantoms.separability(index, tmp_path, name) for name in ENTRY.classes]) > 0.75
+    assert np.mean([generated.separability(index, tmp_path, name) for name in ENTRY.classes]) > 0.75
 
 
 @pytest.mark.slow
@@ -202,7 +204,7 @@ def test_a_complete_copy_is_read_in_seconds_and_splits_as_the_study_does(downloa
         path.unlink()
     for number in range(1, 3065):
         image, tumour = np.full((8, 8), number, np.int16), np.eye(8, dtype=bool)
-        brain_tumor._write_mat(folder / f"{number}.mat", 1 + number % 3, f"{1000 + number % 233}", image, tumour)
+        write_mat(folder / f"{number}.mat", 1 + number % 3, f"{1000 + number % 233}", image, tumour)
     (download / "PHANTOM.json").unlink()
     start = time.perf_counter()
     index = samples(download)

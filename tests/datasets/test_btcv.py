@@ -4,10 +4,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from radprobe import catalog
-from radprobe.datasets import btcv, splits
+from radprobe import catalog, phantoms
+from radprobe.datasets import btcv
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading
+from radprobe.splitting import splits
 
 ENTRY = catalog.datasets()["btcv"]
 PATIENTS = 10
@@ -16,7 +17,7 @@ PATIENTS = 10
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("btcv")
-    btcv.phantom(folder, ENTRY, PATIENTS, seed=3)
+    phantoms.generate(folder, ENTRY, PATIENTS, seed=3)
     return folder
 
 
@@ -107,7 +108,7 @@ def test_a_partial_copy_wants_to_be_allowed(download):
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     def bytes_of(folder, seed):
-        btcv.phantom(tmp_path / folder, ENTRY, 2, seed)
+        phantoms.generate(tmp_path / folder, ENTRY, 2, seed)
         return {p.relative_to(tmp_path / folder): p.read_bytes() for p in (tmp_path / folder).rglob("*") if p.is_file()}
 
     assert bytes_of("a", 0) == bytes_of("b", 0)
@@ -132,7 +133,7 @@ def test_each_variant_holds_out_its_published_cases(complete, name, train, val, 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
     folder = tmp_path_factory.mktemp("all")
-    btcv.phantom(folder, ENTRY, 30, seed=0)
+    phantoms.generate(folder, ENTRY, 30, seed=0)
     index = samples(folder)
     assert set(index.table["volume_id"]) == {f"img{number:04d}" for number in (*range(1, 11), *range(21, 41))}
     return index
@@ -140,7 +141,7 @@ def complete(tmp_path_factory):
 
 @pytest.mark.parametrize("patients", [8, 12])
 def test_a_small_phantom_fills_all_parts_of_all_variants(tmp_path, patients):
-    btcv.phantom(tmp_path, ENTRY, patients, seed=0)
+    phantoms.generate(tmp_path, ENTRY, patients, seed=0)
     index = samples(tmp_path)
     assert index.table["volume_id"].nunique() == patients
     for name, recipe in ENTRY.splits.items():
@@ -148,6 +149,6 @@ def test_a_small_phantom_fills_all_parts_of_all_variants(tmp_path, patients):
 
 
 def test_a_phantom_may_have_more_patients_than_the_real_set(tmp_path):
-    btcv.phantom(tmp_path, ENTRY, 32, seed=0)
+    phantoms.generate(tmp_path, ENTRY, 32, seed=0)
     cases = samples(tmp_path).table["volume_id"].unique()
     assert list(cases[-3:]) == ["img0040", "img0081", "img0082"]

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import phantoms
+from datasets import generated
 from PIL import Image
 
-from radprobe import catalog
-from radprobe.datasets import chexpert, splits
+from radprobe import catalog, phantoms
+from radprobe.datasets import chexpert
 from radprobe.files import RadprobeError
+from radprobe.splitting import splits
 
 ENTRY = catalog.datasets()["chexpert"]
 WHEEL = importlib.util.find_spec("torchxrayvision")  # not imported: it would import torch
@@ -20,7 +21,7 @@ WHEEL = importlib.util.find_spec("torchxrayvision")  # not imported: it would im
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chexpert")
-    chexpert.phantom(folder, ENTRY, 12, seed=4)
+    phantoms.generate(folder, ENTRY, 12, seed=4)
     return folder
 
 
@@ -194,13 +195,13 @@ def test_without_tables_or_train_there_is_no_layout(download):
 
 def test_the_phantom_is_the_same_twice_and_its_labels_can_be_learnt(tmp_path):
     for name in ("a", "b"):
-        chexpert.phantom(tmp_path / name, ENTRY, 3, seed=5)
-    assert phantoms.bytes_of(tmp_path / "a") == phantoms.bytes_of(tmp_path / "b")
-    chexpert.phantom(tmp_path / "c", ENTRY, 60, seed=5)
+        phantoms.generate(tmp_path / name, ENTRY, 3, seed=5)
+    assert generated.bytes_of(tmp_path / "a") == generated.bytes_of(tmp_path / "b")
+    phantoms.generate(tmp_path / "c", ENTRY, 60, seed=5)
     index = samples(tmp_path / "c")
     assert index.table["image"].map(lambda image: Image.open(home(tmp_path / "c") / image).format).eq("JPEG").all()
     index.facts["uncertain"] = "ignore"
-    scores = [phantoms.separability(index, home(tmp_path / "c"), name) for name in ("Edema", "Consolidation")]
+    scores = [generated.separability(index, home(tmp_path / "c"), name) for name in ("Edema", "Consolidation")]
     assert np.mean(scores) > 0.75
 
 
@@ -209,7 +210,7 @@ def test_the_phantom_is_the_same_twice_and_its_labels_can_be_learnt(tmp_path):
 def test_the_real_table_at_full_size(tmp_path, monkeypatch):
     """All 223,414 rows of the official train.csv, as if every image were here; valid is generated."""
     source = Path(WHEEL.origin).parent / "data" / "chexpert_train.csv.gz"
-    chexpert.phantom(tmp_path, ENTRY, 5, seed=0)
+    phantoms.generate(tmp_path, ENTRY, 5, seed=0)
     root = home(tmp_path)
     (root / "train.csv").write_bytes(gzip.decompress(source.read_bytes()))
     monkeypatch.setattr(

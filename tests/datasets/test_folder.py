@@ -15,9 +15,10 @@ from PIL import Image
 
 from radprobe import datasets
 from radprobe.artifacts import Index
-from radprobe.datasets import decoding, raw, splits
+from radprobe.datasets import decoding, raw
 from radprobe.datasets.csv_table import NOT_KNOWN
 from radprobe.files import RadprobeError
+from radprobe.splitting import splits
 from radprobe.study import Study
 
 AFFINE = np.array([[0, -0.8, 0, 10], [0.7, 0, 0, -20], [0, 0, 2.5, 5], [0, 0, 0, 1.0]])

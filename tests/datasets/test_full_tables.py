@@ -11,7 +11,7 @@ import pytest
 
 from radprobe import catalog, datasets
 from radprobe.datasets import nih_chestxray14 as nih
-from radprobe.datasets import splits
+from radprobe.splitting import splits
 
 ENTRY = catalog.datasets()["nih_chestxray14"]
 WHEEL = importlib.util.find_spec("torchxrayvision")  # not imported: it would import torch

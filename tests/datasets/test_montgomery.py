@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.datasets import montgomery
 from radprobe.files import RadprobeError
 
@@ -15,7 +15,7 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 
 @pytest.fixture
 def download(tmp_path):
-    montgomery.phantom(tmp_path, ENTRY, 5, seed=3)
+    phantoms.generate(tmp_path, ENTRY, 5, seed=3)
     return tmp_path
 
 
@@ -67,7 +67,7 @@ def test_files_of_macos_are_no_films(download):
 
 def test_the_phantom_is_the_same_twice_and_differs_by_seed(tmp_path):
     def bytes_of(name, seed):
-        montgomery.phantom(tmp_path / name, ENTRY, 2, seed)
+        phantoms.generate(tmp_path / name, ENTRY, 2, seed)
         return {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
 
     assert bytes_of("a", 0) == bytes_of("b", 0)

@@ -7,10 +7,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from radprobe import catalog
-from radprobe.datasets import msd, splits
+from radprobe import catalog, phantoms
+from radprobe.datasets import msd
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading
+from radprobe.phantoms import msd as msd_phantoms
+from radprobe.splitting import splits
 
 NAMES = ("msd_heart", "msd_hippocampus", "msd_spleen")
 ENTRIES = {name: catalog.datasets()[name] for name in NAMES}
@@ -23,7 +25,7 @@ PATIENTS = 17  # one more than the number at which a label map is float
 def downloads(tmp_path_factory):
     folder = tmp_path_factory.mktemp("msd")
     for name, entry in ENTRIES.items():
-        msd.phantom(folder / name, entry, PATIENTS, seed=3)
+        phantoms.generate(folder / name, entry, PATIENTS, seed=3)
     return folder
 
 
@@ -46,7 +48,7 @@ def test_a_phantom_reads_as_it_was_drawn(downloads, name):
     index = msd.samples(layout, entry, False)
     table = index.table
     assert table["volume_id"].nunique() == table["patient_id"].nunique() == PATIENTS
-    assert index.facts["n_unlabelled"] == msd.N_UNLABELLED
+    assert index.facts["n_unlabelled"] == msd_phantoms.N_UNLABELLED
     assert not index.facts["partial"]
     sizes = set()
     for volume, rows in table.groupby("volume_id"):
@@ -82,7 +84,7 @@ def test_the_listing_of_a_phantom_names_its_files(downloads):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_bytes(tmp_path, name):
     def bytes_of(folder, seed):
-        msd.phantom(tmp_path / folder, ENTRIES[name], 2, seed)
+        phantoms.generate(tmp_path / folder, ENTRIES[name], 2, seed)
         return {p.relative_to(tmp_path / folder): p.read_bytes() for p in (tmp_path / folder).rglob("*") if p.is_file()}
 
     assert bytes_of("a", 0) == bytes_of("b", 0)
@@ -172,7 +174,7 @@ def test_a_broken_header_leaves_one_row_for_prepare_to_name(hippocampus):
 )
 def test_the_study_split_has_the_parts_of_the_paper(tmp_path, name, patients, expected):
     entry = ENTRIES[name]
-    msd.phantom(tmp_path, entry, patients, seed=0)
+    phantoms.generate(tmp_path, entry, patients, seed=0)
     split = splits.make_split(samples(tmp_path, entry), entry.splits["study"], "study", 0)
     assert [split.facts["parts"][part]["cases"] for part in ("train", "val", "test")] == expected
 

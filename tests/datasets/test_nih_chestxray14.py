@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.datasets import nih_chestxray14 as nih
 from radprobe.files import RadprobeError
 
@@ -16,7 +16,7 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 
 @pytest.fixture
 def download(tmp_path):
-    nih.phantom(tmp_path / "nih", ENTRY, 20, seed=1)
+    phantoms.generate(tmp_path / "nih", ENTRY, 20, seed=1)
     return tmp_path / "nih"
 
 
@@ -150,7 +150,7 @@ def test_the_phantom_has_the_quirks_of_the_real_one(download):
 
 def test_the_phantom_is_the_same_twice(tmp_path):
     for name in ("a", "b"):
-        nih.phantom(tmp_path / name, ENTRY, 3, seed=5)
+        phantoms.generate(tmp_path / name, ENTRY, 3, seed=5)
     contents = [
         {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
         for name in ("a", "b")
@@ -160,7 +160,7 @@ def test_the_phantom_is_the_same_twice(tmp_path):
 
 @pytest.mark.parametrize("name", ENTRY.classes)
 def test_each_finding_changes_the_film(name):
-    from radprobe.datasets import anatomy
+    from radprobe.phantoms import anatomy
 
     person = anatomy.person(np.random.default_rng(0))
     with_it, without = (
@@ -185,7 +185,7 @@ def test_the_real_lists_and_table():
 @pytest.mark.real
 def test_the_complete_lists_give_the_published_parts(monkeypatch):
     """All 112,120 rows, as if every image were here."""
-    from radprobe.datasets import splits
+    from radprobe.splitting import splits
 
     layout = nih.locate(ENTRY, Path(os.environ["RADPROBE_REAL_DATA"]) / "nih_chestxray14")
     names = [name for path in layout.tables[1:] for name in path.read_text().split()]

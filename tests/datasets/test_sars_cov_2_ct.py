@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from datasets import phantoms
+from datasets import generated
 from PIL import Image
 
-from radprobe import catalog
-from radprobe.datasets import sars_cov_2_ct, splits
+from radprobe import catalog, phantoms
+from radprobe.datasets import sars_cov_2_ct
 from radprobe.files import RadprobeError
+from radprobe.splitting import splits
 
 ENTRY = catalog.datasets()["sars_cov_2_ct"]
 
@@ -16,7 +17,7 @@ ENTRY = catalog.datasets()["sars_cov_2_ct"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sars")
-    sars_cov_2_ct.phantom(folder, ENTRY, 21, seed=4)
+    phantoms.generate(folder, ENTRY, 21, seed=4)
     return folder
 
 
@@ -91,8 +92,8 @@ def test_empty_folders_and_partial_copies(download):
 
 
 def test_the_phantom_has_the_quirks_of_the_real_one(download, tmp_path):
-    sars_cov_2_ct.phantom(tmp_path / "again", ENTRY, 21, seed=4)
-    assert phantoms.bytes_of(tmp_path / "again") == phantoms.bytes_of(download)
+    phantoms.generate(tmp_path / "again", ENTRY, 21, seed=4)
+    assert generated.bytes_of(tmp_path / "again") == generated.bytes_of(download)
     index, root = samples(download), download / "New_Data_CoV2"
     assert list(root.rglob("._*"))
     assert not index.table["image"].str.contains("/._", regex=False).any()
@@ -102,5 +103,5 @@ def test_the_phantom_has_the_quirks_of_the_real_one(download, tmp_path):
 
 
 def test_the_phantoms_label_can_be_learnt(tmp_path):
-    sars_cov_2_ct.phantom(tmp_path, ENTRY, 50, seed=4)
-    assert phantoms.separability(samples(tmp_path), tmp_path / "New_Data_CoV2", "Covid") > 0.75
+    phantoms.generate(tmp_path, ENTRY, 50, seed=4)
+    assert generated.separability(samples(tmp_path), tmp_path / "New_Data_CoV2", "Covid") > 0.75

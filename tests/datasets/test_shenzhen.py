@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import phantoms
+from datasets import generated
 from PIL import Image
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.datasets import shenzhen
 from radprobe.files import RadprobeError
 
@@ -17,7 +17,7 @@ ENTRY = catalog.datasets()["shenzhen"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shenzhen")
-    shenzhen.phantom(folder, ENTRY, 12, seed=4)
+    phantoms.generate(folder, ENTRY, 12, seed=4)
     return folder
 
 
@@ -77,8 +77,8 @@ def test_a_partial_copy_wants_to_be_allowed(download):
 
 
 def test_the_phantom_has_the_quirks_of_the_real_one(download, tmp_path):
-    shenzhen.phantom(tmp_path / "again", ENTRY, 12, seed=4)
-    assert phantoms.bytes_of(tmp_path / "again") == phantoms.bytes_of(download)
+    phantoms.generate(tmp_path / "again", ENTRY, 12, seed=4)
+    assert generated.bytes_of(tmp_path / "again") == generated.bytes_of(download)
     films = [Image.open(path) for path in (download / "ChinaSet_AllFiles/CXR_png").glob("*.png")]
     assert {film.mode for film in films} == {"L", "RGB", "P"}
     assert len({film.size for film in films}) > 1

@@ -15,10 +15,9 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from small_params import NO_CONTROLS
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.artifacts import Index, RawManifest, Scores, Split
 from radprobe.catalog.paper import margins, published
-from radprobe.datasets import montgomery, nih_chestxray14
 from radprobe.metrics import classification, resampling
 from radprobe.metrics.resampling import Bootstrap, resampled
 from radprobe.report import again, ledger
@@ -46,9 +45,9 @@ def built(root, datasets=REAL, backbones=(LARGE,), **changes):
             path = root / "data/weights" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(name.encode())
-    for name, loader in ((NIH, nih_chestxray14), (MONTGOMERY, montgomery)):
+    for name in (NIH, MONTGOMERY):
         if "phantom" not in datasets.get(name, PHANTOM[NIH]):
-            loader.phantom(root / "data/raw" / name, catalog.datasets()[name], 3, seed=0)
+            phantoms.generate(root / "data/raw" / name, catalog.datasets()[name], 3, seed=0)
     made = synthetic_study.build(root, datasets=datasets, backbones=list(backbones), controls=NO_CONTROLS, **changes)
     for name in datasets:
         step = made.step("retrieve", name)

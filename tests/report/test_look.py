@@ -9,7 +9,7 @@ import synthetic_study
 from PIL import Image
 from webpage import Page
 
-from radprobe import artifacts
+from radprobe import manifests
 from radprobe.artifacts import Comparison, Index, LabelMaps, Pixels, Scores, Truth
 from radprobe.imaging.volumes import Slicing
 from radprobe.report import collect, look, pictures, ranking, style
@@ -83,13 +83,13 @@ def test_every_scored_backbone_shows_its_own_best_median_and_worst(finished):
 
 
 def test_a_report_reads_and_checks_each_artifact_once(root, render, monkeypatch):
-    unseal, times = artifacts.unseal, Counter()
+    unseal, times = manifests.unseal, Counter()
 
     def counted(folder, kind):
         times[folder.relative_to(root).as_posix().rpartition("/")[0], kind] += 1
         return unseal(folder, kind)
 
-    monkeypatch.setattr(artifacts, "unseal", counted)
+    monkeypatch.setattr(manifests, "unseal", counted)
     render(root)
     assert {kind for _, kind in times} == {
         "index",

@@ -11,10 +11,11 @@ from PIL import Image
 from small_params import NO_CONTROLS
 
 from radprobe.artifacts import Comparison, Index, LabelMaps, Predictions, Scores, Split, Truth
+from radprobe.commands import export
 from radprobe.files import RadprobeError
 from radprobe.metrics.calibration import NO_PROBABILITY
 from radprobe.metrics.operating import WITHOUT_VAL
-from radprobe.stages import compare, export, external, score
+from radprobe.stages import compare, external, score
 from radprobe.study import Study
 
 FILMS, LUNGS = "nih_chestxray14", "montgomery"

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.artifacts import Index, Pixels, Truth
-from radprobe.datasets import montgomery, nih_chestxray14
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading, resize
 from radprobe.stages import prepare, retrieve
@@ -22,8 +21,8 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 def downloads(tmp_path_factory):
     """One generated download of each benchmark, passing for a user's own: tests copy what they change."""
     folder = tmp_path_factory.mktemp("downloads")
-    montgomery.phantom(folder / "montgomery", catalog.datasets()["montgomery"], 9, 0)
-    nih_chestxray14.phantom(folder / "nih_chestxray14", catalog.datasets()["nih_chestxray14"], 24, 0)
+    phantoms.generate(folder / "montgomery", catalog.datasets()["montgomery"], 9, 0)
+    phantoms.generate(folder / "nih_chestxray14", catalog.datasets()["nih_chestxray14"], 24, 0)
     return folder
 
 

@@ -16,6 +16,7 @@ from small_params import NO_CONTROLS
 
 from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Split
+from radprobe.artifacts.tables import write_array
 from radprobe.files import RadprobeError
 from radprobe.learning import selection
 from radprobe.manifests import seal
@@ -23,7 +24,6 @@ from radprobe.metrics import operating
 from radprobe.names import METADATA
 from radprobe.stages import embed, prepare, probe, retrieve, score, split
 from radprobe.study import Study
-from radprobe.tables import write_array
 
 READING = ("linear", "logistic")  # what reads several inputs
 MULTILABEL = [name for name in probe.PROTOCOLS if name != "knn@paper"]  # there it is mlknn@paper

@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from radprobe import catalog, files
+from radprobe import catalog, files, phantoms
 from radprobe.artifacts import RawManifest, Weights
 from radprobe.catalog import Download
-from radprobe.datasets import montgomery
 from radprobe.files import RadprobeError
 from radprobe.models.architectures import build as architecture
 from radprobe.stages import retrieve
@@ -48,7 +47,7 @@ def test_dvc_wants_each_dataset_once_and_the_folders_that_it_knows(change, why):
 
 def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys):
     raw = tmp_path / "raw/montgomery"
-    montgomery.phantom(raw, catalog.datasets()["montgomery"], 9, 0)
+    phantoms.generate(raw, catalog.datasets()["montgomery"], 9, 0)
     films = raw / "MontgomerySet/CXR_png"
     (films / "._MCUCXR_0001_0.png").write_bytes(b"x")
     (films / ".DS_Store").write_bytes(b"x")
@@ -70,7 +69,7 @@ def test_the_label_table_and_lists_belong_to_it(tmp_path):
 
 @pytest.mark.parametrize("there", [False, True])
 def test_no_download_is_explained_with_where_to_get_it(tmp_path, there):
-    montgomery.phantom(tmp_path / "raw/montgomery", catalog.datasets()["montgomery"], 1, 0)
+    phantoms.generate(tmp_path / "raw/montgomery", catalog.datasets()["montgomery"], 1, 0)
     chosen = study(tmp_path)
     step = chosen.step("retrieve", "montgomery")  # it was there when the study was read
     (tmp_path / "raw/montgomery").rename(tmp_path / "away")
@@ -140,7 +139,7 @@ def test_what_is_wrong_with_the_tables_is_said_before_anything_is_hashed(tmp_pat
 def open_montgomery(server, tmp_path, monkeypatch):
     """The catalog's Montgomery, with a server on this machine as its publisher."""
     known = catalog.datasets()
-    montgomery.phantom(tmp_path / "site", known["montgomery"], 9, 0)
+    phantoms.generate(tmp_path / "site", known["montgomery"], 9, 0)
     (tmp_path / "site/MontgomerySet/PHANTOM.json").unlink()
     packed = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "site")
     server.bodies["/set.zip"] = Path(packed).read_bytes()
@@ -194,7 +193,7 @@ def test_a_download_that_is_not_the_whole_dataset_says_what_else_to_put_there(se
 
 
 def test_an_archive_that_nobody_unpacked_is_seen(tmp_path):
-    montgomery.phantom(tmp_path / "raw/montgomery", catalog.datasets()["montgomery"], 1, 0)
+    phantoms.generate(tmp_path / "raw/montgomery", catalog.datasets()["montgomery"], 1, 0)
     chosen = study(tmp_path)
     step = chosen.step("retrieve", "montgomery")
     shutil.rmtree(tmp_path / "raw/montgomery/MontgomerySet")

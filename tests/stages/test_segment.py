@@ -5,12 +5,12 @@ from frozen import PARTS, films, leave_out, prepare, study
 
 from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
+from radprobe.artifacts.tables import write_array
 from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
 from radprobe.manifests import seal
 from radprobe.models import backbones, decoders
 from radprobe.stages import embed, score, segment
-from radprobe.tables import write_array
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}

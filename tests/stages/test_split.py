@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from radprobe import catalog
+from radprobe import catalog, phantoms
 from radprobe.artifacts import PARTS, Index, LeakCertificate, Split
-from radprobe.datasets import montgomery, nih_chestxray14
 from radprobe.files import RadprobeError
 from radprobe.stages import prepare, retrieve, split
 from radprobe.study import Study
@@ -20,8 +19,8 @@ REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADP
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):
     folder = tmp_path_factory.mktemp("downloads")
-    montgomery.phantom(folder / "montgomery", catalog.datasets()["montgomery"], 12, 0)
-    nih_chestxray14.phantom(folder / "nih_chestxray14", catalog.datasets()["nih_chestxray14"], 24, 0)
+    phantoms.generate(folder / "montgomery", catalog.datasets()["montgomery"], 12, 0)
+    phantoms.generate(folder / "nih_chestxray14", catalog.datasets()["nih_chestxray14"], 24, 0)
     return folder
 
 

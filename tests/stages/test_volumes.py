@@ -6,12 +6,13 @@ import pytest
 from nibabel import orientations
 
 from radprobe.artifacts import PARTS, Embeddings, Index, Pixels, Predictions, Scores, Split, Truth
+from radprobe.artifacts.tables import write_array
+from radprobe.commands import export
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
 from radprobe.manifests import seal
-from radprobe.stages import export, prepare, retrieve, score, segment, split
+from radprobe.stages import prepare, retrieve, score, segment, split
 from radprobe.study import Study
-from radprobe.tables import write_array
 
 MSD = "msd_hippocampus"
 CODES = ["RAS", "LPS", "ASL", "PIR", "SAR", "LIP", "IRP", "RSA"]  # how files are stored: all kinds of turns

@@ -56,7 +56,7 @@ def _listed(what: str, study: Study, name: str, where: str) -> Iterator[Check]:
     choice, params = study.params.datasets[name], study.params
     how = choice.allow_missing, params.limit, choice.uncertain
     try:
-        from radprobe.datasets import splits  # it needs packages, which are a check of their own
+        from radprobe.splitting import splits  # it needs packages, which are a check of their own
 
         with redirect_stdout(io.StringIO()):  # its warnings are notes here
             how = (*how, choice.split_name, params.seed)

@@ -1,10 +1,8 @@
-"""The benchmarks: one short module each, from a raw layout to samples, and a generator of phantom raw downloads.
+"""The benchmarks: one short module each, from a raw layout to samples.
 
 A loader module `radprobe.datasets.<loader>` has
 - `locate(entry, raw: Path) -> Layout | None`: which known layout lies under `raw`; cheap, no image or table is read;
-- `samples(layout, entry, allow_missing: bool) -> Index`: one row per image or slice;
-- `phantom(folder: Path, entry, patients: int, seed: int) -> None`: writes a generated raw download of the official
-  layout, with the marker file PHANTOM.json, whose labels can be learnt (benchmarks with a download only).
+- `samples(layout, entry, allow_missing: bool) -> Index`: one row per image or slice.
 `entry` is the catalog.Dataset as the study uses it.
 """
 

@@ -22,6 +22,7 @@ import torch
 
 from radprobe import console, files
 from radprobe.artifacts import Embeddings, Index, Pixels, Weights
+from radprobe.artifacts.tables import write_array
 from radprobe.catalog import Backbone, Intensity
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
@@ -30,7 +31,6 @@ from radprobe.learning.device import GB, device_name, peak_gb
 from radprobe.manifests import seal
 from radprobe.models import backbones
 from radprobe.models.backbones import Encoder, grey
-from radprobe.tables import write_array
 
 USUAL_TOKENS = 1024  # of 448 px in patches of 14
 DENSE_BATCH = 8  # images at once where maps are wanted: what a decoder takes, should they be streamed

@@ -15,10 +15,11 @@ from radprobe import files
 from radprobe.artifacts import Index, Pixels, RawManifest, Truth
 from radprobe.catalog import Dataset
 from radprobe.console import say, track
-from radprobe.datasets import decoding, splits
+from radprobe.datasets import decoding
 from radprobe.datasets.decoding import Bad, Decoded, Picture, RowWriter
 from radprobe.files import RadprobeError
 from radprobe.manifests import set_aside
+from radprobe.splitting import splits
 from radprobe.study import Step, Study
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe import console, files
+from radprobe.artifacts.tables import write_table
 from radprobe.report import drawing, few_shot, figures, look, page, ranking
 from radprobe.report.cells import pages
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column
 from radprobe.study import Study
-from radprobe.tables import write_table
 
 
 def run(study: Study, folder: Path | None = None) -> None:

@@ -6,27 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from radprobe import catalog, files
+from radprobe import catalog, files, phantoms
 from radprobe.artifacts import Index, RawManifest, Weights
 from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
-from radprobe.datasets import (
-    DOWNLOADED,
-    DOWNLOADING,
-    PHANTOM_MARKER,
-    UNLESS_BY_HAND,
-    Layout,
-    anatomy,
-    loader,
-    locate,
-    raw,
-    splits,
-)
-from radprobe.datasets.archives import folder_name
+from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, UNLESS_BY_HAND, Layout, locate, raw
+from radprobe.downloads.archives import folder_name
 from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
 from radprobe.names import EXTERNAL
 from radprobe.params import Params, Paths, Phantom
+from radprobe.phantoms import anatomy
+from radprobe.splitting import splits
 from radprobe.study import Step, Study
 
 
@@ -38,7 +29,7 @@ def run(study: Study, step: Step) -> None:
     if choice.phantom:
         _generate(entry, choice.phantom, folder)
     elif study.will_download(dataset):
-        from radprobe.datasets.acquire import acquire  # it needs requests; data that are here need none
+        from radprobe.downloads.acquire import acquire  # it needs requests; data that are here need none
 
         acquire(entry, folder)
     layout = locate(entry, folder)
@@ -163,7 +154,7 @@ def _generate(entry: Dataset, phantom: Phantom, folder: Path) -> None:
     for leftover in (partial, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    loader(entry).phantom(partial, entry, phantom.patients, phantom.seed)
+    phantoms.generate(partial, entry, phantom.patients, phantom.seed)
     partial.rename(folder)
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 from radprobe import files
 from radprobe.artifacts import Index, LeakCertificate, Pixels, Split
 from radprobe.console import say
-from radprobe.datasets import leaks, splits
 from radprobe.files import RadprobeError
 from radprobe.learning.device import threads
+from radprobe.splitting import leaks, splits
 from radprobe.study import Step, Study
 
 SHOWN = 3  # near-duplicates that are named on the console; the certificate has them all

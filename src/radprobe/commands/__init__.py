@@ -1,0 +1,1 @@
+"""What a person asks for: a command is not a step of the workflow."""

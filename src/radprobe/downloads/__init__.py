@@ -1,0 +1,1 @@
+"""Fetching the archives of open benchmarks, and unpacking them safely."""
