@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
+from radprobe import manifests
+
 
 class Adapter:
     """What was trained of a backbone, and its head, alone; the header of the file says what it belongs to."""
