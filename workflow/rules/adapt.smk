@@ -5,12 +5,12 @@ rule adapt:
     input:
         needs("adapt"),
     output:
-        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{spec}}/predictions.json",
-        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{spec}}/adapter.json",
+        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{key}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{key}}/adapter.json",
     log:
-        f"{WORK}/logs/adapt/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/adapt/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/adapt/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/adapt/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS
@@ -19,7 +19,7 @@ rule adapt:
         runtime=growing(1440),
         gpu=GPUS,
     params:
-        spec=knobs("adapt"),
+        key=knobs("adapt"),
         named=named("adapt"),
     message:
         "Training {wildcards.backbone} on {wildcards.dataset}"

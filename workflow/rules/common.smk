@@ -1,4 +1,4 @@
-"""The study, and the functions that turn wildcards into inputs, specs and arguments."""
+"""The study, and the functions that turn wildcards into inputs, keys and arguments."""
 
 import os
 import shlex
@@ -73,7 +73,7 @@ WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", 
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
 FIGURES = figures.of(STUDY)
-NEEDED = {need.folder for one in STEPS.values() for need in one.needs}  # folders of steps that others need
+NEEDED = {need.folder for one in STEPS.values() for need in one.dependencies}  # folders of steps that others need
 
 for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
@@ -82,7 +82,7 @@ for gone in STUDY.missing:
 wildcard_constraints:
     dataset="[A-Za-z0-9_]+",
     backbone="[A-Za-z0-9_.-]+",
-    spec="[0-9a-f]{12}",
+    key="[0-9a-f]{12}",
 
 
 def is_stale(page, source):
@@ -108,12 +108,12 @@ def made(verb=None, dataset=None):
 
 def needs(verb):
     """Input function: the manifests that the verb's step needs."""
-    return lambda wildcards: [manifest for need in step(verb, wildcards).needs for manifest in need.outputs]
+    return lambda wildcards: [manifest for need in step(verb, wildcards).dependencies for manifest in need.outputs]
 
 
 def knobs(verb):
     """Params function: what the verb's result depends on, so that a change of it (or of VERSION) re-runs the job."""
-    return lambda wildcards: step(verb, wildcards).spec
+    return lambda wildcards: step(verb, wildcards).key
 
 
 def named(verb):

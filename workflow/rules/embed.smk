@@ -5,11 +5,11 @@ rule embed:
     input:
         needs("embed"),
     output:
-        f"{WORK}/{{dataset}}/embed/{{backbone}}/{{spec}}/embeddings.json",
+        f"{WORK}/{{dataset}}/embed/{{backbone}}/{{key}}/embeddings.json",
     log:
-        f"{WORK}/logs/embed/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/embed/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/embed/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/embed/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS
@@ -18,7 +18,7 @@ rule embed:
         runtime=growing(480),
         gpu=GPUS,
     params:
-        spec=knobs("embed"),
+        key=knobs("embed"),
         named=named("embed"),
     message:
         "Embedding {wildcards.dataset} with {wildcards.backbone}"

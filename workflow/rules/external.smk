@@ -4,14 +4,14 @@
 rule external:
     input:
         needs("external"),
-        # its content is in the spec: a new time of the same file re-runs nothing
+        # its content is in the key: a new time of the same file re-runs nothing
         ancient(external_files),
     output:
-        f"{RESULTS}/{{dataset}}/external/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/external/{{backbone}}/{{key}}/predictions.json",
     log:
-        f"{WORK}/logs/external/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/external/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/external/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/external/{{dataset}}/{{backbone}}/{{key}}.tsv"
     priority: 100  # what is wrong with the file is said first
     conda:
         "../../envs/data.yaml"
@@ -20,7 +20,7 @@ rule external:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=knobs("external"),
+        key=knobs("external"),
         named=named("external"),
     message:
         "Reading {wildcards.backbone}'s predictions of {wildcards.dataset}"

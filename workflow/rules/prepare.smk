@@ -5,13 +5,13 @@ rule prepare:
     input:
         needs("prepare"),
     output:
-        f"{WORK}/{{dataset}}/prepare/{{spec}}/index.json",
-        f"{WORK}/{{dataset}}/prepare/{{spec}}/pixels.json",
-        f"{WORK}/{{dataset}}/prepare/{{spec}}/truth.json",
+        f"{WORK}/{{dataset}}/prepare/{{key}}/index.json",
+        f"{WORK}/{{dataset}}/prepare/{{key}}/pixels.json",
+        f"{WORK}/{{dataset}}/prepare/{{key}}/truth.json",
     log:
-        f"{WORK}/logs/prepare/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/prepare/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/prepare/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/prepare/{{dataset}}/{{key}}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: THREADS
@@ -19,7 +19,7 @@ rule prepare:
         mem_mb=growing(4000),
         runtime=growing(480),
     params:
-        spec=knobs("prepare"),
+        key=knobs("prepare"),
         named=named("prepare"),
     message:
         "Verifying and decoding {wildcards.dataset}"

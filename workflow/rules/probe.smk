@@ -5,11 +5,11 @@ rule probe:
     input:
         needs("probe"),
     output:
-        f"{RESULTS}/{{dataset}}/probe/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/probe/{{backbone}}/{{key}}/predictions.json",
     log:
-        f"{WORK}/logs/probe/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/probe/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/probe/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/probe/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS
@@ -17,7 +17,7 @@ rule probe:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        spec=knobs("probe"),
+        key=knobs("probe"),
         named=named("probe"),
     message:
         "Probing {wildcards.backbone} on {wildcards.dataset}"

@@ -10,11 +10,11 @@ rule retrieve:
     input:
         raw_files,
     output:
-        f"{WORK}/{{dataset}}/retrieve/{{spec}}/raw.json",
+        f"{WORK}/{{dataset}}/retrieve/{{key}}/raw.json",
     log:
-        f"{WORK}/logs/retrieve/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/retrieve/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/retrieve/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/retrieve/{{dataset}}/{{key}}.tsv"
     priority: 100  # what is wrong with the raw data is said first
     conda:
         "../../envs/data.yaml"
@@ -23,7 +23,7 @@ rule retrieve:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
-        spec=knobs("retrieve"),
+        key=knobs("retrieve"),
         state=state(raw_files),
         named=named("retrieve"),
     message:
@@ -37,11 +37,11 @@ rule weights:
         local_weights,
         needs("weights"),
     output:
-        f"{WORK}/weights/{{backbone}}/{{spec}}/weights.json",
+        f"{WORK}/weights/{{backbone}}/{{key}}/weights.json",
     log:
-        f"{WORK}/logs/weights/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/weights/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/weights/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/weights/{{backbone}}/{{key}}.tsv"
     priority: 100
     conda:
         "../../envs/models.yaml"
@@ -50,7 +50,7 @@ rule weights:
         mem_mb=memory("weights"),
         runtime=growing(60),
     params:
-        spec=knobs("weights"),
+        key=knobs("weights"),
         state=state(local_weights),
         named=named("weights"),
     message:

@@ -5,11 +5,11 @@ rule score:
     input:
         needs("score"),
     output:
-        f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{spec}}/scores.json",
+        f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{key}}/scores.json",
     log:
-        f"{WORK}/logs/score/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/score/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/score/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/score/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/score.yaml"
     threads: 1
@@ -17,7 +17,7 @@ rule score:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=knobs("score"),
+        key=knobs("score"),
         named=named("score"),
     message:
         "Scoring {wildcards.backbone} on {wildcards.dataset}"
@@ -29,11 +29,11 @@ rule compare:
     input:
         needs("compare"),
     output:
-        f"{RESULTS}/{{dataset}}/compare/{{spec}}/comparison.json",
+        f"{RESULTS}/{{dataset}}/compare/{{key}}/comparison.json",
     log:
-        f"{WORK}/logs/compare/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/compare/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/compare/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/compare/{{dataset}}/{{key}}.tsv"
     conda:
         "../../envs/score.yaml"
     threads: 1
@@ -41,7 +41,7 @@ rule compare:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=knobs("compare"),
+        key=knobs("compare"),
         named=named("compare"),
     message:
         "Comparing the backbones on {wildcards.dataset}"

@@ -5,11 +5,11 @@ rule segment:
     input:
         needs("segment"),
     output:
-        f"{RESULTS}/{{dataset}}/segment/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/segment/{{backbone}}/{{key}}/predictions.json",
     log:
-        f"{WORK}/logs/segment/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/segment/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/segment/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/segment/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS
@@ -18,7 +18,7 @@ rule segment:
         runtime=growing(480),
         gpu=GPUS,
     params:
-        spec=knobs("segment"),
+        key=knobs("segment"),
         named=named("segment"),
     message:
         "Decoding {wildcards.dataset} from {wildcards.backbone}"

@@ -5,12 +5,12 @@ rule split:
     input:
         needs("split"),
     output:
-        f"{WORK}/{{dataset}}/split/{{spec}}/split.json",
-        f"{WORK}/{{dataset}}/split/{{spec}}/leaks.json",
+        f"{WORK}/{{dataset}}/split/{{key}}/split.json",
+        f"{WORK}/{{dataset}}/split/{{key}}/leaks.json",
     log:
-        f"{WORK}/logs/split/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/split/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/split/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/split/{{dataset}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS
@@ -18,7 +18,7 @@ rule split:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=knobs("split"),
+        key=knobs("split"),
         named=named("split"),
     message:
         "Splitting {wildcards.dataset} and looking for leaks"

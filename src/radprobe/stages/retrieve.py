@@ -48,7 +48,7 @@ def run(study: Study, step: Step) -> None:
         source = f"package:{entry.package.name}=={entry.package.version}"
     counts = {"samples": len(index.table), "patients": int(index.table["patient_id"].nunique())}
     facts = {"counts": counts, **({"downloads": downloads} if downloads else {})}
-    RawManifest(layout.root, layout.variant, source, table, facts).save(step.folder, step.spec)
+    RawManifest(layout.root, layout.variant, source, table, facts).save(step.place)
 
 
 def _downloads(folder: Path) -> dict[str, dict]:
@@ -78,21 +78,21 @@ def weights(study: Study, step: Step) -> None:
     if facts := study.adapter(name):
         from radprobe.models.adapters import merged
 
-        base, known = Weights.load(step.need("weights").folder), files.sha256(local)
+        base, known = Weights.load(step.dependency("weights").folder), files.sha256(local)
         if entry.sha256 not in (None, known):
             raise RadprobeError(
                 local, f"sha256 is {known}, not the known {entry.sha256}", "get it again, or mend params"
             )
         found = merged(study.backbone(facts["backbone"]), base, local, facts, step.folder)
         found.facts |= {"derived": entry.derived, "sha256_known": entry.sha256 is not None}
-        found.save(step.folder, step.spec)
+        found.save(step.place)
         return
     seed = step.knobs.get("seed", params.seed)  # each random initialisation has its own
     found = obtain(name, entry, local, step.folder, study.path("weights"), seed, study.may_fetch)
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
     if found.file and not found.facts["sha256_known"]:
         _as_at_first_use(found, step.folder / "first-use.json")
-    found.save(step.folder, step.spec)
+    found.save(step.place)
 
 
 def found(study: Study) -> str:
