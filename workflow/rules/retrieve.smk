@@ -7,8 +7,6 @@ localrules:
 
 
 rule retrieve:
-    input:
-        raw_files,
     output:
         f"{WORK}/{{dataset}}/retrieve/{{key}}/raw.json",
     log:
@@ -24,7 +22,6 @@ rule retrieve:
         runtime=growing(240),
     params:
         key=knobs("retrieve"),
-        state=state(raw_files),
         named=named("retrieve"),
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"
@@ -34,7 +31,6 @@ rule retrieve:
 
 rule weights:
     input:
-        local_weights,
         needs("weights"),
     output:
         f"{WORK}/weights/{{backbone}}/{{key}}/weights.json",
@@ -51,7 +47,6 @@ rule weights:
         runtime=growing(60),
     params:
         key=knobs("weights"),
-        state=state(local_weights),
         named=named("weights"),
     message:
         "Finding and verifying the weights of {wildcards.backbone}"

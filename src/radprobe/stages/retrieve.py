@@ -47,7 +47,7 @@ def run(study: Study, step: Step) -> None:
         _check_package(entry.package, layout, table)
         source = f"package:{entry.package.name}=={entry.package.version}"
     counts = {"samples": len(index.table), "patients": int(index.table["patient_id"].nunique())}
-    facts = {"counts": counts, **({"downloads": downloads} if downloads else {})}
+    facts = {"counts": counts, "identity": step.knobs["fingerprint"], **({"downloads": downloads} if downloads else {})}
     RawManifest(layout.root, layout.variant, source, table, facts).save(step.place)
 
 
@@ -85,13 +85,15 @@ def weights(study: Study, step: Step) -> None:
             )
         found = merged(study.backbone(facts["backbone"]), base, local, facts, step.folder)
         found.facts |= {"derived": entry.derived, "sha256_known": entry.sha256 is not None}
+        found.facts["identity"] = step.knobs["identity"]
         found.save(step.place)
         return
     seed = step.knobs.get("seed", params.seed)  # each random initialisation has its own
     found = obtain(name, entry, local, step.folder, study.path("weights"), seed, study.may_fetch)
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
     if found.file and not found.facts["sha256_known"]:
-        _as_at_first_use(found, step.folder / "first-use.json")
+        _as_at_first_use(found, step.folder.parent / "first-use.json")
+    found.facts["identity"] = step.knobs["identity"]
     found.save(step.place)
 
 
@@ -113,7 +115,8 @@ def found(study: Study) -> str:
     for row, dataset in study.external.items():
         step = study.steps.get((EXTERNAL, dataset, row))
         elsewhere[dataset][row] = step.knobs["content"] if step else None
-    return json.dumps({"datasets": raw, "backbones": weights, "predictions": elsewhere}, indent=1)
+    found = {"datasets": raw, "backbones": weights, "predictions": elsewhere, "identities": study.identities}
+    return json.dumps(found, indent=1)
 
 
 MEND = "list each dataset of the study once, under dvc.push or dvc.keep, and nothing else"
