@@ -1,6 +1,5 @@
 """DVC as a user types it: repro, push, a clone elsewhere, pull, and every score again without an image."""
 
-import importlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import running
 import yaml
 from moto.server import ThreadedMotoServer
 from PIL import Image
@@ -23,7 +23,6 @@ from radprobe.study import Study
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("make") is None, reason="needs make")]
 MAKE = ["make", "-o", ".venv/ready"]  # the environment of the tests is ready
-STAGES = {"weights": "retrieve"}
 PARTS = ["train", "train", "val", "test"]
 
 
@@ -152,8 +151,7 @@ def test_scores_are_those_of_the_stages_without_snakemake_and_dvc(reproduced, tm
     datasets = {"mine": PARAMS["datasets"]["mine"]}
     study = Study({**PARAMS, "datasets": datasets, "dvc": None, "paths": {"root": str(tmp_path)}})
     for step in study.steps.values():
-        stage = importlib.import_module(f"radprobe.stages.{STAGES.get(step.verb, step.verb)}")
-        getattr(stage, step.verb if step.verb in STAGES else "run")(study, step)
+        running.run(study, step)
     pd.testing.assert_frame_equal(scores(tmp_path, "mine"), scores(reproduced, "mine"), check_exact=True)
 
 

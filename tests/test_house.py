@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "entries": {"catalog", "files", "names", "params"},
     "jobs": {"catalog", "manifests", "params"},
     "study": {"catalog", "files", "manifests", "names", "params", "entries", "jobs", "datasets"},
-    "estimate": {"catalog", "files", "names", "study"},
+    "estimate": {"catalog", "files", "jobs", "names", "study"},
     "checks": BASE | {"study", "estimate", "datasets", "splitting"},
     "imaging": BASE,
     "metrics": BASE,
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "downloads": BASE | {"datasets"},
     "splitting": BASE | {"datasets"},
     "survey": BASE | {"imaging", "datasets", "splitting"},
-    "learning": BASE | {"models", "metrics", "imaging"},
+    "learning": BASE | {"jobs", "models", "metrics", "imaging"},
     "report": BASE | {"imaging", "metrics", "study", "params"},
     "stages": BASE | ROOMS | {"jobs", "study", "params"},  # the last two leave with the last untyped job
     "commands": BASE | ROOMS | {"study", "params", "survey", "estimate", "checks"},

@@ -156,7 +156,7 @@ def test_each_init_has_weights_and_features_of_its_own_and_seeds_follow_that_of_
     study = Study({"study": "s", "seed": 7, "datasets": datasets, "backbones": ["tf_efficientnet_lite0"]})
     names = study.inits("nih_chestxray14", "random:tf_efficientnet_lite0")
     weights = [study.step("weights", None, name) for name in names]
-    assert [step.knobs["seed"] for step in weights] == [7, 8, 9]
+    assert [step.job.seed for step in weights] == [7, 8, 9]
     for steps in (weights, [study.step("probe", "nih_chestxray14", name) for name in names]):
         assert len({step.key for step in steps}) == len({step.folder for step in steps}) == 3
     for name, step in zip(names, weights, strict=True):

@@ -284,9 +284,6 @@ def schema() -> None:
     print(text(), end="")
 
 
-STAGES = {"weights": ("retrieve", "weights")}  # the others: <verb>.run
-
-
 def _study(params: Path) -> Study:
     """Return the study of a params file; in a job of a run, with the identities that the run began with."""
     return Study(params, Path(os.environ[IDENTITIES]) if IDENTITIES in os.environ else None)
@@ -329,13 +326,12 @@ def _make_step(study: Study, step: Step) -> None:
         for manifest in step.outputs:  # where another of them was lost
             manifest.unlink(missing_ok=True)  # a kill from here on leaves nothing that looks whole
         _limit_threads(1 if step.verb in ON_ONE_CORE else study.params.threads)
-        module, name = STAGES.get(step.verb, (step.verb, "run"))
         started = time.monotonic()
         on_gpu = step.verb in ON_GPU and study.params.device != "cpu"
         with gpus.one(say) if on_gpu else nullcontext():
             if on_gpu and gpus.VISIBLE in os.environ:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
-            function = getattr(_stage(module), name)
+            function = _stage(step.verb).run
             if step.job is None:
                 function(study, step)
             else:

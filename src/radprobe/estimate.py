@@ -15,6 +15,7 @@ from typing import Any
 
 from radprobe import catalog, files
 from radprobe.files import RadprobeError
+from radprobe.jobs.embed import EmbedJob, Encoding
 from radprobe.names import mode_of, slug
 from radprobe.study import ON_GPU, Step, Study
 
@@ -71,10 +72,11 @@ def disk(study: Study) -> tuple[int, int]:
             volumes = bool(entry.published and entry.published.cases)  # of 16 bits
             least += n * entry.stored**2 * (1 + volumes + (entry.task == "segmentation"))
         elif step.verb == "embed" and (cost := study.cost(step.backbone)):
-            n *= 1 + step.knobs.get("views", 0)
+            n *= 1 + _views(step)
             least += n * cost.dim * 2 * (study.params.embed.blocks + 1)
-            read = study.backbone(step.backbone).dense_layers(step.knobs.get("decoders", []), cost.blocks).values()
-            tokens = cost.tokens_224 * (step.knobs.get("size", 224) / 224) ** 2
+            how = _encoding(step)
+            read = how.encoder.dense_layers(how.decoders, cost.blocks).values() if how else ()
+            tokens = cost.tokens_224 * (how.size / 224) ** 2 if how else 0
             full = n * tokens * cost.dim * 2 * len({layer for layers in read for layer in layers})
             maps += full if full <= study.params.embed.max_dense_cache_gb * 1e9 else 0  # none is kept over it
     return int(least), int(least + maps)
@@ -102,7 +104,7 @@ class Earlier:
         if rates:
             tail = len(rates) // 10  # the middle 80 % of ten and more
             return Estimate(todo * rates[tail], todo * rates[-1 - tail], len(rates))
-        if step.verb == "embed" and step.knobs.get("recipe") and (rates := reference(study)):
+        if _encoding(step) and (rates := reference(study)):
             return Estimate(todo * min(rates), todo * max(rates), 0)
         return None
 
@@ -117,11 +119,22 @@ def work(study: Study, step: Step) -> float:
     """Return the images that a step goes through, times the GFLOPs of each where it runs a backbone; 0: not known."""
     if step.verb in ("retrieve", "weights") or step.dataset is None:
         return 0
-    n = images(study, step.dataset) * (1 + (step.knobs.get("views") or 0))
+    n = images(study, step.dataset) * (1 + _views(step))
     if step.verb == "compare":
         return n * len(step.dependencies)
     n *= _folds(step)
     return n * _gflops(study, step) if step.verb in ON_GPU else n
+
+
+def _encoding(step: Step) -> Encoding | None:
+    """Return how a step encodes images; None where it encodes none."""
+    return step.job.encoding if isinstance(step.job, EmbedJob) else None
+
+
+def _views(step: Step) -> int:
+    """Return how many augmented copies of each image a step encodes."""
+    how = _encoding(step)
+    return how.views if how else 0
 
 
 def _folds(step: Step) -> int:
@@ -136,6 +149,8 @@ def _gflops(study: Study, step: Step) -> float:
     cost = study.cost(step.backbone)
     if cost is None or not cost.gflops_224:  # no network that it knows: controls, networks from scratch
         return 1
+    if how := _encoding(step):
+        return _flops_at(cost, how.size)
     side = step.knobs.get("size") or study.backbone(step.backbone).side(study.dataset(step.dataset).size)
     return _flops_at(cost, side)
 
@@ -150,7 +165,8 @@ def _kind(study: Study, step: Step) -> str:
     cost = study.cost(step.backbone) if step.backbone else None
     known = bool(cost and cost.gflops_224)
     names = SAME.get(step.verb, sorted(set(step.knobs) - OF_THE_IMAGE))
-    knobs = {name: step.knobs.get(name) for name in names}
+    how = _encoding(step)
+    knobs = {name: getattr(how, name) if how else step.knobs.get(name) for name in names}
     return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs])
 
 

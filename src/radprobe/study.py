@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from radprobe import catalog, files, manifests, params
-from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
+from radprobe.catalog import PAPER, Backbone, Dataset, Recipe, Window, package_folder
 from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
 from radprobe.datasets.identity import RawIdentity, identify
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
+from radprobe.jobs.embed import EmbedJob, encoding
+from radprobe.jobs.weights import AdapterFacts, WeightsJob
 from radprobe.manifests import Manifest, Place
 from radprobe.names import (
     CEILING,
@@ -262,13 +264,15 @@ class Study(Entries):
             return known
         if file := self.weights_file(backbone):
             return files.cached_sha256(file, self.path("work") / "weights" / "sha256.json")
-        if (known := self._in_git.get("backbones", {}).get(backbone, ABSENT)) != ABSENT:
+        known = self._in_git.get("backbones", {}).get(backbone, ABSENT)
+        if not known.startswith(ABSENT):
             return known
         if entry.package:
             return f"{entry.package.name}=={entry.package.version}"
         if entry.repo:
             return f"{entry.repo}@{entry.revision}"
-        return self._last_known(self.path("work") / "weights" / slug(backbone), "weights")
+        known = self._last_known(self.path("work") / "weights" / slug(backbone), "weights")
+        return " ".join([ABSENT, *entry.local]) if known == ABSENT else known
 
     # --- what is here -------------------------------------------------------------------------------------------------
 
@@ -520,7 +524,9 @@ class Study(Entries):
             shard_rows=embed.shard_rows,
             max_dense_cache_gb=embed.max_dense_cache_gb,
             raw=self.raw_folder(step.dataset) if step.dataset else None,
-            weights=self.path("weights"),
+            remedy=catalog.how_to_get_weights(self.backbone(step.backbone), self.path("weights"))
+            if step.verb == "weights" and step.backbone
+            else "",
             weights_file=self.weights_file(step.backbone) if step.verb == "weights" and step.backbone else None,
             predictions=self.predictions_file(step.backbone) if step.verb == EXTERNAL and step.backbone else None,
             may_fetch=self.may_fetch,
@@ -528,14 +534,15 @@ class Study(Entries):
         )
 
     def _weights(self, backbone: str) -> Step:
-        entry = self.backbone(backbone)
-        where = {"repo", "revision", "filename", "random", "sha256", "local"}
-        knobs = entry.model_dump(include={*Architecture.model_fields, *where})
-        knobs |= {"seed": self.params.seed + init_number(backbone) - 1} if entry.random else {}
-        knobs["identity"] = self.weights_identity(backbone)
-        if facts := self.adapter(backbone):
-            return self._step("weights", None, backbone, knobs | facts, self._weights(facts["backbone"]))
-        return self._step("weights", None, backbone, knobs)
+        entry, facts = self.backbone(backbone), self.adapter(backbone)
+        job = WeightsJob(
+            backbone=backbone,
+            identity=self.weights_identity(backbone),
+            entry=entry.checkpoint,
+            seed=self.params.seed + init_number(backbone) - 1 if entry.random else None,
+            adapter=AdapterFacts(facts=facts, base=self.backbone(facts["backbone"]).checkpoint) if facts else None,
+        )
+        return self._step("weights", None, backbone, job, *([self._weights(facts["backbone"])] if facts else []))
 
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
         entry = self.dataset(dataset)
@@ -618,7 +625,7 @@ class Study(Entries):
         shared, way = _dump(adapt), _dump(adapt.ways[mode])
         knobs = {key: shared[key] for key in ("warmup", "patience", "accumulate", "precision", "few_shot")}
         knobs |= {"mode": mode, **way, **shared[head]}
-        knobs |= {"recipe": model.encodes, "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
+        knobs |= {"recipe": _encodes(model), "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
         return knobs
 
     def _scoring(self, dataset: str) -> dict[str, Any]:
@@ -636,15 +643,13 @@ class Study(Entries):
         return {**_dump(self.params.score), **folds}
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
-        model = self.backbone(backbone)
-        knobs = {"recipe": model.encodes, "size": model.side(entry.size), "precision": self.params.embed.precision}
-        knobs |= {"blocks": self.params.embed.blocks, "intensity": _dump(entry.intensity)}
-        knobs |= {"views": self.params.embed.views, "seed": self.params.seed if self.params.embed.views else 0}
         if backbone == METADATA:
-            knobs = {"columns": entry.metadata}
-            return self._step("embed", dataset, backbone, knobs, prepare)
-        knobs["decoders"] = self._decoders(entry)
-        return self._step("embed", dataset, backbone, knobs, prepare, steps["weights", None, with_weights(backbone)])
+            job = EmbedJob(dataset=dataset, backbone=backbone, columns=entry.metadata)
+            return self._step("embed", dataset, backbone, job, prepare)
+        model, p = self.backbone(backbone), self.params
+        how = encoding(model, entry, p.embed, p.seed, self._decoders(entry))
+        job = EmbedJob(dataset=dataset, backbone=backbone, encoding=how)
+        return self._step("embed", dataset, backbone, job, prepare, steps["weights", None, with_weights(backbone)])
 
     def _decoders(self, entry: Dataset) -> list[str]:
         """Return the decoders whose layers are wanted of a backbone; the report looks at the linear one's."""
@@ -700,6 +705,10 @@ def _own_files(choice: DatasetChoice) -> dict[str, Any] | None:
     """Return what of an own folder's description says which files and labels it has."""
     shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity", "tolerance"}
     return choice.folder.model_dump(exclude=shown_or_later) if choice.folder else None
+
+
+def _encodes(model: Backbone) -> dict[str, Any]:
+    return model.model_dump(include={*Recipe.model_fields} - {"native_size", "sizes"})
 
 
 def _dump(model: Any) -> Any:

@@ -65,7 +65,7 @@ def _archive(path: Path, scratch: Path):
 
 
 def _weights(path: Path, scratch: Path):
-    found = weights.obtain("tiny", TINY, path, scratch, scratch, 0, False)
+    found = weights.obtain("tiny", TINY, path, scratch, "", 0, False)
     state = weights.read(found.file, TINY)
     assert all(bool(tensor.isfinite().all()) for tensor in state.values())
     return found.facts["parameters"]

@@ -66,7 +66,7 @@ def test_random_twins_depend_on_their_seed_only(tmp_path):
     assert not torch.allclose(one(tiny.pixels()).cls, other(tiny.pixels()).cls)
     save_file(other.tower.model.state_dict(), tmp_path / "w.safetensors")
     entry = VIT.model_copy(update={"random": False})
-    found = weights.obtain("x", entry, tmp_path / "w.safetensors", tmp_path, tmp_path, 3, False)
+    found = weights.obtain("x", entry, tmp_path / "w.safetensors", tmp_path, "", 3, False)
     loaded = tiny.encoder(entry, 160, 4, weights=found)
     assert torch.equal(loaded(tiny.pixels()).cls, other(tiny.pixels()).cls)
 
@@ -149,7 +149,7 @@ def test_real_weights_give_what_plain_timm_gives(tmp_path, name, size):
     own = {"mine": {"title": name, "file": str(path), **REAL[name]}}
     study = Study({"study": "s", "datasets": {"montgomery": {}}, "backbones": ["mine"], "own_backbones": own})
     entry = study.backbone("mine").model_copy(update={"positions": "library"})  # timm's rule, to compare with timm
-    found = weights.obtain("mine", entry, study.weights_file("mine"), tmp_path, tmp_path, 0, False)
+    found = weights.obtain("mine", entry, study.weights_file("mine"), tmp_path, "", 0, False)
     enc = tiny.encoder(entry, size, 4, weights=found)
     options = {"dynamic_img_size": True} if entry.patch else {}  # img_size would resize positions in half precision
     overlay = {"file": path}
@@ -163,7 +163,7 @@ def test_real_weights_give_what_plain_timm_gives(tmp_path, name, size):
 def test_the_official_position_rule_changes_real_features(tmp_path):
     path = Path(os.environ["RADPROBE_REAL_WEIGHTS"]) / "vit_small_patch14_dinov2.derived_fp16.safetensors"
     entry = catalog.backbones()["vit_small_patch14_dinov2"]
-    found = weights.obtain("x", entry, path, tmp_path, tmp_path, 0, False)
+    found = weights.obtain("x", entry, path, tmp_path, "", 0, False)
     official, timms = (
         tiny.encoder(entry.model_copy(update={"positions": rule}), 224, 1, weights=found)(tiny.pixels()).cls
         for rule in ("dinov2", "library")

@@ -21,7 +21,8 @@ CNN = catalog.backbones()["tf_efficientnet_lite0"].model_copy(
 
 
 def obtain(tmp_path, entry, local=None, hub=False):
-    return weights.obtain("tiny", entry, local, tmp_path / "step", tmp_path / "weights", 7, hub)
+    remedy = catalog.how_to_get_weights(entry, tmp_path / "weights")
+    return weights.obtain("tiny", entry, local, tmp_path / "step", remedy, 7, hub)
 
 
 def write(tmp_path, change=lambda state: None, entry=TINY):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import running
 import torch
 import yaml
 from frozen import films, prepare, study
@@ -16,7 +17,7 @@ from radprobe.learning import features
 from radprobe.learning.augment import Views, moved
 from radprobe.manifests import Place, seal
 from radprobe.models import backbones
-from radprobe.stages import embed, segment
+from radprobe.stages import segment
 
 NIH, MONTGOMERY = "nih_chestxray14", "montgomery"
 FP32 = {"precision": "fp32", "shard_rows": 4, "batch_size": 3}
@@ -36,10 +37,10 @@ def vectors(step):
 
 def test_it_holds_what_the_encoder_gives_in_the_rows_of_the_index(tmp_path):
     s, step = made(tmp_path, MONTGOMERY)
-    embed.run(s, step)
+    running.run(s, step)
     found = Embeddings.load(step.folder)
     weights = Weights.load(step.dependency("weights").folder)
-    enc = backbones.build(s.backbone("test_vit"), weights, step.knobs["size"], 4, [-1])
+    enc = backbones.build(s.backbone("test_vit"), weights, step.job.encoding.size, 4, [-1])
     expected = enc(torch.from_numpy(films(10, 64)))
     for ours, theirs in ((found.cls, expected.cls), (found.patch_mean, expected.patch_mean)):
         assert ours.dtype == np.float16
@@ -56,10 +57,10 @@ def test_it_holds_what_the_encoder_gives_in_the_rows_of_the_index(tmp_path):
 @pytest.mark.parametrize("knobs", [{"shard_rows": 100}, {"shard_rows": 3}, {"shard_rows": 1}])
 def test_the_size_of_shards_changes_no_bit(tmp_path, knobs):
     s, step = made(tmp_path / "a")
-    embed.run(s, step)
+    running.run(s, step)
     other, again = made(tmp_path / "b", **knobs)
     assert again.key == step.key
-    embed.run(other, again)
+    running.run(other, again)
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -67,18 +68,18 @@ def test_the_size_of_shards_changes_no_bit(tmp_path, knobs):
 @pytest.mark.parametrize("knobs", [{"batch_size": 10}, {"batch_size": 1}])
 def test_batches_change_only_float_noise(tmp_path, knobs):
     s, step = made(tmp_path / "a")
-    embed.run(s, step)
+    running.run(s, step)
     other, again = made(tmp_path / "b", **knobs)
     assert again.key == step.key
-    embed.run(other, again)
+    running.run(other, again)
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_allclose(one, two, atol=2e-3)
 
 
 def test_bf16_is_near_fp32(tmp_path):
     (s, step), (other, again) = made(tmp_path / "a"), made(tmp_path / "b", precision="bf16")
-    embed.run(s, step)
-    embed.run(other, again)
+    running.run(s, step)
+    running.run(other, again)
     one, two = vectors(step)[0][:, -1].astype(float), vectors(again)[0][:, -1].astype(float)
     cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     assert cosine.min() > 0.999
@@ -104,16 +105,16 @@ def calls(monkeypatch, fail_at=None):
 
 def test_after_a_kill_only_what_is_missing_is_encoded_and_the_result_is_the_same(tmp_path, monkeypatch):
     s, step = made(tmp_path / "a")
-    embed.run(s, step)
+    running.run(s, step)
     other, again = made(tmp_path / "b")
     with monkeypatch.context() as patch:
         calls(patch, fail_at=4)  # one for the shapes, two for the first shard, one of the second
         with pytest.raises(Killed):
-            embed.run(other, again)
+            running.run(other, again)
     assert not (again.folder / "embeddings.json").exists()
     with monkeypatch.context() as patch:
         seen = calls(patch)
-        embed.run(other, again)
+        running.run(other, again)
     assert seen == [1, 3, 3, 3]  # one image for the shapes; the second shard in two passes; the third, filled up
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -141,10 +142,10 @@ def test_a_backbone_that_does_not_stay_frozen_is_refused(tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(backbones.Encoder, "forward", learning)
         with pytest.raises(RadprobeError, match=r"tower\.model\.pos_embed changed while it was frozen"):
-            embed.run(s, step)
+            running.run(s, step)
     assert not list(step.folder.glob("*.json"))  # so that no shard of it is taken for whole
     seen = calls(monkeypatch)
-    embed.run(s, step)
+    running.run(s, step)
     assert sum(seen) > 10
 
 
@@ -156,21 +157,21 @@ def test_a_backbone_that_drops_a_row_is_refused(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(features.Source, "shapes", {"cls": (4, 64), "patch_mean": (64,)})
     with pytest.raises(RadprobeError, match="gives 2 cls features for 3 images"):
-        embed.run(s, step)
+        running.run(s, step)
     assert not list(step.folder.glob("*.json"))
 
 
 @pytest.mark.survives("fault", "a changed shard of features", "that shard is made again")
 def test_a_corrupt_shard_is_made_again_and_only_that(tmp_path, monkeypatch):
     s, step = made(tmp_path)
-    embed.run(s, step)
+    running.run(s, step)
     before = vectors(step)
     path = step.folder / "00001.cls.npy"
     path.write_bytes(path.read_bytes()[:-2] + b"xx")
     with pytest.raises(RadprobeError, match="manifest set aside"):
         Embeddings.load(step.folder)
     seen = calls(monkeypatch)
-    embed.run(s, step)
+    running.run(s, step)
     assert len(seen) == 3  # shapes; the shard in two passes
     for one, two in zip(before, vectors(step), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -178,15 +179,15 @@ def test_a_corrupt_shard_is_made_again_and_only_that(tmp_path, monkeypatch):
 
 def test_shards_of_another_size_or_of_other_pixels_are_not_taken_for_ours(tmp_path, monkeypatch):
     s, step = made(tmp_path)
-    embed.run(s, step)
+    running.run(s, step)
     other, again = made(tmp_path, shard_rows=2)
     assert again.folder == step.folder
-    embed.run(other, again)
+    running.run(other, again)
     names = {path.name for path in again.folder.glob("0*.cls.npy")}
     assert names == {f"{i:05d}.cls.npy" for i in range(5)} == {n for n in _manifest(again) if ".cls." in n}
     changed, third = made(tmp_path, shard_rows=2, images=films(10, 64, seed=1))
     seen = calls(monkeypatch)
-    embed.run(changed, third)
+    running.run(changed, third)
     assert len(seen) == 6  # shapes; five shards
 
 
@@ -198,10 +199,10 @@ def _manifest(step):
 @pytest.mark.parametrize("rows", [[3], [9, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [5, 5, 1, 7]])
 def test_maps_beyond_the_budget_are_made_again_and_are_those_that_would_be_stored(tmp_path, precision, rows):
     s, step = made(tmp_path / "a", MONTGOMERY, precision=precision, views=1)
-    embed.run(s, step)
+    running.run(s, step)
     cached = features.Cached(Embeddings.load(step.folder))
     other, again = made(tmp_path / "b", MONTGOMERY, precision=precision, views=1, max_dense_cache_gb=1e-6)
-    embed.run(other, again)
+    running.run(other, again)
     found = Embeddings.load(again.folder)
     assert found.facts["streamed"]
     assert not found.dense
@@ -217,10 +218,10 @@ def test_maps_beyond_the_budget_are_made_again_and_are_those_that_would_be_store
 
 def test_augmented_copies_are_crops_of_the_stored_image_and_follow_the_images_view_by_view(tmp_path):
     s, step = made(tmp_path, views=2)
-    embed.run(s, step)
+    running.run(s, step)
     found, images = Embeddings.load(step.folder), torch.from_numpy(films(10, 64))
     encoder = backbones.build(
-        s.backbone("test_vit"), Weights.load(step.dependency("weights").folder), step.knobs["size"], 4
+        s.backbone("test_vit"), Weights.load(step.dependency("weights").folder), step.job.encoding.size, 4
     )
     views, whole = Views("crop", 10, s.params.seed, 2), features.extremes(images)
     plain, *copies = found.views()
@@ -251,7 +252,7 @@ def counted(self, *given):
     return forward(self, *given)
 backbones.Encoder.forward = counted
 study = Study(sys.argv[1])
-embed.run(study, study.step("embed", "montgomery", "test_vit"))
+running.run(study, study.step("embed", "montgomery", "test_vit"))
 """
 
 
@@ -259,7 +260,7 @@ embed.run(study, study.step("embed", "montgomery", "test_vit"))
 @pytest.mark.slow
 def test_a_real_kill_loses_one_shard_at_most_and_changes_no_byte(tmp_path, monkeypatch):
     s, step = made(tmp_path / "a", MONTGOMERY)
-    embed.run(s, step)
+    running.run(s, step)
     for at in (3, 5, 6):
         other, again = made(tmp_path / str(at), MONTGOMERY)
         params = tmp_path / f"{at}.yaml"
@@ -268,7 +269,7 @@ def test_a_real_kill_loses_one_shard_at_most_and_changes_no_byte(tmp_path, monke
         assert died.returncode == -signal.SIGKILL
         with monkeypatch.context() as patch:
             seen = calls(patch)
-            embed.run(other, again)
+            running.run(other, again)
         # passes: one for the shapes; two, two and one for the shards; at most a shard (of two) is done again
         done, anew = at - 2, len(seen) - 1
         assert anew <= 5 - done + 2
@@ -289,7 +290,7 @@ def test_features_that_float16_cannot_hold_name_the_sample(tmp_path, monkeypatch
 
     monkeypatch.setattr(backbones.Encoder, "forward", with_one_wild)
     with pytest.raises(RadprobeError, match=f"sample film0006: .*{why}"):
-        embed.run(s, step)
+        running.run(s, step)
     assert not (step.folder / "embeddings.json").exists()
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import running
 import torch
 import yaml
 from frozen import PARTS, leave_out, study
@@ -22,7 +23,7 @@ from radprobe.learning import selection
 from radprobe.manifests import Place, seal
 from radprobe.metrics import operating
 from radprobe.names import METADATA
-from radprobe.stages import embed, prepare, probe, retrieve, score, split
+from radprobe.stages import prepare, probe, retrieve, score, split
 from radprobe.study import Study
 
 READING = ("linear", "logistic")  # what reads several inputs
@@ -161,9 +162,9 @@ def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(t
     for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
         stage.run(s, s.step(verb, NIH))
     for backbone in (lite, f"random:{lite}"):
-        retrieve.weights(s, s.step("weights", None, backbone))
+        running.run(s, s.step("weights", None, backbone))
         step = s.step("embed", NIH, backbone)
-        embed.run(s, step)
+        running.run(s, step)
         found = Embeddings.load(step.folder)
         names = ["00000.cls.npy", *(f"00000.stage{-layer}.npy" for layer in found.stages)]
         kept, values = [found.tokens, *found.stages.values()], []
@@ -598,9 +599,9 @@ def from_raw(root, dataset, patients, backbone, **sections):
         if not s.step(verb, dataset).outputs[0].is_file():
             stage.run(s, s.step(verb, dataset))
     if backbone != METADATA:
-        retrieve.weights(s, s.step("weights", None, backbone))
-    for verb, stage in (("embed", embed), ("probe", probe), ("score", score)):
-        stage.run(s, s.step(verb, dataset, backbone))
+        running.run(s, s.step("weights", None, backbone))
+    for verb in ("embed", "probe", "score"):
+        running.run(s, s.step(verb, dataset, backbone))
     return s
 
 

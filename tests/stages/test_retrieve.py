@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import running
 import torch
 from safetensors.torch import save_file
 
@@ -225,7 +226,7 @@ def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_pat
         params = {"study": "s", "paths": paths, "datasets": {"montgomery": {}}, "backbones": ["mine"]}
         chosen = Study({**params, "own_backbones": own})
         step = chosen.step("weights", None, "mine")
-        retrieve.weights(chosen, step)
+        running.run(chosen, step)
         return Weights.load(step.folder)
 
     put(0)

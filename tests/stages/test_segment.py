@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import running
 import torch
 from frozen import PARTS, films, leave_out, prepare, study
 
@@ -10,7 +11,7 @@ from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
 from radprobe.manifests import seal
 from radprobe.models import backbones, decoders
-from radprobe.stages import embed, score, segment
+from radprobe.stages import score, segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
@@ -246,7 +247,7 @@ def streaming(root):
     how |= {"segment": {**KNOBS, "linear": {"learning_rates": [0.1], "epochs": 1, "batch_size": 4}}}
     s, images = study(root, MONTGOMERY, embed={"max_dense_cache_gb": 1e-9, "precision": "fp32"}, **how), films(8, SIDE)
     prepare(s, MONTGOMERY, images, masks=(images > 128).astype(np.uint8), classes=CLASSES[:1])
-    embed.run(s, s.step("embed", MONTGOMERY, "test_vit"))
+    running.run(s, s.step("embed", MONTGOMERY, "test_vit"))
     return s, s.step("segment", MONTGOMERY, "test_vit")
 
 

@@ -352,37 +352,16 @@ class PaperRecipe(Strict):
     pool: Literal["cls", "mean", "library"] | None = None
 
 
-class Backbone(Architecture, Recipe):
-    """An encoder: where its weights are, how its images are normalised, which of its outputs are features."""
+class EncoderEntry(Architecture, Recipe):
+    """What turns images into features: a network and its recipe, wherever its weights are."""
 
-    id: str
-    title: str
-    family: Family
-    repo: str | None = Field(None, description="Hub repository of the weights.")
-    revision: str | None = Field(None, description="Commit of the repository; null where it is not known.")
-    filename: str = Field("model.safetensors", description="File in the repository.")
-    local: list[str] = Field([], description="File names under paths.weights that hold these weights.")
-    package: Package | None = None
-    sha256: str | None = Field(None, description="Of the local or hub file; null where it is not known.")
-    bytes: int | None = Field(None, description="Of the local or hub file; null where it is not known.")
-    random: bool = Field(False, description="No pretrained weights: seeded random initialisation, or none at all.")
-    derived: str | None = Field(None, description="Why these are not the published weights, shown with every score.")
-    licence: str
-    gated: bool = Field(False, description="Must a person accept terms before the weights are given out.")
-    citation: str
-    paper: PaperRecipe | None = Field(None, description="What the study did otherwise; null: it did not use it.")
-    notes: str | None = Field(None, description="What a reader should know of its recipe.")
+    title: str = Field(exclude=True, description="For messages: features do not depend on it.")
 
     @model_validator(mode="after")
     def _positions_of_its_library(self) -> Self:
         if self.positions == "dinov2" and self.library != "timm":
             raise ValueError(f"positions: dinov2 is for networks of timm; {self.library} has its own rule")
         return self
-
-    @property
-    def encodes(self) -> dict[str, Any]:
-        """What its features depend on, weights and image size apart."""
-        return self.model_dump(include={*Recipe.model_fields} - {"native_size", "sizes"})
 
     def dense_layers(self, decoders: Iterable[str], depth: int) -> dict[str, tuple[int, ...]]:
         """Return the layers whose maps each decoder reads, the deepest first, counted from the last one, -1.
@@ -397,6 +376,43 @@ class Backbone(Architecture, Recipe):
         if self.patch and depth >= PAPER_LAYERS:
             found["unet" + PAPER] = tuple(range(-1, -PAPER_LAYERS - 1, -1))
         return {name: found[name] for name in decoders if name in found}
+
+
+class WeightsEntry(EncoderEntry):
+    """An encoder, and which weights it gets."""
+
+    repo: str | None = Field(None, description="Hub repository of the weights.")
+    revision: str | None = Field(None, description="Commit of the repository; null where it is not known.")
+    filename: str = Field("model.safetensors", description="File in the repository.")
+    package: Package | None = None
+    sha256: str | None = Field(None, description="Of the local or hub file; null where it is not known.")
+    bytes: int | None = Field(None, description="Of the local or hub file; null where it is not known.")
+    random: bool = Field(False, description="No pretrained weights: seeded random initialisation, or none at all.")
+    derived: str | None = Field(None, description="Why these are not the published weights, shown with every score.")
+
+
+class Backbone(WeightsEntry):
+    """An entry of the catalog: an encoder, its weights, and what people should know of it."""
+
+    id: str
+    title: str
+    family: Family
+    local: list[str] = Field([], description="File names under paths.weights that hold these weights.")
+    licence: str
+    gated: bool = Field(False, description="Must a person accept terms before the weights are given out.")
+    citation: str
+    paper: PaperRecipe | None = Field(None, description="What the study did otherwise; null: it did not use it.")
+    notes: str | None = Field(None, description="What a reader should know of its recipe.")
+
+    @property
+    def encoder(self) -> EncoderEntry:
+        """What its features depend on, its weights apart."""
+        return EncoderEntry(**self.model_dump(include={*EncoderEntry.model_fields}))
+
+    @property
+    def checkpoint(self) -> WeightsEntry:
+        """What its weights depend on."""
+        return WeightsEntry(**self.model_dump(include={*WeightsEntry.model_fields}))
 
 
 class Cost(Strict):

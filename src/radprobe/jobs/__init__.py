@@ -57,8 +57,8 @@ class Runtime:
     shard_rows: int
     max_dense_cache_gb: float
     raw: Path | None  # the raw folder of the job's dataset
-    weights: Path  # the folder with weights files
     weights_file: Path | None  # the local file of the job's backbone
+    remedy: str  # how a person gets the weights of the job's backbone
     predictions: Path | None  # the file or folder of a row from elsewhere
     may_fetch: bool  # may weights be fetched from the hub
     will_download: bool  # is the raw download to be fetched

@@ -23,9 +23,9 @@ import torch
 from radprobe import console, files
 from radprobe.artifacts import Embeddings, Index, Pixels, Weights
 from radprobe.artifacts.tables import write_array
-from radprobe.catalog import Backbone, Intensity
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
+from radprobe.jobs.embed import Encoding
 from radprobe.learning.augment import Views, moved
 from radprobe.learning.device import GB, device_name, peak_gb
 from radprobe.manifests import Place, seal
@@ -135,26 +135,19 @@ def extremes(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def source(
-    entry: Backbone,
-    weights: Weights,
-    index: Index,
-    pixels: Pixels,
-    scale: Intensity,
-    knobs: dict[str, Any],
-    most: int,
-    where: torch.device,
+    encoding: Encoding, weights: Weights, index: Index, pixels: Pixels, most: int, where: torch.device
 ) -> Source:
-    """Return the images of a dataset and the encoder that `knobs` of embed ask for, on a device."""
-    layers = backbones.layers(entry, knobs["decoders"])
+    """Return the images of a dataset and the encoder that they go through, on a device."""
+    layers = backbones.layers(encoding.encoder, encoding.decoders)
     every = sorted({layer for each in layers.values() for layer in each}, reverse=True)
     return Source(
-        encoder=backbones.build(entry, weights, knobs["size"], knobs["blocks"], every).to(where),
+        encoder=backbones.build(encoding.encoder, weights, encoding.size, encoding.blocks, every).to(where),
         layers=layers,
         images=pixels.images,
-        ranges=intensity.ranges(pixels.images, index.table["volume_id"], scale),
-        views=Views("turn" if knobs["decoders"] else "crop", len(pixels.images), knobs["seed"], knobs["views"]),
+        ranges=intensity.ranges(pixels.images, index.table["volume_id"], encoding.intensity),
+        views=Views("turn" if encoding.decoders else "crop", len(pixels.images), encoding.seed, encoding.views),
         names=index.table["sample_id"].tolist(),
-        precision=knobs["precision"],
+        precision=encoding.precision,
         most=most,
         where=where,
     )

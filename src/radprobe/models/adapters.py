@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from radprobe import files
 from radprobe.artifacts import Weights
-from radprobe.catalog import Backbone
+from radprobe.catalog import WeightsEntry
 from radprobe.files import RadprobeError
 from radprobe.models.architectures import Tower
 from radprobe.models.backbones import Encoder, build
@@ -125,7 +125,7 @@ def identity(weights: Weights) -> str:
     return f"sha256 {weights.sha256}" if weights.file else f"random weights of seed {weights.facts['seed']}"
 
 
-def merged(entry: Backbone, base: Weights, path: Path, facts: dict[str, Any], folder: Path) -> Weights:
+def merged(entry: WeightsEntry, base: Weights, path: Path, facts: dict[str, Any], folder: Path) -> Weights:
     """Put what `save` wrote into the backbone that it was trained from; write plain weights to `folder`.
 
     Raises RadprobeError where the file is broken, or where `base` are other weights than those it started from.

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate, pixel_unshuffle
 from typing_extensions import override
 
-from radprobe.catalog import Backbone
+from radprobe.catalog import EncoderEntry
 from radprobe.files import RadprobeError
 from radprobe.models import torchvision_ops  # noqa: F401 - before timm and open_clip
 
@@ -39,7 +39,7 @@ Output = tuple[list[Layer], torch.Tensor | None]
 class Tower(torch.nn.Module):
     """A network with its weights inside `model`, as its library names them."""
 
-    def __init__(self, model: torch.nn.Module, entry: Backbone):
+    def __init__(self, model: torch.nn.Module, entry: EncoderEntry):
         super().__init__()
         self.model, self.entry = model, entry
 
@@ -59,7 +59,7 @@ class Tower(torch.nn.Module):
 class TimmTokens(Tower):
     """A vision transformer of timm."""
 
-    def __init__(self, model: torch.nn.Module, entry: Backbone):
+    def __init__(self, model: torch.nn.Module, entry: EncoderEntry):
         super().__init__(model, entry)
         late = not isinstance(getattr(model, "fc_norm", None), torch.nn.Identity | None)
         if entry.norm and late and entry.pool != "library":
@@ -92,7 +92,7 @@ class TimmTokens(Tower):
 class TimmStages(Tower):
     """A CNN of timm: its stages, each before the next one's pooling or stride, as timm lists them."""
 
-    def __init__(self, model: torch.nn.Module, entry: Backbone):
+    def __init__(self, model: torch.nn.Module, entry: EncoderEntry):
         super().__init__(model, entry)
         info = model.feature_info
         self.stages = [stage["module"] for stage in (info if isinstance(info, list) else info.get_dicts())]
@@ -122,7 +122,7 @@ class TimmStages(Tower):
 class TransformersTokens(Tower):
     """A vision transformer of transformers. It resizes its positions as it runs."""
 
-    def __init__(self, model: torch.nn.Module, entry: Backbone):
+    def __init__(self, model: torch.nn.Module, entry: EncoderEntry):
         super().__init__(model, entry)
         self.norm = next((name for name in NORMS if hasattr(model, name)), None)
         if entry.norm and self.norm is None:
@@ -181,7 +181,7 @@ class OpenClipTokens(Tower):
 class Pixels(Tower):
     """No network: the grey values of a patch as its map, [B, patch * patch, h, w], and their means as the vector."""
 
-    def __init__(self, entry: Backbone):
+    def __init__(self, entry: EncoderEntry):
         super().__init__(torch.nn.Identity(), entry)
 
     @property
@@ -199,7 +199,7 @@ class Pixels(Tower):
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
-def build(entry: Backbone) -> Tower:
+def build(entry: EncoderEntry) -> Tower:
     """Build an entry's network for its native size, randomly initialised, on the current device.
 
     Raises RadprobeError where its library does not know it.
@@ -211,7 +211,7 @@ def build(entry: Backbone) -> Tower:
         raise RadprobeError(f"architecture of {entry.title}", reason, "mend its name or options") from None
 
 
-def _timm(entry: Backbone) -> Tower:
+def _timm(entry: EncoderEntry) -> Tower:
     import timm
 
     side = {"img_size": entry.native_size} if entry.patch else {}
@@ -219,14 +219,14 @@ def _timm(entry: Backbone) -> Tower:
     return (TimmStages if entry.patch is None else TimmTokens)(model, entry)
 
 
-def _transformers(entry: Backbone) -> Tower:
+def _transformers(entry: EncoderEntry) -> Tower:
     from transformers import AutoConfig, AutoModel
 
     options = {"image_size": entry.native_size, "patch_size": entry.patch, **entry.options}
     return TransformersTokens(AutoModel.from_config(AutoConfig.for_model(entry.name, **options)), entry)
 
 
-def _open_clip(entry: Backbone) -> Tower:
+def _open_clip(entry: EncoderEntry) -> Tower:
     import open_clip
 
     config = entry.options or open_clip.get_model_config(entry.name)
@@ -237,7 +237,7 @@ def _open_clip(entry: Backbone) -> Tower:
     return OpenClipTokens(open_clip.CLIP(**how, text_cfg=text).visual, entry)
 
 
-def check(entry: Backbone) -> None:
+def check(entry: EncoderEntry) -> None:
     """Try a recipe without weights or memory: does what comes out have the tokens and the grid that it states?
 
     Raises RadprobeError that names what differs.
@@ -284,7 +284,7 @@ def awaken(model: torch.nn.Module) -> None:
 BUILDERS = {"timm": _timm, "transformers": _transformers, "open_clip": _open_clip, "none": Pixels}
 
 
-def classifier(entry: Backbone) -> tuple[str, ...]:
+def classifier(entry: EncoderEntry) -> tuple[str, ...]:
     """Return what the names of a checkpoint's own classifier start with; it is left out."""
     if entry.library != "timm":
         return ()
@@ -321,7 +321,7 @@ def _in_order(found: list[Layer], layers: Sequence[int]) -> list[Layer]:
     return [found[order.index(layer)] for layer in layers]
 
 
-def _split(tokens: torch.Tensor, entry: Backbone, sides: Sequence[int]) -> Layer:
+def _split(tokens: torch.Tensor, entry: EncoderEntry, sides: Sequence[int]) -> Layer:
     prefix, patches = tokens[:, : entry.prefix_tokens], tokens[:, entry.prefix_tokens :]
     if patches.shape[1] != sides[0] * sides[1]:
         reason = f"{tokens.shape[1]} tokens are not {entry.prefix_tokens} before {sides[0]} x {sides[1]} patches"

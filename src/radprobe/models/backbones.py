@@ -160,14 +160,14 @@ def _is_map(layer: Layer) -> bool:
     return isinstance(layer.map, torch.Tensor) and layer.map.ndim == MAP_DIMENSIONS
 
 
-def layers(entry: catalog.Backbone, decoders: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def layers(entry: catalog.EncoderEntry, decoders: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the layers whose maps each decoder reads, as the catalog has them at the depth of the network."""
     with torch.device("meta"):
         return entry.dense_layers(decoders, architecture(entry).depth)
 
 
 def build(
-    entry: catalog.Backbone,
+    entry: catalog.EncoderEntry,
     weights: Weights,
     size: int,
     blocks: int = 1,

@@ -28,12 +28,12 @@ INSIDE = ("state_dict", "model")  # where checkpoints keep their tensors when th
 
 
 def obtain(
-    name: str, entry: catalog.Backbone, local: Path | None, folder: Path, weights_folder: Path, seed: int, hub: bool
+    name: str, entry: catalog.WeightsEntry, local: Path | None, folder: Path, remedy: str, seed: int, hub: bool
 ) -> Weights:
     """Return the verified weights of backbone `name`: random, local, from an installed package, or from the hub.
 
-    `local` is a file that is here already; `folder` takes a converted or downloaded one; `weights_folder` is where the
-    user would put one. Raises RadprobeError that names the file and what to do.
+    `local` is a file that is here already; `folder` takes a converted or downloaded one; `remedy` says how a person
+    gets the weights. Raises RadprobeError that names the file and what to do.
     """
     if entry.library != "none":
         architectures.check(entry)
@@ -49,11 +49,11 @@ def obtain(
         source = f"package:{entry.package.name}=={entry.package.version}"
         return _verified(package / entry.package.file, entry, folder, source, entry.package.sha256)
     if entry.repo and hub:
-        return _from_the_hub(name, entry, folder, weights_folder)
-    raise RadprobeError(f"weights of {name}", "are not here", catalog.how_to_get_weights(entry, weights_folder))
+        return _from_the_hub(name, entry, folder, remedy)
+    raise RadprobeError(f"weights of {name}", "are not here", remedy)
 
 
-def read(file: Path, entry: catalog.Backbone) -> dict[str, torch.Tensor]:
+def read(file: Path, entry: catalog.EncoderEntry) -> dict[str, torch.Tensor]:
     """Read a verified file as float32 tensors, named as in the architecture, without what the entry ignores."""
     unwanted = _unwanted(entry)
     with safe_open(file, "pt") as tensors:
@@ -74,7 +74,7 @@ def fill(tower: Tower, state: dict[str, torch.Tensor], file: Path) -> None:
 # --- verification -----------------------------------------------------------------------------------------------------
 
 
-def _verified(source_file: Path, entry: catalog.Backbone, folder: Path, source: str, known: str | None) -> Weights:
+def _verified(source_file: Path, entry: catalog.WeightsEntry, folder: Path, source: str, known: str | None) -> Weights:
     original = files.sha256(source_file)
     if entry.bytes and known == entry.sha256 and source_file.stat().st_size != entry.bytes:
         reason = f"has {source_file.stat().st_size:,} bytes, not the known {entry.bytes:,}"
@@ -135,7 +135,7 @@ def _compare(file: Path, shapes: dict[str, tuple[int, ...]], tower: Tower) -> No
 
 
 def _refuse(
-    file: Path, entry: catalog.Backbone, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str]
+    file: Path, entry: catalog.EncoderEntry, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str]
 ) -> None:
     for found, what in ((missing, "lacks tensor"), (extra, "has an unknown tensor"), (wrong, "has a wrong shape:")):
         if names := list(found):
@@ -167,19 +167,19 @@ def _fill_transformers(tower: Tower, state: dict[str, torch.Tensor], file: Path)
         raise RadprobeError(file, reason, "give the state dict of exactly this architecture")
 
 
-def _bare(name: str, entry: catalog.Backbone) -> str:
+def _bare(name: str, entry: catalog.EncoderEntry) -> str:
     """Return a tensor's name in the architecture; one without the prefix of the others stays unknown."""
     return name.removeprefix(entry.prefix) if name.startswith(entry.prefix) else f"{name} (without {entry.prefix})"
 
 
-def _unwanted(entry: catalog.Backbone) -> tuple[str, ...]:
+def _unwanted(entry: catalog.EncoderEntry) -> tuple[str, ...]:
     return (*entry.ignored, *(entry.prefix + name for name in architectures.classifier(entry)))
 
 
 # --- conversion -------------------------------------------------------------------------------------------------------
 
 
-def _converted(source: Path, entry: catalog.Backbone, folder: Path) -> Path:
+def _converted(source: Path, entry: catalog.WeightsEntry, folder: Path) -> Path:
     """Read a pickle of tensors, and of nothing else, and save it as safetensors in `folder`."""
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
@@ -201,7 +201,7 @@ def _converted(source: Path, entry: catalog.Backbone, folder: Path) -> Path:
     return file
 
 
-def _by_position(state: dict[str, torch.Tensor], entry: catalog.Backbone, source: Path) -> dict[str, torch.Tensor]:
+def _by_position(state: dict[str, torch.Tensor], entry: catalog.WeightsEntry, source: Path) -> dict[str, torch.Tensor]:
     """Name the tensors of another implementation of the same network: both list them in the same order."""
     with torch.device("meta"):
         expected = architectures.build(entry).model.state_dict()
@@ -218,10 +218,10 @@ def _by_position(state: dict[str, torch.Tensor], entry: catalog.Backbone, source
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _from_the_hub(name: str, entry: catalog.Backbone, folder: Path, weights_folder: Path) -> Weights:
+def _from_the_hub(name: str, entry: catalog.WeightsEntry, folder: Path, remedy: str) -> Weights:
     """Fetch and verify; what was fetched is kept until it is verified, so that a kill loses none of it."""
     parts, target = folder / "download", folder / "weights.safetensors"
-    file, revision = _download(name, entry, parts, weights_folder)
+    file, revision = _download(name, entry, parts, remedy)
     found = _verified(file, entry, folder, f"hub:{entry.repo}@{revision}", entry.sha256)
     if found.file == file:
         file.replace(target)
@@ -229,7 +229,7 @@ def _from_the_hub(name: str, entry: catalog.Backbone, folder: Path, weights_fold
     return replace(found, file=target)
 
 
-def _download(name: str, entry: catalog.Backbone, parts: Path, weights_folder: Path) -> tuple[Path, str]:
+def _download(name: str, entry: catalog.WeightsEntry, parts: Path, remedy: str) -> tuple[Path, str]:
     """Fetch from the hub at the pinned revision (or the one that is current now, which is returned)."""
     import huggingface_hub as hf
 
@@ -241,5 +241,5 @@ def _download(name: str, entry: catalog.Backbone, parts: Path, weights_folder: P
         file = Path(hf.hf_hub_download(entry.repo, entry.filename, **options))
     except Exception as error:  # network, gate, disk: the remedy is the same
         reason = f"{entry.filename} of {entry.repo} could not be fetched ({type(error).__name__}: {error})"
-        raise RadprobeError(f"weights of {name}", reason, catalog.how_to_get_weights(entry, weights_folder)) from None
+        raise RadprobeError(f"weights of {name}", reason, remedy) from None
     return file, found.commit_hash

@@ -2,27 +2,28 @@
 
 from radprobe import console
 from radprobe.artifacts import Embeddings, Index, Pixels, Weights
+from radprobe.jobs import Inputs, Runtime
+from radprobe.jobs.embed import EmbedJob
 from radprobe.learning import features, metadata
 from radprobe.learning.device import device
 from radprobe.manifests import Manifest, seal
-from radprobe.names import METADATA
-from radprobe.study import Step, Study
 
 
-def run(study: Study, step: Step) -> None:
+def run(job: EmbedJob, inputs: Inputs, runtime: Runtime) -> None:
     """Read Index, Pixels and Weights; write the shards of Embeddings and, last, their manifest."""
-    prepared, knobs, params = step.dependency("prepare").folder, step.knobs, study.params.embed
+    prepared, place = inputs.folder("prepare"), inputs.place
     index = Index.load(prepared)
-    if step.backbone == METADATA:
-        features.write_vectors(metadata.features(index.table, knobs["columns"]), step.place)
+    if job.columns is not None:
+        features.write_vectors(metadata.features(index.table, job.columns), place)
+    if job.encoding is None:
         return
-    weights = Weights.load(step.dependency("weights").folder)
-    inputs = Manifest.read(prepared / "pixels.json").files["images.npy"]["sha256"]
-    identity = [step.key, inputs, weights.sha256]
-    entry, pixels, where = study.backbone(step.backbone), Pixels.load(prepared), device(study.params.device)
-    scale = study.dataset(step.dataset).intensity
-    source = features.source(entry, weights, index, pixels, scale, knobs, params.batch_size, where)
-    store = features.Store(step.folder, params.shard_rows, identity, params.max_dense_cache_gb)
+    weights = Weights.load(inputs.folder("weights"))
+    images = Manifest.read(prepared / "pixels.json").files["images.npy"]["sha256"]
+    source = features.source(
+        job.encoding, weights, index, Pixels.load(prepared), runtime.batch_size, device(runtime.device)
+    )
+    identity = [place.key, images, weights.sha256]
+    store = features.Store(place.folder, runtime.shard_rows, identity, runtime.max_dense_cache_gb)
     facts, names = features.encode(source, store)
-    seal(step.place, Embeddings.KIND, facts, names)
-    console.say(f"{step.dataset} {step.backbone}: {facts['n']} images, {facts['images_per_second']:.1f}/s")
+    seal(place, Embeddings.KIND, facts, names)
+    console.say(f"{job.dataset} {job.backbone}: {facts['n']} images, {facts['images_per_second']:.1f}/s")

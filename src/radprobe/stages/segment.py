@@ -157,16 +157,9 @@ def _dense(study: Study, step: Step, index: Index, pixels: Pixels, where: torch.
 def source_of(study: Study, step: Step) -> features.Source:
     """Return what `embed` encoded, to be encoded again: its maps were too many to be stored."""
     prepared, weights = step.dependency("prepare").folder, Weights.load(step.dependency("weights").folder)
-    index, pixels, knobs = Index.load(prepared), Pixels.load(prepared), step.dependency("embed").knobs
+    index, pixels, job = Index.load(prepared), Pixels.load(prepared), step.dependency("embed").job
     return features.source(
-        study.backbone(step.backbone),
-        weights,
-        index,
-        pixels,
-        study.dataset(step.dataset).intensity,
-        knobs,
-        study.params.embed.batch_size,
-        device(study.params.device),
+        job.encoding, weights, index, pixels, study.params.embed.batch_size, device(study.params.device)
     )
 
 
