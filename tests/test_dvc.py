@@ -23,7 +23,6 @@ from radprobe.study import Study
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("make") is None, reason="needs make")]
 MAKE = ["make", "-o", ".venv/ready"]  # the environment of the tests is ready
-STAGES = {"weights": "retrieve"}
 PARTS = ["train", "train", "val", "test"]
 
 
@@ -152,8 +151,7 @@ def test_scores_are_those_of_the_stages_without_snakemake_and_dvc(reproduced, tm
     datasets = {"mine": PARAMS["datasets"]["mine"]}
     study = Study({**PARAMS, "datasets": datasets, "dvc": None, "paths": {"root": str(tmp_path)}})
     for step in study.steps.values():
-        stage = importlib.import_module(f"radprobe.stages.{STAGES.get(step.verb, step.verb)}")
-        getattr(stage, step.verb if step.verb in STAGES else "run")(study, step)
+        importlib.import_module(f"radprobe.stages.{step.verb}").run(study, step)
     pd.testing.assert_frame_equal(scores(tmp_path, "mine"), scores(reproduced, "mine"), check_exact=True)
 
 
@@ -187,7 +185,7 @@ def test_pixels_that_were_pulled_are_used_where_there_are_no_raw_files(pulled, t
     typed(folder, sys.executable, "-m", "radprobe", "embed", "montgomery", "test_vit")
     assert features
     assert features == {path: path.read_bytes() for path in features}
-    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "nih_chestxray14", "test_vit", fails=True)
+    typed(folder, sys.executable, "-m", "radprobe", "--force", "embed", "nih_chestxray14", "test_vit", fails=True)
 
 
 def test_one_command_makes_every_score_again_without_an_image(reproduced, pulled):
@@ -236,7 +234,7 @@ def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_
     assert made
     changed = [str(path.relative_to(folder)) for path in made if path.read_bytes() != made[path]]
     assert changed == []  # a manifest also has the time at which it was made
-    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "nih_chestxray14", "test_vit", fails=True)
+    typed(folder, sys.executable, "-m", "radprobe", "--force", "embed", "nih_chestxray14", "test_vit", fails=True)
     assert not list(folder.rglob("*.set-aside"))
 
 

@@ -17,7 +17,7 @@ import pytest
 from radprobe import files
 from radprobe.artifacts import Embeddings, Index, RawManifest, Scores, Split
 from radprobe.manifests import Manifest
-from radprobe.stages import embed, prepare, probe, retrieve, score, segment, split
+from radprobe.stages import embed, prepare, probe, retrieve, score, segment, split, weights
 from radprobe.study import VERSIONS, Study
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -25,7 +25,7 @@ METRICS = ("auroc", "auprc", "brier", "dsc", "iou")  # others jump where a case 
 TOLERANCE = 0.01  # of a score: other processors round otherwise, and a near tie may be ranked the other way
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # of features
 EXACT = {"retrieve": retrieve, "prepare": prepare, "split": split}
-STAGES = {**EXACT, "embed": embed, "probe": probe, "segment": segment, "score": score}
+STAGES = {**EXACT, "weights": weights, "embed": embed, "probe": probe, "segment": segment, "score": score}
 DATASETS = {"montgomery": 9, "nih_chestxray14": 60}
 REAL = {name: os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")}
 SMALL = {
@@ -84,7 +84,7 @@ def frozen(root: Path, name: str) -> dict[str, dict]:
     for step in study.steps.values():
         if step.verb == "compare":
             continue
-        (retrieve.weights if step.verb == "weights" else STAGES[step.verb].run)(study, step)
+        STAGES[step.verb].run(study, step)
         if step.verb == "embed":
             features[f"{step.dataset} {step.backbone}"] = summary(Embeddings.load(step.folder).tokens)
         if step.verb == "score":

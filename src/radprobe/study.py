@@ -68,10 +68,7 @@ class Step:
     @property
     def command(self) -> str:
         """The subcommand and arguments that make the step."""
-        if self.verb == "weights":
-            return f"retrieve --backbone {self.backbone}"
-        verb = "score" if self.verb == "compare" else self.verb
-        return " ".join(filter(None, (verb, self.dataset, self.backbone)))
+        return " ".join(filter(None, (self.verb, self.dataset, self.backbone)))
 
     @property
     def outputs(self) -> list[Path]:
@@ -84,7 +81,7 @@ class Step:
         return all(manifest.is_file() for manifest in self.outputs)
 
 
-# The manifests of each verb. A `retrieve` of a backbone makes weights.json instead.
+# The manifests of each verb.
 OUTPUTS = {
     "retrieve": ["raw"],
     "weights": ["weights"],

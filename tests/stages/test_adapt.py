@@ -14,7 +14,7 @@ from radprobe.entries import read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop, tuning
 from radprobe.names import MODES
-from radprobe.stages import adapt, embed, retrieve
+from radprobe.stages import adapt, embed, weights
 from radprobe.study import Study
 
 NIH, MONTGOMERY, CLASSES, N, SIDE = "nih_chestxray14", "montgomery", ("a", "b"), 64, 32
@@ -182,9 +182,9 @@ def test_an_adapter_is_a_backbone_of_its_own_that_embed_loads(tmp_path):
     entry = s.backbone("mine")
     assert (entry.title, entry.family) == ("Ours", "own")
     assert entry.derived.endswith(f"adapted (lora) on {NIH}")
-    retrieve.weights(s, s.step("weights", None, "test_vit"))
-    weights = s.step("weights", None, "mine")
-    retrieve.weights(s, weights)
+    weights.run(s, s.step("weights", None, "test_vit"))
+    merged = s.step("weights", None, "mine")
+    weights.run(s, merged)
     made_by_it = s.step("embed", NIH, "mine")
     embed.run(s, made_by_it)
     one, other = (Embeddings.load(each.folder).tokens[:, -1].astype(float) for each in (plain, made_by_it))
@@ -246,7 +246,7 @@ def test_the_head_alone_leaves_every_tensor_of_a_backbone_bit_equal(tmp_path, mo
     few = {"shots": [2], "draws": 1, "steps": 2}
     s = made(tmp_path, dataset, name=name, few_shot=few, classify=epoch, segment=epoch)
     step = s.step("adapt", dataset, f"{name}+head")
-    retrieve.weights(s, step.need("weights"))
+    weights.run(s, step.need("weights"))
     adapt.run(s, step)
     found = Predictions.load(step.folder)
     assert len(networks) == 2 + 1 + len(found.few_shot.table)
@@ -383,9 +383,9 @@ def test_an_adapter_whose_hash_is_another_is_refused(tmp_path):
     content = json.loads(s.params.model_dump_json())
     own = {"mine": {"title": "Ours", "adapter": str(Adapter.file(step.folder)), "sha256": "0" * 64}}
     s = Study({**content, "own_backbones": own, "backbones": ["mine"], "adapt": None, "controls": NO_CONTROLS})
-    retrieve.weights(s, s.step("weights", None, "test_vit"))
+    weights.run(s, s.step("weights", None, "test_vit"))
     with pytest.raises(RadprobeError, match="not the known 0000"):
-        retrieve.weights(s, s.step("weights", None, "mine"))
+        weights.run(s, s.step("weights", None, "mine"))
 
 
 @pytest.mark.gpu

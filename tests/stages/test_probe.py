@@ -22,7 +22,7 @@ from radprobe.learning import selection
 from radprobe.manifests import seal
 from radprobe.metrics import operating
 from radprobe.names import METADATA
-from radprobe.stages import embed, prepare, probe, retrieve, score, split
+from radprobe.stages import embed, prepare, probe, retrieve, score, split, weights
 from radprobe.study import Study
 
 READING = ("linear", "logistic")  # what reads several inputs
@@ -161,7 +161,7 @@ def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(t
     for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
         stage.run(s, s.step(verb, NIH))
     for backbone in (lite, f"random:{lite}"):
-        retrieve.weights(s, s.step("weights", None, backbone))
+        weights.run(s, s.step("weights", None, backbone))
         step = s.step("embed", NIH, backbone)
         embed.run(s, step)
         found = Embeddings.load(step.folder)
@@ -593,7 +593,7 @@ def from_raw(root, dataset, patients, backbone, **sections):
         if not s.step(verb, dataset).outputs[0].is_file():
             stage.run(s, s.step(verb, dataset))
     if backbone != METADATA:
-        retrieve.weights(s, s.step("weights", None, backbone))
+        weights.run(s, s.step("weights", None, backbone))
     for verb, stage in (("embed", embed), ("probe", probe), ("score", score)):
         stage.run(s, s.step(verb, dataset, backbone))
     return s

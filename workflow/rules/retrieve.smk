@@ -1,14 +1,13 @@
-"""From a raw download (yours, a generated phantom, or one inside a package) and weights files to verified manifests."""
+"""Raw downloads, found or generated and verified by their hashes."""
 
 
 localrules:
     retrieve,
-    weights,
 
 
 rule retrieve:
     input:
-        raw_files,
+        raw=raw_files,
     output:
         f"{WORK}/{{dataset}}/retrieve/{{spec}}/raw.json",
     log:
@@ -23,37 +22,9 @@ rule retrieve:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
-        spec=knobs("retrieve"),
         state=state(raw_files),
-        named=named("retrieve"),
+        named=named,
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"
     shell:
         "python -m radprobe retrieve {params.named} > {log:q} 2>&1"
-
-
-rule weights:
-    input:
-        local_weights,
-        needs("weights"),
-    output:
-        f"{WORK}/weights/{{backbone}}/{{spec}}/weights.json",
-    log:
-        f"{WORK}/logs/weights/{{backbone}}/{{spec}}.log",
-    benchmark:
-        f"{WORK}/benchmarks/weights/{{backbone}}/{{spec}}.tsv"
-    priority: 100
-    conda:
-        "../../envs/models.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory("weights"),
-        runtime=growing(60),
-    params:
-        spec=knobs("weights"),
-        state=state(local_weights),
-        named=named("weights"),
-    message:
-        "Finding and verifying the weights of {wildcards.backbone}"
-    shell:
-        "python -m radprobe retrieve --backbone {params.named} > {log:q} 2>&1"

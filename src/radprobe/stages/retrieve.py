@@ -1,4 +1,4 @@
-"""retrieve: find (or generate) raw downloads and weights, and hash every file of them."""
+"""retrieve: find (or generate) raw downloads, and hash every file of them."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe import catalog, files, phantoms
-from radprobe.artifacts import Index, RawManifest, Weights
+from radprobe.artifacts import Index, RawManifest
 from radprobe.catalog import Dataset, Package
 from radprobe.console import say, track
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, UNLESS_BY_HAND, Layout, locate, raw
@@ -69,32 +69,6 @@ def _why_absent(folder: Path) -> str:
     return f"no known layout is in it{archives}"
 
 
-def weights(study: Study, step: Step) -> None:
-    """Find (or fetch, or convert) the weights of a backbone, and verify them."""
-    from radprobe.models.weights import obtain  # needs torch and timm; raw data do not
-
-    name, params = step.backbone, study.params
-    entry, local = study.backbone(name), study.weights_file(name)
-    if facts := study.adapter(name):
-        from radprobe.models.adapters import merged
-
-        base, known = Weights.load(step.need("weights").folder), files.sha256(local)
-        if entry.sha256 not in (None, known):
-            raise RadprobeError(
-                local, f"sha256 is {known}, not the known {entry.sha256}", "get it again, or mend params"
-            )
-        found = merged(study.backbone(facts["backbone"]), base, local, facts, step.folder)
-        found.facts |= {"derived": entry.derived, "sha256_known": entry.sha256 is not None}
-        found.save(step.folder, step.spec)
-        return
-    seed = step.knobs.get("seed", params.seed)  # each random initialisation has its own
-    found = obtain(name, entry, local, step.folder, study.path("weights"), seed, study.may_fetch)
-    say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
-    if found.file and not found.facts["sha256_known"]:
-        _as_at_first_use(found, step.folder / "first-use.json")
-    found.save(step.folder, step.spec)
-
-
 def found(study: Study) -> str:
     """Return as JSON the SHA-256 of each dataset's list of raw files and of each backbone's weights; null: not here.
 
@@ -129,17 +103,6 @@ def _check_versioned(params: Params) -> None:
     for name in ("root", "work", "results", "reports"):
         if getattr(params.paths, name) != getattr(default, name):
             raise RadprobeError(f"params: paths.{name}", "dvc.yaml names this folder itself", "leave it out")
-
-
-def _as_at_first_use(found: Weights, record: Path) -> None:
-    """Compare weights of which no hash is known with those of their first use, or record this one as the first."""
-    if not record.is_file():
-        files.write_json(record, {"sha256": found.sha256, "source": found.source})
-        return
-    first = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-    if found.sha256 != first:
-        reason = f"sha256 is {found.sha256}, but it was {first} when first used: other weights under the same name"
-        raise RadprobeError(found.file, reason, f"put the first file back, or accept this one by removing {record}")
 
 
 def _generate(entry: Dataset, phantom: Phantom, folder: Path) -> None:

@@ -1,0 +1,31 @@
+"""Weights of backbones, found or fetched, and verified."""
+
+
+localrules:
+    weights,
+
+
+rule weights:
+    input:
+        file=local_weights,
+        adapted=dependency("weights"),
+    output:
+        f"{WORK}/weights/{{backbone}}/{{spec}}/weights.json",
+    log:
+        f"{WORK}/logs/weights/{{backbone}}/{{spec}}.log",
+    benchmark:
+        f"{WORK}/benchmarks/weights/{{backbone}}/{{spec}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory,
+        runtime=growing(60),
+    params:
+        state=state(local_weights),
+        named=named,
+    message:
+        "Finding and verifying the weights of {wildcards.backbone}"
+    shell:
+        "python -m radprobe weights {params.named} > {log:q} 2>&1"
