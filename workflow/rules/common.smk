@@ -107,7 +107,7 @@ def made(verb=None, dataset=None):
 
 
 def dependency(*verbs):
-    """Input function: the manifests of these verbs on which a job depends, none where it depends on none."""
+    """Input function: the manifests of these verbs on which a job depends; none if it has no such dependency."""
     return lambda wildcards: [
         manifest for one in step(wildcards).needs if one.verb in verbs for manifest in one.outputs
     ]
