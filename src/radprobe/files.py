@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 TEMPORARY = ".partial"
-# Not replaced by Snakemake's `update(...)`: it restores a failed job's old manifest as new, and the next run does nothing.
+# Snakemake's `update(...)` is no substitute: it restores a failed job's manifest as new, and the next run does nothing.
 TWIN = ".made"  # a manifest's second name
 _COPYING = threading.Lock()  # threads of a process would copy to one temporary name
 LARGEST_HEADER = 100_000_000  # bytes of a safetensors file's header, as its library allows
