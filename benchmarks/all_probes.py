@@ -56,14 +56,14 @@ def make(s: Study, rows: int, columns: int, tokens: int) -> None:
     for column, name in enumerate(classes):
         table[f"label:{name}"] = labels[:, column]
     step = s.step("prepare", NIH)
-    Index(table).save(step.folder, step.spec)
-    Truth.write(step.folder, step.spec, (), [])
-    Pixels(np.zeros((rows, 1, 1), np.uint8), None, np.ones((rows, 2), int)).save(step.folder, step.spec)
+    Index(table).save(step.place)
+    Truth.write(step.place, (), [])
+    Pixels(np.zeros((rows, 1, 1), np.uint8), None, np.ones((rows, 2), int)).save(step.place)
     ends = np.cumsum([round(rows * n / sum(PARTS.values()) / 4) * 4 for n in PARTS.values()])
     part = np.array(list(PARTS))[np.searchsorted(ends[:-1], np.arange(rows), side="right")]
     step = s.step("split", NIH)
-    Split(table[["sample_id", "patient_id"]].assign(part=part), classes).save(step.folder, step.spec)
-    LeakCertificate({}, []).save(step.folder, step.spec)
+    Split(table[["sample_id", "patient_id"]].assign(part=part), classes).save(step.place)
+    LeakCertificate({}, []).save(step.place)
     step, dim, files = s.step("embed", NIH, BACKBONE), columns // tokens, []
     for number, start in enumerate(range(0, rows, SHARD)):
         of_shard = labels[start : start + SHARD]
@@ -74,7 +74,7 @@ def make(s: Study, rows: int, columns: int, tokens: int) -> None:
         for kind, array in arrays.items():
             files.append(f"{number:05d}.{kind}.npy")
             write_array(step.folder / files[-1], array.astype(np.float16))
-    seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 0.0, "peak_gb": 0.0}, files)
+    seal(step.place, Embeddings.KIND, {"seconds": 0.0, "peak_gb": 0.0}, files)
 
 
 def main(rows: str = "6000", columns: str = "1920", tokens: str = "5", threads: str = "2") -> None:

@@ -24,7 +24,7 @@ from radprobe.learning import decoders, features, loop
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device
 from radprobe.learning.maps import Maps
-from radprobe.manifests import seal
+from radprobe.manifests import Place, seal
 from radprobe.models import backbones
 from radprobe.models.decoders import Linear
 
@@ -61,7 +61,7 @@ def ours(encoder, images: np.ndarray, masks: np.ndarray, where: torch.device) ->
         )
         begun = time.perf_counter()
         facts, files = features.encode(source, features.Store(Path(folder), 256, "benchmark", 20))
-        seal(Path(folder), Embeddings.KIND, "benchmark", facts, files)
+        seal(Place(Path(folder), "benchmark"), Embeddings.KIND, facts, files)
         dense = features.Cached(Embeddings.load(Path(folder)))
         maps = Maps(dense, (-1,), masks, np.arange(n), np.arange(n), where)
         statistics = maps.statistics()

@@ -76,7 +76,7 @@ def fill(findings: Findings, n: int) -> None:
     numbers = {"value": value, "low": value - 0.03, "high": np.minimum(value + 0.02, 1), "n_patients": 600}
     numbers |= {"n_samples": 600, "n_classes": 5, "note": "", "seed": 0, "peak_gb": generator.uniform(1, 9, len(table))}
     numbers |= {"seconds": 10 ** generator.uniform(1, 4, len(table)), "trained_parameters": 10_000.0}
-    numbers |= {"trained_share": 0.001, "best_epoch": np.nan, "spec": "0123456789ab"}
+    numbers |= {"trained_share": 0.001, "best_epoch": np.nan, "key": "0123456789ab"}
     numbers |= {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.nan}
     findings.scores = SCORES_SCHEMA.validate(table.assign(**numbers))
     findings.comparison = {name: _comparison(findings, name) for name in findings.datasets}.get

@@ -22,7 +22,7 @@ from radprobe.artifacts import Embeddings, Weights
 from radprobe.learning import features, grid
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device
-from radprobe.manifests import seal
+from radprobe.manifests import Place, seal
 from radprobe.models import backbones
 
 EPOCHS, BATCH, CLASSES, RATES, BLOCKS = 10, 64, 14, [0.001, 0.005, 0.01, 0.05], [1, 4]
@@ -35,7 +35,7 @@ def ours(encoder, images: np.ndarray, labels: torch.Tensor, where: torch.device)
         source = features.Source(encoder, {}, images, None, views, names, "fp32", BATCH, where)
         begun = time.perf_counter()
         facts, files = features.encode(source, features.Store(Path(folder), 256, "benchmark", 20))
-        seal(Path(folder), Embeddings.KIND, "benchmark", facts, files)
+        seal(Place(Path(folder), "benchmark"), Embeddings.KIND, facts, files)
         found = Embeddings.load(Path(folder))
         between = time.perf_counter()
         table = grid.Table.of(torch.from_numpy(found.cls).unbind(1), torch.from_numpy(found.patch_mean))

@@ -32,7 +32,7 @@ score.run(study, study.step("score", "{DATASET}", "{BACKBONE}"))
 def write(study: Study, volumes: int, shape: tuple[int, int]) -> None:
     """Write what `score` reads: the truth, the certificate of the split, the predictions."""
     step, classes = study.step("score", DATASET, BACKBONE), study.dataset(DATASET).classes
-    prepared, split, segment = (step.need(verb) for verb in ("prepare", "split", "segment"))
+    prepared, split, segment = (step.dependency(verb) for verb in ("prepare", "split", "segment"))
     names = [f"amos_{number:04d}" for number in range(volumes)]
     parts = ["val" if number % 5 == 0 else "test" for number in range(volumes)]
 
@@ -41,13 +41,13 @@ def write(study: Study, volumes: int, shape: tuple[int, int]) -> None:
             labels = organs(*shape, len(classes), shift * (1 + number % 3))
             yield name, name, part if labelled else "", labels, SPACING
 
-    Truth.write(prepared.folder, prepared.spec, cases(0, False), classes)
-    LeakCertificate({}, []).save(split.folder, split.spec)
+    Truth.write(prepared.place, cases(0, False), classes)
+    LeakCertificate({}, []).save(split.place)
     LabelMaps.write(segment.folder, PROTOCOL, cases(SHIFT, True))
     took = {"seconds": 0.0, "peak_gb": 0.0}
     facts = {"protocols": {PROTOCOL: took}, "embedding": took}
     maps = {PROTOCOL: LabelMaps.read(segment.folder, PROTOCOL)}
-    Predictions(classes, maps=maps, facts=facts).save(segment.folder, segment.spec)
+    Predictions(classes, maps=maps, facts=facts).save(segment.place)
 
 
 def main(volumes: str = "20", side: str = "512", slices: str = "100") -> None:

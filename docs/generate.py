@@ -148,9 +148,9 @@ def artifacts_page() -> str:
 
 
 ARTIFACTS = """\
-They lie under `paths.work` and `paths.results`, in `<dataset>/<verb>/<backbone>/<spec>/`. The spec is a hash of what
-the result depends on: params, catalog entry, code version and the specs before it. `<kind>.json` is the manifest:
-`spec`, `facts`, and `files` with bytes and SHA-256. From Python: `from radprobe.artifacts import Scores`, then
+They lie under `paths.work` and `paths.results`, in `<dataset>/<verb>/<backbone>/<key>/`. The key is a hash of what
+the result depends on: params, catalog entry, code version and the keys before it. `<kind>.json` is the manifest:
+`key`, `facts`, and `files` with bytes and SHA-256. From Python: `from radprobe.artifacts import Scores`, then
 `Scores.load(folder).table`.
 """
 

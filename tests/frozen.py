@@ -34,18 +34,18 @@ def prepare(study: Study, dataset: str, images, labels=None, masks=None, classes
     for column, name in enumerate(classes if labels is not None else ()):
         table[f"label:{name}"] = labels[:, column].astype(float)
     step = study.step("prepare", dataset)
-    Index(table).save(step.folder, step.spec)
+    Index(table).save(step.place)
     cases = ((name, name, "", mask, []) for name, mask in zip(names, masks, strict=True)) if masks is not None else ()
-    Truth.write(step.folder, step.spec, cases, list(classes))
-    Pixels(images, masks, np.array([image.shape for image in images])).save(step.folder, step.spec)
+    Truth.write(step.place, cases, list(classes))
+    Pixels(images, masks, np.array([image.shape for image in images])).save(step.place)
     step = study.step("split", dataset)
     parts = [PARTS[i % len(PARTS)] for i in range(n)]
     split = pd.DataFrame({"sample_id": names, "patient_id": names, "part": parts})
-    Split(split, list(classes)).save(step.folder, step.spec)
-    LeakCertificate({}, []).save(step.folder, step.spec)
+    Split(split, list(classes)).save(step.place)
+    LeakCertificate({}, []).save(step.place)
     step = study.step("weights", None, "test_vit")
     entry = study.backbone("test_vit")
-    obtain("test_vit", entry, None, step.folder, root := study.path("weights"), 0, False).save(step.folder, step.spec)
+    obtain("test_vit", entry, None, step.folder, root := study.path("weights"), 0, False).save(step.place)
     assert not root.exists()
 
 
@@ -53,7 +53,7 @@ def leave_out(study: Study, dataset: str, part: str) -> None:
     """Take a part out of the split."""
     step = study.step("split", dataset)
     split = Split.load(step.folder)
-    Split(split.table[split.table["part"] != part], split.classes).save(step.folder, step.spec)
+    Split(split.table[split.table["part"] != part], split.classes).save(step.place)
 
 
 def films(n: int, side: int, seed: int = 0) -> np.ndarray:

@@ -73,7 +73,7 @@ def build(root, **changes):
 
 def _retrieve(made, step, generator):
     table = pd.DataFrame({"path": ["a.png"], "bytes": [10], "sha256": ["0" * 64]})
-    RawManifest(step.folder, "official", "phantom", table).save(step.folder, step.spec)
+    RawManifest(step.folder, "official", "phantom", table).save(step.place)
 
 
 def _weights(made, step, generator):
@@ -81,7 +81,7 @@ def _weights(made, step, generator):
     file = None if entry.random else made.weights_file(step.backbone)
     digest = None if file is None else files.sha256(file)
     facts = {"parameters": 22_000_000, "derived": entry.derived}
-    Weights(file, digest, "random" if entry.random else "local", facts).save(step.folder, step.spec)
+    Weights(file, digest, "random" if entry.random else "local", facts).save(step.place)
 
 
 def _patients(dataset):
@@ -139,11 +139,11 @@ def _prepare(made, step, generator):
         images = images.astype(np.int16) * 7
     shapes = np.tile([side, side * 3 // 4], (len(maps), 1))
     report = {"checked": len(maps), "warnings": [f"constant image {NASTY}"], "quarantined": []}
-    Pixels(images, None, shapes, report).save(step.folder, step.spec)
+    Pixels(images, None, shapes, report).save(step.place)
     with_maps = index.table["sample_id"] if step.dataset == "montgomery" else ()
     cases = ((patient, patient, "", lungs(patient), []) for patient in with_maps)
-    Truth.write(step.folder, step.spec, cases, classes_of(step.dataset))
-    index.save(step.folder, step.spec)
+    Truth.write(step.place, cases, classes_of(step.dataset))
+    index.save(step.place)
 
 
 def _split(made, step, generator):
@@ -156,7 +156,7 @@ def _split(made, step, generator):
     if step.dataset == "nih_chestxray14":
         counts["test"]["positives"] = counts["test"]["positive_patients"] = {"Hernia": 0}
     facts = {"recipe": {"recipe": "systematic"}, "parts": counts}
-    Split(table, classes_of(step.dataset), facts).save(step.folder, step.spec)
+    Split(table, classes_of(step.dataset), facts).save(step.place)
     certificate = LeakCertificate({"patients": len(patients), "identical pixels": "none"}, [])
     if step.dataset == "montgomery":  # the first film of train and the last of test look alike
         pair = [patients[0], patients[-1]]
@@ -171,7 +171,7 @@ def _split(made, step, generator):
             }
         ]
         certificate.near_test_samples = [patients[-1]]
-    certificate.save(step.folder, step.spec)
+    certificate.save(step.place)
 
 
 def _embed(made, step, generator):
@@ -185,7 +185,7 @@ def _embed(made, step, generator):
         names.append("00000.dense1.npy")
     facts = {"n": n, **EMBEDDING, "device": "cpu", "size": 224, "dim": 8, "precision": "bf16"}
     facts["images_per_second"] = n / EMBEDDING["seconds"]
-    seal(step.folder, "embeddings", step.spec, facts, names)
+    seal(step.place, "embeddings", facts, names)
 
 
 EMBEDDING = {"seconds": 150.0, "peak_gb": 1.5}
@@ -212,7 +212,7 @@ def _probe(made, step, generator):
         "few_shot": {"c": 0.01, "seconds": 30.0, "peak_gb": 1.0},
     }
     few_shot = _few_shot(labels[part == "test"], noise, generator) if step.knobs["few_shot"] else None
-    Predictions(classes, pd.concat(tables, ignore_index=True), {}, facts, few_shot).save(step.folder, step.spec)
+    Predictions(classes, pd.concat(tables, ignore_index=True), {}, facts, few_shot).save(step.place)
 
 
 CS = [{"c": c} for c in np.geomspace(1e-6, 1e5, 45).tolist()]
@@ -260,9 +260,7 @@ def _segment(made, step, generator):
     LabelMaps.write(step.folder, protocol, cases)
     maps = {protocol: LabelMaps.read(step.folder, protocol)}
     protocols = {protocol: _took({"learning_rate": 0.003}) | {f"n_{name}": n for name, n in parts.items()}}
-    Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols, "embedding": EMBEDDING}).save(
-        step.folder, step.spec
-    )
+    Predictions(classes_of(step.dataset), None, maps, {"protocols": protocols, "embedding": EMBEDDING}).save(step.place)
 
 
 def _adapt(made, step, generator):
@@ -278,7 +276,7 @@ def _adapt(made, step, generator):
         cases = [(p, p, where, lungs(p, shift=by), []) for p, where, by in zip(patients, part, shift, strict=True)]
         LabelMaps.write(step.folder, mode, [case for case in cases if case[2] != "train"])
         maps = {mode: LabelMaps.read(step.folder, mode)}
-        Predictions(classes_of(step.dataset), None, maps, facts).save(step.folder, step.spec)
+        Predictions(classes_of(step.dataset), None, maps, facts).save(step.place)
     else:
         classes = classes_of(step.dataset)
         labels, noise = _labels(len(patients), len(classes)), 1 if mode == "head" else 0.7
@@ -286,8 +284,8 @@ def _adapt(made, step, generator):
         for column, name in enumerate(classes):
             table[f"score:{name}"] = labels[:, column] * 2 + generator.normal(0, noise, len(table))
             table[f"target:{name}"] = labels[:, column]
-        Predictions(classes, table[table["part"] != "train"], {}, facts).save(step.folder, step.spec)
-    seal(step.folder, "adapter", step.spec, {}, [])
+        Predictions(classes, table[table["part"] != "train"], {}, facts).save(step.place)
+    seal(step.place, "adapter", {}, [])
 
 
 MAKERS = {

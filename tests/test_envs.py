@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import fake_conda
+import pandas as pd
 import pytest
 import yaml
 from packaging.utils import canonicalize_name
@@ -49,8 +50,13 @@ NOT_CALLED = {
 
 
 LORA = {"backbone_rates": [0.003], "head_rates": [0.01], "rank": 2}
+ROW = "reader.csv"
 STUDY = SMALL | {
     "study": "small",
+    "datasets": {
+        **SMALL["datasets"],
+        "nih_chestxray14": {**SMALL["datasets"]["nih_chestxray14"], "predictions": {"reader": ROW}},
+    },
     "segment": {"linear": {"epochs": 1}, "unet": None, "few_shot": None},
     "adapt": {
         "backbones": ["test_vit"],
@@ -179,11 +185,23 @@ def run(folder: Path, *options: str, **environment: str) -> subprocess.Completed
     )
 
 
+def _predict_test(split: Path, file: Path) -> None:
+    """Write a CSV of predictions for the test cases of a split."""
+    table = pd.read_csv(split)
+    classes = catalog.datasets()["nih_chestxray14"].classes
+    scores = pd.DataFrame(0.5, index=table.index, columns=classes).assign(sample_id=table["sample_id"])
+    scores[table["part"] == "test"].to_csv(file, index=False)
+
+
 @pytest.mark.slow
 @pytest.mark.full
 def test_a_study_runs_in_conda_environments_that_hold_their_pins_alone(tmp_path):
     """Each rule in its own, also where base is active already: conda puts the next in the place of that on PATH."""
     base = {"CONDA_SHLVL": "1", "CONDA_PREFIX": "/opt/base", "PATH": "{path}:/opt/base/bin"}
+    done = run(tmp_path, "--sdm", "conda", **base)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (split,) = tmp_path.glob("work/nih_chestxray14/split/*/split.csv")
+    _predict_test(split, tmp_path / ROW)  # a row from elsewhere, which joins the study once its file is there
     done = run(tmp_path, "--sdm", "conda", **base)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "reports/explorer.html").is_file()

@@ -40,8 +40,8 @@ def table(root: Path, value: float = 0.5, name: str = "reader.csv") -> str:
     return name
 
 
-def specs(made: Study) -> dict:
-    return {key: step.spec for key, step in made.steps.items()}
+def keys(made: Study) -> dict:
+    return {key: step.key for key, step in made.steps.items()}
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -77,18 +77,18 @@ def test_a_row_is_scored_and_compared_on_its_dataset_alone(tmp_path):
     made = study(tmp_path, {"reader": table(tmp_path)})
     of_row = {key for key in made.steps if key[2] == "reader"}
     assert of_row == {("external", FILMS, "reader"), ("score", FILMS, "reader")}
-    assert made.step("external", FILMS, "reader") in made.step("compare", FILMS).needs
-    assert {need.verb for need in made.step("external", FILMS, "reader").needs} == {"prepare", "split"}
+    assert made.step("external", FILMS, "reader") in made.step("compare", FILMS).dependencies
+    assert {need.verb for need in made.step("external", FILMS, "reader").dependencies} == {"prepare", "split"}
     entry = made.backbone("reader")
     assert (entry.title, entry.family) == ("reader", "external")
     assert not [key for key in made.steps if key[0] == "weights" and key[2] == "reader"]
 
 
 def test_content_and_scale_reach_what_depends_on_them_and_nothing_else_does(tmp_path):
-    before = specs(study(tmp_path, {"reader": table(tmp_path)}))
+    before = keys(study(tmp_path, {"reader": table(tmp_path)}))
 
     def changed(row):
-        after = specs(study(tmp_path, {"reader": row}))
+        after = keys(study(tmp_path, {"reader": row}))
         return {key for key in before if before[key] != after[key]}
 
     reached = {("external", FILMS, "reader"), ("score", FILMS, "reader"), ("compare", FILMS, None)}
@@ -101,7 +101,7 @@ def test_content_and_scale_reach_what_depends_on_them_and_nothing_else_does(tmp_
 
 
 def test_a_row_alone_changes_no_other_step_but_the_comparison(tmp_path):
-    before, after = specs(study(tmp_path, {})), specs(study(tmp_path, {"reader": table(tmp_path)}))
+    before, after = keys(study(tmp_path, {})), keys(study(tmp_path, {"reader": table(tmp_path)}))
     assert {key for key in before if before[key] != after[key]} == {("compare", FILMS, None)}
 
 
@@ -163,7 +163,7 @@ def test_predictions_that_dvc_brought_need_no_file(tmp_path):
     (tmp_path / "reader.csv").unlink()
     pulled = study(tmp_path, {"reader": "reader.csv"})
     assert not pulled.missing
-    assert pulled.step("external", FILMS, "reader").spec == step.spec
+    assert pulled.step("external", FILMS, "reader").key == step.key
     assert not pulled.external_here
     files.keep_twin(step.folder / "predictions.json")  # it was made here: then its file is missed
     assert [one.name for one in study(tmp_path, {"reader": "reader.csv"}).missing] == ["reader"]

@@ -1,21 +1,21 @@
 import pytest
 
 from radprobe.files import RadprobeError
-from radprobe.manifests import Manifest, seal, unseal
+from radprobe.manifests import Manifest, Place, seal, unseal
 
 
 def sealed(folder, kind="index"):
     """Write a file of two kilobytes and the manifest of a kind that lists it; return the file."""
     file = folder / f"{kind}.bin"
     file.write_bytes(bytes(range(256)) * 8)
-    seal(folder, kind, "abc", {"partial": True}, [file.name])
+    seal(Place(folder, "abc"), kind, {"partial": True}, [file.name])
     return file
 
 
 def test_what_was_sealed_is_told(tmp_path):
     sealed(tmp_path)
     manifest = unseal(tmp_path, "index")
-    assert (manifest.spec, manifest.facts, manifest.files["index.bin"]["bytes"]) == ("abc", {"partial": True}, 2048)
+    assert (manifest.key, manifest.facts, manifest.files["index.bin"]["bytes"]) == ("abc", {"partial": True}, 2048)
 
 
 @pytest.mark.survives(

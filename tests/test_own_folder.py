@@ -201,7 +201,7 @@ def test_neither_the_order_of_files_and_rows_nor_the_size_of_shards_changes_a_sc
     (one, scored), (other, again) = written
     assert one == other
     for table in (scored.table, again.table):
-        table.drop(columns=["seconds", "peak_gb", "spec"], inplace=True)
+        table.drop(columns=["seconds", "peak_gb", "key"], inplace=True)
     pd.testing.assert_frame_equal(scored.table, again.table)
     assert macro(study, "auroc")["linear"] > 0.8
 

@@ -37,12 +37,12 @@ STUDY = {
     "score": {"resamples": 200},
     "paths": {"reports": "results/pages"},  # two files of reports/ are for git: the user's own results
 }
-SPECS = """
+KEYS = """
 import json, sys
 from radprobe.study import Study
 given = {"study": "s", "datasets": {"montgomery": {}, "nih_chestxray14": {}}, "backbones": ["mae_large", "unet"]}
 steps = Study(given).as_if_complete().steps.values()
-print(json.dumps({" ".join([one.verb, one.dataset or "", one.backbone or ""]): one.spec for one in steps}))
+print(json.dumps({" ".join([one.verb, one.dataset or "", one.backbone or ""]): one.key for one in steps}))
 """
 OF_BACKBONES = (
     "test_every_backbone_of_the_catalog_and_own_ones_are_listed",
@@ -114,14 +114,14 @@ def before(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def added(before) -> tuple[Path, dict[str, str]]:
-    """Return the checkout with both added and their tables made, and the specs that others had before."""
-    specs = json.loads(call(before, sys.executable, "-c", SPECS))
+    """Return the checkout with both added and their tables made, and the keys that others had before."""
+    keys = json.loads(call(before, sys.executable, "-c", KEYS))
     for block in RECIPE:
         guide.put(block, before)
     assert changed(before) == BY_HAND
     make(before, "backbones-table")
     make(before, "datasets-table")
-    return before, specs
+    return before, keys
 
 
 def test_the_new_rows_come_to_scores_and_no_other_file_changes(added):
@@ -143,8 +143,8 @@ def test_the_new_rows_come_to_scores_and_no_other_file_changes(added):
 
 
 def test_a_new_entry_re_runs_nothing_of_the_others(added):
-    folder, specs = added
-    assert json.loads(call(folder, sys.executable, "-c", SPECS)) == specs
+    folder, keys = added
+    assert json.loads(call(folder, sys.executable, "-c", KEYS)) == keys
 
 
 def test_the_tests_of_the_repository_hold_for_the_new_rows(added):

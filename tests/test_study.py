@@ -34,8 +34,8 @@ def changed(path: str, value) -> Study:
     return Study(params)
 
 
-def specs(study: Study) -> dict:
-    return {key: step.spec for key, step in study.steps.items()}
+def keys(study: Study) -> dict:
+    return {key: step.key for key, step in study.steps.items()}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def specs(study: Study) -> dict:
     ],
 )
 def test_a_change_reaches_exactly_what_depends_on_it(path, value, verbs):
-    before, after = specs(Study(SMALL)), specs(changed(path, value))
+    before, after = keys(Study(SMALL)), keys(changed(path, value))
     assert {key[0] for key in before if before[key] != after[key]} == verbs
 
 
@@ -85,7 +85,7 @@ def test_a_change_of_an_own_folder_reaches_exactly_what_depends_on_it(tmp_path, 
 
     def of(choice):
         own = {"mine": {"folder": OWN, **choice}}
-        return specs(Study({**SMALL, "paths": {"root": str(tmp_path)}, "datasets": own}))
+        return keys(Study({**SMALL, "paths": {"root": str(tmp_path)}, "datasets": own}))
 
     before, after = of({}), of(change)
     changed = {key[0] for key in before if before[key] != after[key]}
@@ -96,25 +96,25 @@ def test_a_change_of_an_own_folder_reaches_exactly_what_depends_on_it(tmp_path, 
 
 @pytest.mark.parametrize("fact", [{"mask": "labels"}, {"blank": "zeros"}])
 def test_a_corrected_fact_of_the_catalog_reaches_what_depends_on_it(monkeypatch, fact):
-    before = specs(Study(SMALL))
+    before = keys(Study(SMALL))
     entries = catalog.datasets()
     corrected = {**entries, "montgomery": entries["montgomery"].model_copy(update=fact)}
     monkeypatch.setattr(catalog, "datasets", lambda: corrected)
-    after = specs(Study(SMALL))
+    after = keys(Study(SMALL))
     changed = {key[:2] for key in before if before[key] != after[key]}
     assert {verb for verb, dataset in changed} == {"prepare", "split", "embed", "segment", "score", "compare"}
     assert {dataset for verb, dataset in changed} == {"montgomery"}
 
 
 def test_a_change_of_one_dataset_leaves_the_others_alone():
-    before, after = specs(Study(SMALL)), specs(changed("datasets.montgomery.allow_missing", True))
+    before, after = keys(Study(SMALL)), keys(changed("datasets.montgomery.allow_missing", True))
     assert {key[1] for key in before if before[key] != after[key]} == {"montgomery"}
 
 
 def test_a_bumped_version_reaches_what_depends_on_it(monkeypatch):
-    before = specs(Study(SMALL))
+    before = keys(Study(SMALL))
     monkeypatch.setitem(__import__("radprobe.study").study.VERSIONS, "split", 99)
-    after = specs(Study(SMALL))
+    after = keys(Study(SMALL))
     assert {key[0] for key in before if before[key] != after[key]} == {"split", "probe", "segment", "score", "compare"}
 
 
@@ -154,7 +154,7 @@ def test_a_dataset_asks_for_as_many_inits_as_its_task_needs(dataset):
         assert found == expected
     if dataset == "mni152":
         return
-    compared = {need.backbone for need in study.step("compare", dataset).needs}
+    compared = {need.backbone for need in study.step("compare", dataset).dependencies}
     assert set(expected) <= compared
 
 
@@ -165,9 +165,9 @@ def test_each_init_has_weights_and_features_of_its_own_and_seeds_follow_that_of_
     weights = [study.step("weights", None, name) for name in names]
     assert [step.knobs["seed"] for step in weights] == [7, 8, 9]
     for steps in (weights, [study.step("probe", "nih_chestxray14", name) for name in names]):
-        assert len({step.spec for step in steps}) == len({step.folder for step in steps}) == 3
+        assert len({step.key for step in steps}) == len({step.folder for step in steps}) == 3
     for name, step in zip(names, weights, strict=True):
-        assert study.step("embed", "nih_chestxray14", name).need("weights") == step
+        assert study.step("embed", "nih_chestxray14", name).dependency("weights") == step
     few_shot = [study.step("probe", "nih_chestxray14", name).knobs["few_shot"] for name in names]
     assert few_shot[0]
     assert few_shot[1:] == [None, None]  # the curves of the control are those of its first init
@@ -282,9 +282,9 @@ def test_features_as_in_the_study_share_the_weights_and_nothing_else(tmp_path):
     assert "as in the study" in theirs.title
     embeds = [study.step("embed", "nih_chestxray14", name) for name in study.backbones]
     assert len({step.folder for step in embeds}) == 6
-    weights = [step.need("weights") for step in embeds]
+    weights = [step.dependency("weights") for step in embeds]
     assert weights[:3] == weights[3:]
-    assert len({step.spec for step in weights}) == 3
+    assert len({step.key for step in weights}) == 3
 
 
 def test_the_paper_row_normalises_as_the_study_did():
@@ -316,7 +316,9 @@ def test_a_job_asks_for_the_memory_that_its_backbone_needs():
 def test_metadata_alone_classify_where_there_are_any():
     study = backbones("test_vit", controls={"pixels": False, "ceiling": False})
     assert {key[1] for key in study.steps if key[2] == "metadata"} == {"nih_chestxray14"}  # and no weights
-    assert study.step("embed", "nih_chestxray14", "metadata").needs == (study.step("prepare", "nih_chestxray14"),)
+    assert study.step("embed", "nih_chestxray14", "metadata").dependencies == (
+        study.step("prepare", "nih_chestxray14"),
+    )
     assert not study.applies("montgomery", "metadata")
 
 
@@ -356,7 +358,7 @@ def test_two_checkpoints_of_one_name_are_two():
         backbones("mine", own_backbones={"mine": {"title": "t", "like": "test_vit", "file": f"{folder}/best.pth"}})
         for folder in ("a", "b")
     ]
-    assert specs_[0]._weights("mine").spec != specs_[1]._weights("mine").spec
+    assert specs_[0]._weights("mine").key != specs_[1]._weights("mine").key
 
 
 def adapting(**adapt):
@@ -374,7 +376,7 @@ def test_backbones_are_adapted_in_rows_of_their_own_and_only_pretrained_ones_unl
         (verb, dataset) for verb in ("adapt", "score") for dataset in ("montgomery", "nih_chestxray14")
     }
     step = study.step("adapt", "montgomery", adapted[0])
-    assert {need.verb for need in step.needs} == {"prepare", "split", "weights"}
+    assert {need.verb for need in step.dependencies} == {"prepare", "split", "weights"}
     titles = [study.backbone(name).title.rpartition(" + ")[2] for name in adapted]
     assert titles == ["head only", "BitFit", "end to end"]
     named = adapting(backbones=["test_vit", "random:tf_efficientnet_lite0"], bitfit=None)
@@ -402,7 +404,7 @@ def test_an_option_of_one_way_moves_that_way_and_a_head_rate_the_head_only_row_t
     before = adapting(lora=None)
     for bitfit, ways in (({"backbone_rates": [0.5]}, ["bitfit"]), ({"head_rates": [0.5]}, ["bitfit", "head"])):
         after = adapting(lora=None, bitfit=bitfit)
-        moved = {key for key in before.steps if before.steps[key].spec != after.steps[key].spec}
+        moved = {key for key in before.steps if before.steps[key].key != after.steps[key].key}
         assert moved == {
             (verb, dataset, name)
             for dataset in ("montgomery", "nih_chestxray14")
@@ -466,7 +468,7 @@ def of_everything(root):
 def test_a_rule_names_the_verbs_that_its_steps_depend_on(tmp_path):
     depends = {verb: set() for verb in OUTPUTS}
     for step in of_everything(tmp_path).steps.values():
-        depends[step.verb] |= {one.verb for one in step.needs}
+        depends[step.verb] |= {one.verb for one in step.dependencies}
     rules = {verb: (ROOT / f"workflow/rules/{verb}.smk").read_text() for verb in OUTPUTS}
     assert depends == {
         verb: set(re.findall(r'"(\w+)"', "".join(re.findall(r"=dependency\((.*)\),\n", rule))))

@@ -37,9 +37,9 @@ def lay(dataset: str) -> None:
 def bring() -> None:
     """Let pixels that DVC brought stand beside their manifests."""
     for file in WORK.glob("pixels/*/*/*.npy"):
-        dataset, spec, name = file.parts[-3:]
-        if (WORK / dataset / "prepare" / spec).is_dir():
-            link(file, WORK / dataset / "prepare" / spec / name)
+        dataset, key, name = file.parts[-3:]
+        if (WORK / dataset / "prepare" / key).is_dir():
+            link(file, WORK / dataset / "prepare" / key / name)
 
 
 def brought() -> Iterator[Path]:

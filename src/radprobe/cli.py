@@ -17,7 +17,7 @@ import typer
 from radprobe import __version__, files, gpus, machine
 from radprobe.console import say
 from radprobe.files import RadprobeError
-from radprobe.study import ON_GPU, ON_ONE_CORE, Step, Study
+from radprobe.study import ON_GPU, ON_ONE_CORE, Step, Study, in_order
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 ParamsFile = Annotated[Path, typer.Option("--params", envvar="RADPROBE_PARAMS", help="The params file of the study.")]
@@ -291,7 +291,10 @@ def _typed(study: Study, step: Step) -> str:
 
 
 def _make_step(study: Study, step: Step) -> None:
-    for need in step.needs:
+    for each in in_order(step):
+        for line in each.set_aside_foreign():
+            say(line)
+    for need in step.dependencies:
         files.wait_for(need.outputs, say)
         for manifest in need.outputs:
             if not manifest.is_file():
@@ -318,7 +321,11 @@ def _make_step(study: Study, step: Step) -> None:
         with gpus.one(say) if on_gpu else nullcontext():
             if on_gpu and gpus.VISIBLE in os.environ:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
-            _stage(step.verb).run(study, step)
+            stage = _stage(step.verb)
+            if step.job is None:
+                stage.run(study, step)
+            else:
+                stage.run(step.job, step.inputs, study.runtime(step))
         for manifest in step.outputs:
             files.keep_twin(manifest)
     say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")

@@ -1,8 +1,10 @@
-"""The manifest of an artifact: written last, checked on loading, set aside where its files are not as it says."""
+"""The manifest of an artifact: written last, checked on load, and set aside if its files or origin do not match it."""
 
 import json
+import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -10,41 +12,58 @@ from typing import Any, Self
 from radprobe import __version__, files
 from radprobe.files import RadprobeError
 
+KEY = re.compile(r"[0-9a-f]{12}")  # the name of an artifact's folder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job writes: the folder, its key, what it makes, and what it makes it from.
+
+    `of` names the job, as `probe montgomery dinov2`. `sources` holds the content digest of each manifest that the job
+    reads, by a name such as `prepare/index`.
+    """
+
+    folder: Path
+    key: str
+    of: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
 
 @dataclass
 class Manifest:
-    """What an artifact holds: its spec, its files with bytes and sha256, and facts that its readers need."""
+    """What an artifact holds: its key and origin, its files with bytes and sha256, and facts that its readers need."""
 
     kind: str
-    spec: str
+    key: str
     facts: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    of: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
+    content: str = ""  # digest of what it holds, the same wherever and whenever it was made
     made: str = ""
     radprobe: str = __version__
-    check: str = ""  # digest of all the above; manifests of before there was one have none
+    check: str = ""  # digest of all the above
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a manifest, without looking at the files that it lists."""
+        """Read a manifest, without looking at the files that it lists. Raises RadprobeError if it is damaged."""
         try:
-            found = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-            found._check(Path(path).stem)
-            return found
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            if found.get("check") and found["check"] != _digest(found):
+                raise ValueError("it changed since it was written")
+            if "spec" in found:  # versions before 0.2 called the key so
+                found["key"] = found.pop("spec")
+            manifest = cls(**found)
+            manifest._check(Path(path).stem)
+            return manifest
         except FileNotFoundError:
             raise RadprobeError(path, "is not there", "run the stage that makes it, or `snakemake`") from None
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             set_aside(Path(path))
             raise RadprobeError(path, f"is no manifest ({error}); set aside", "run again: it is re-made") from None
 
-    @property
-    def digest(self) -> str:
-        """Digest of all but itself, as it comes back from JSON."""
-        return files.digest(json.loads(json.dumps({**vars(self), "check": ""})))
-
     def _check(self, kind: str) -> None:
-        """Raise ValueError unless it is as written, of that kind, and lists plain names with bytes and sha256."""
-        if self.check and self.check != self.digest:
-            raise ValueError("it changed since it was written")
+        """Raise ValueError unless it is of that kind, and lists plain names with bytes and sha256."""
         if self.kind != kind or not isinstance(self.facts, dict) or not isinstance(self.files, dict):
             raise ValueError(f"it is no list of the files of {kind}")
         for name, file in self.files.items():
@@ -52,17 +71,48 @@ class Manifest:
                 raise ValueError(f"{name!r} is no file beside it, with bytes and sha256")
 
 
-def seal(folder: Path, kind: str, spec: str, facts: dict[str, Any], names: list[str]) -> None:
-    """Write the manifest of files that already lie in `folder`."""
-    digests = files.in_threads(lambda name: files.sha256(folder / name), names)
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return files.digest({**manifest, "check": ""})
+
+
+def seal(place: Place, kind: str, facts: dict[str, Any], names: list[str], identity: Any = None) -> None:
+    """Write the manifest of files that already lie in the folder of `place`.
+
+    Its content digest covers the files; `identity` stands for artifacts whose content is in their facts.
+    """
+    digests = files.in_threads(lambda name: files.sha256(place.folder / name), names)
     listed = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
+        name: {"bytes": (place.folder / name).stat().st_size, "sha256": digest}
         for name, digest in zip(names, digests, strict=True)
     }
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = Manifest(kind=kind, spec=spec, facts=facts, files=listed, made=made)
-    manifest.check = manifest.digest
-    files.write_json(folder / f"{kind}.json", vars(manifest))
+    manifest = Manifest(
+        kind=kind,
+        key=place.key,
+        facts=facts,
+        files=listed,
+        of=place.of,
+        sources=dict(place.sources),
+        content=files.digest([kind, place.key, listed, identity]),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    manifest.check = _digest(json.loads(json.dumps(vars(manifest))))  # as it comes back from JSON
+    files.write_json(place.folder / f"{kind}.json", vars(manifest))
+
+
+def foreign(path: Path, place: Place) -> str | None:
+    """Return why a manifest is not the one that the job of `place` writes now; None if it is.
+
+    It may have been copied from another study, or made from artifacts that have changed since. Raises RadprobeError if
+    it is damaged.
+    """
+    manifest = Manifest.read(path)
+    if manifest.key != place.key:
+        whose = f"`{manifest.of}` with key {manifest.key}" if manifest.of else f"a job with key {manifest.key}"
+        return f"was made by {whose}, not by `{place.of}` with key {place.key}"
+    changed = [name for name, digest in place.sources.items() if manifest.sources.get(name) != digest]
+    if changed:
+        return f"was made from another {', '.join(changed)} than the one here"
+    return None
 
 
 def unseal(folder: Path, kind: str) -> Manifest:
@@ -72,6 +122,10 @@ def unseal(folder: Path, kind: str) -> Manifest:
     """
     path = Path(folder) / f"{kind}.json"
     manifest = Manifest.read(path)
+    if KEY.fullmatch(path.parent.name) and manifest.key != path.parent.name:
+        set_aside(path)
+        reason = f"was made by `{manifest.of}` with key {manifest.key}, and lies in another folder; set aside"
+        raise RadprobeError(path, reason, "run the same command again: the artifact is made again")
     if kind in PARTLY_VERSIONED and not all_here(folder, kind) and files.was_pulled(path):
         remedy = "score what was pulled (`make rescore`), or get the raw files and remove the folder"
         raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC brought none", remedy)

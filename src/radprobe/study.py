@@ -1,7 +1,7 @@
 """params -> steps: what is to be made, from what, under which path. Snakefile, stages and report ask it.
 
-A step is one verb applied to one dataset and backbone. Its spec hashes what its result depends on: params slice,
-catalog entry, the verb's VERSION and the specs of the steps that it needs. It is known before anything has run.
+A step is one verb applied to one dataset and backbone. Its key hashes what its result depends on: params slice,
+catalog entry, the verb's VERSION and the keys of the steps that it needs. It is known before anything has run.
 """
 
 import copy
@@ -13,12 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from radprobe import catalog, files, params
+from radprobe import catalog, files, manifests, params
 from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
+from radprobe.jobs import Input, Inputs, Job, Runtime
+from radprobe.manifests import Manifest, Place
 from radprobe.names import (
     CEILING,
     EXTERNAL,
@@ -50,19 +52,20 @@ ON_ONE_CORE = {"weights", "external", "score", "compare"}  # verbs whose jobs ta
 
 @dataclass(frozen=True)
 class Step:
-    """One verb applied to one dataset and backbone (either may be None), with its spec, folder and needs."""
+    """One verb applied to one dataset and backbone (either may be None): its job, key, folder and dependencies."""
 
     verb: str
     dataset: str | None
     backbone: str | None
     knobs: dict[str, Any]
     folder: Path
-    spec: str
-    needs: tuple["Step", ...] = ()
+    key: str
+    dependencies: tuple["Step", ...] = ()
+    job: Job | None = None
 
-    def need(self, verb: str) -> "Step":
-        """Return the one need of this verb."""
-        (step,) = (step for step in self.needs if step.verb == verb)
+    def dependency(self, verb: str) -> "Step":
+        """Return the one dependency of this verb."""
+        (step,) = (step for step in self.dependencies if step.verb == verb)
         return step
 
     @property
@@ -79,6 +82,32 @@ class Step:
     def done(self) -> bool:
         """Are all its manifests there."""
         return all(manifest.is_file() for manifest in self.outputs)
+
+    @property
+    def place(self) -> Place:
+        """Where the step writes, and the content of what it reads, as far as that is there."""
+        sources = {
+            "/".join(filter(None, (need.verb, need.backbone, manifest.stem))): Manifest.read(manifest).content
+            for need in self.dependencies
+            for manifest in need.outputs
+            if manifest.is_file()
+        }
+        return Place(self.folder, self.key, self.command, sources)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The folders that its job reads, and the place that it writes to."""
+        steps = tuple(Input(need.verb, need.backbone, need.folder) for need in self.dependencies)
+        return Inputs(self.place, steps)
+
+    def set_aside_foreign(self) -> list[str]:
+        """Set aside what lies in its folder and is not what the step makes of what is here; return what and why."""
+        place, found = self.place, []
+        for manifest in self.outputs:
+            if manifest.is_file() and (why := manifests.foreign(manifest, place)):
+                manifests.set_aside(manifest)
+                found.append(f"{manifest} {why}; set aside, and made again")
+        return found
 
 
 # The manifests of each verb.
@@ -236,7 +265,7 @@ class Study(Entries):
             recipe = entry.splits[self.params.datasets[dataset].split]
             may_leave_out = getattr(recipe, "min_positives", 1) > 1 or self.params.limit
             return external.check(path, entry, [] if may_leave_out else entry.classes, scale, None)
-        expected = external.Expected.load(split.need("prepare").folder, split.folder)
+        expected = external.Expected.load(split.dependency("prepare").folder, split.folder)
         return external.check(path, entry, expected.classes, scale, expected)
 
     def _without_weights(self, name: str) -> Missing | None:
@@ -350,7 +379,7 @@ class Study(Entries):
         steps: dict[tuple[str, str | None, str | None], Step] = {}
         for backbone in map(with_weights, self.backbones_here):
             if backbone not in WITHOUT_WEIGHTS and backbone not in self.external:
-                steps |= {("weights", None, step.backbone): step for step in _in_order(self._weights(backbone))}
+                steps |= {("weights", None, step.backbone): step for step in in_order(self._weights(backbone))}
         for dataset in self.datasets_here:
             for step in self._of_dataset(dataset, steps):
                 steps[step.verb, step.dataset, step.backbone] = step
@@ -374,12 +403,34 @@ class Study(Entries):
                 raise RadprobeError(wanted, f"this study has no step '{verb}'", remedy) from None
             raise RadprobeError(wanted, reason, f"did you mean {params.nearest_name(wanted, known)}?") from None
 
-    def _step(self, verb: str, dataset: str | None, backbone: str | None, knobs: dict, *needs: Step) -> Step:
-        spec = files.digest([verb, VERSIONS.get(verb, 1), dataset, backbone, knobs, [need.spec for need in needs]])
+    def _step(
+        self, verb: str, dataset: str | None, backbone: str | None, job: Job | dict[str, Any], *dependencies: Step
+    ) -> Step:
+        typed = job if isinstance(job, Job) else None
+        knobs = {} if isinstance(job, Job) else job
+        content = typed.model_dump(mode="json") if typed else [dataset, backbone, knobs]
+        key = files.digest([verb, VERSIONS.get(verb, 1), content, [each.key for each in dependencies]])
         root = self.path("results" if verb in ("probe", "segment", "adapt", "external", "score", "compare") else "work")
         middle = [slug(backbone)] if backbone else []
-        folder = root.joinpath(*([dataset] if dataset else []), verb, *middle, spec)
-        return Step(verb, dataset, backbone, knobs, folder, spec, needs)
+        folder = root.joinpath(*([dataset] if dataset else []), verb, *middle, key)
+        return Step(verb, dataset, backbone, knobs, folder, key, dependencies, typed)
+
+    def runtime(self, step: Step) -> Runtime:
+        """Return what the job of a step may use on this machine."""
+        embed = self.params.embed
+        return Runtime(
+            device=self.params.device,
+            threads=self.params.threads,
+            batch_size=embed.batch_size,
+            shard_rows=embed.shard_rows,
+            max_dense_cache_gb=embed.max_dense_cache_gb,
+            raw=self.raw_folder(step.dataset) if step.dataset else None,
+            weights=self.path("weights"),
+            weights_file=self.weights_file(step.backbone) if step.verb == "weights" and step.backbone else None,
+            predictions=self.predictions_file(step.backbone) if step.verb == EXTERNAL and step.backbone else None,
+            may_fetch=self.may_fetch,
+            will_download=step.verb == "retrieve" and step.dataset is not None and self.will_download(step.dataset),
+        )
 
     def _weights(self, backbone: str) -> Step:
         entry = self.backbone(backbone)
@@ -393,7 +444,7 @@ class Study(Entries):
     def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
         entry = self.dataset(dataset)
         prepare = self._prepare(dataset)
-        yield from _in_order(prepare)
+        yield from in_order(prepare)
         names = [name for name in self.backbones_here if self.applies(dataset, name)]
         embeds = {
             name: self._embed(dataset, name, entry, prepare, steps)
@@ -525,9 +576,9 @@ class Study(Entries):
         return int(wanted)
 
 
-def _in_order(step: Step) -> list[Step]:
-    """Return a step after all that it needs."""
-    return [*(each for need in step.needs for each in _in_order(need)), step]
+def in_order(step: Step) -> list[Step]:
+    """Return a step after all its dependencies, direct and indirect."""
+    return [*(each for need in step.dependencies for each in in_order(need)), step]
 
 
 def logged_in() -> bool:

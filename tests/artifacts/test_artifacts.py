@@ -21,7 +21,7 @@ from radprobe.artifacts import (
 )
 from radprobe.artifacts.tables import write_table
 from radprobe.files import RadprobeError, keep_twin
-from radprobe.manifests import seal
+from radprobe.manifests import Place, seal
 
 
 def an_index(n: int = 6) -> Index:
@@ -44,7 +44,7 @@ def a_split(n: int = 6) -> Split:
 
 def test_an_index_comes_back_as_it_was_saved(tmp_path):
     index = an_index()
-    index.save(tmp_path, "spec")
+    index.save(Place(tmp_path, "key"))
     back = Index.load(tmp_path)
     pd.testing.assert_frame_equal(back.table, index.table)
     assert back.classes == ["Mass"]
@@ -53,7 +53,7 @@ def test_an_index_comes_back_as_it_was_saved(tmp_path):
 
 def test_weights_that_did_not_come_with_their_manifest_leave_it_and_those_that_went_do_not(tmp_path):
     file, manifest = tmp_path / "weights.safetensors", tmp_path / "weights.json"
-    Weights(file, "0" * 64, "local").save(tmp_path, "spec")
+    Weights(file, "0" * 64, "local").save(Place(tmp_path, "key"))
     with pytest.raises(RadprobeError, match="the weights are not here: DVC brought none"):
         Weights.load(tmp_path)
     assert manifest.is_file()
@@ -80,7 +80,7 @@ def test_a_patient_in_two_parts_is_refused():
 
 
 def test_a_split_finds_the_rows_of_its_parts(tmp_path):
-    a_split().save(tmp_path, "spec")
+    a_split().save(Place(tmp_path, "key"))
     split = Split.load(tmp_path)
     assert split.rows(an_index(), "val").tolist() == [2, 3]
     assert split.rows(an_index(), "train", "val").tolist() == [0, 1, 2, 3]
@@ -126,10 +126,10 @@ def numbers(table):
 def test_a_table_that_somebody_else_sealed_is_named_with_the_column_and_the_check(tmp_path, broken, harm, why):
     schemas = {"comparison": COMPARISON_SCHEMA, "variants": VARIANTS_SCHEMA, "rows": ROWS_SCHEMA}
     tables = {name: a_table(schema) for name, schema in schemas.items()}
-    Comparison(*tables.values()).save(tmp_path, "spec")
+    Comparison(*tables.values()).save(Place(tmp_path, "key"))
     assert len(Comparison.load(tmp_path).variants) == 1
     write_table(tmp_path / f"{broken}.parquet", harm(tables[broken]))
-    seal(tmp_path, "comparison", "spec", {}, [f"{name}.parquet" for name in tables])
+    seal(Place(tmp_path, "key"), "comparison", {}, [f"{name}.parquet" for name in tables])
     with pytest.raises(RadprobeError) as error:
         Comparison.load(tmp_path)
     assert error.value.what == str(tmp_path / f"{broken}.parquet")
@@ -146,7 +146,7 @@ def test_a_table_that_somebody_else_sealed_is_named_with_the_column_and_the_chec
 )
 def test_every_table_says_which_column_fails_which_check(tmp_path, kind, table, why):
     write_table(tmp_path / f"{kind}.parquet", table)
-    seal(tmp_path, kind, "spec", {}, [f"{kind}.parquet"])
+    seal(Place(tmp_path, "key"), kind, {}, [f"{kind}.parquet"])
     with pytest.raises(RadprobeError) as error:
         {"index": Index, "scores": Scores}[kind].load(tmp_path)
     assert why in error.value.reason

@@ -19,13 +19,13 @@ def made(root, maps, affine=()):
     step = s.step("prepare", "montgomery")
     table = Index.load(step.folder).table
     table["volume_id"], table["affine"] = list(maps), [list(np.ravel(affine)) for _ in maps]
-    Index(table).save(step.folder, step.spec)
+    Index(table).save(step.place)
     step = s.step("segment", "montgomery", "test_vit")
     for name in ("linear-decoder", "unet-decoder"):
         cases = ((case, case, "test", labels, []) for case, labels in maps.items())
         LabelMaps.write(step.folder, name, cases)
     found = {name: LabelMaps.read(step.folder, name) for name in ("linear-decoder", "unet-decoder")}
-    Predictions(CLASSES, maps=found, facts={"protocols": {name: {} for name in found}}).save(step.folder, step.spec)
+    Predictions(CLASSES, maps=found, facts={"protocols": {name: {} for name in found}}).save(step.place)
     return s, step
 
 

@@ -71,8 +71,8 @@ def test_what_only_another_study_needs_goes_and_what_they_share_stays():
 
 def test_pixels_beside_what_dvc_keeps_stay_as_long_as_their_dataset_is_needed():
     kept, other = write("a.yaml"), write("b.yaml", datasets={"montgomery": {"phantom": {"patients": 8}}})
-    specs = [study.step("prepare", "montgomery").spec for study in (kept, other)]
-    laid = [Path("work/pixels/montgomery") / spec for spec in specs]
+    keys = [study.step("prepare", "montgomery").key for study in (kept, other)]
+    laid = [Path("work/pixels/montgomery") / key for key in keys]
     for folder in laid:
         folder.mkdir(parents=True)
     gc.run([kept], lambda question: True)

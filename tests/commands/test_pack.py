@@ -289,7 +289,7 @@ def test_what_came_from_the_hub_is_packed_under_a_name_that_is_looked_for(
         file = save(step.folder / "weights.safetensors")
         shutil.copy(fetched, step.folder / "hub.bin")
         facts = {"converted_from": "hub.bin", "sha256_of_original": sha256, "sha256_known": known}
-        Weights(file, files.sha256(file), f"hub:some/repo@{commit}", facts).save(step.folder, step.spec)
+        Weights(file, files.sha256(file), f"hub:some/repo@{commit}", facts).save(step.place)
 
     run(study, tmp_path / "packed", make)
     ((name, fact),) = record(tmp_path / "packed").items()

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 from small_params import NO_CONTROLS
 
-from radprobe import catalog, needs
+from radprobe import catalog, estimate
 from radprobe.commands import plan
 from radprobe.stages import retrieve
 from radprobe.study import Study
@@ -42,28 +42,28 @@ def pilot(patients: int, seconds: float, verb: str = "embed", **changes) -> Stud
     record.write_text(yaml.safe_dump(content))
     for step in study.steps.values():
         if step.verb == verb:
-            file = needs.benchmark_file(study, step)
+            file = estimate.benchmark_file(study, step)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"s\th:m:s\n{seconds}\t0:00:09\n")
     return study
 
 
-def estimate(verb: str, backbone: str | None = "test_vit", **changes) -> needs.Estimate | None:
+def estimated(verb: str, backbone: str | None = "test_vit", **changes) -> estimate.Estimate | None:
     study = Study({**PARAMS, **changes}).as_if_complete()
-    return needs.Earlier(study).estimate(study, study.step(verb, "montgomery", backbone))
+    return estimate.Earlier(study).estimate(study, study.step(verb, "montgomery", backbone))
 
 
 def test_a_job_takes_what_earlier_ones_took_per_image_within_their_spread():
     pilot(10, 20)
     pilot(20, 20)
-    found = estimate("embed")
+    found = estimated("embed")
     assert (found.low, found.high, found.jobs) == (pytest.approx(60), pytest.approx(120), 2)
 
 
 def test_a_larger_backbone_takes_longer_by_its_flops():
     pilot(10, 20)
     costs = catalog.costs()
-    found = estimate("embed", "vit_small_patch14_dinov2")
+    found = estimated("embed", "vit_small_patch14_dinov2")
     ratio = costs["vit_small_patch14_dinov2"].gflops_448 / costs["test_vit"].gflops_448
     assert found.low == found.high == pytest.approx(120 * ratio)
 
@@ -71,26 +71,26 @@ def test_a_larger_backbone_takes_longer_by_its_flops():
 @pytest.mark.parametrize(("epochs", "known"), [(3, True), (4, False)])
 def test_only_jobs_with_the_same_knobs_are_alike(epochs, known):
     pilot(10, 20, "segment", segment={"linear": {"epochs": 3}, "unet": None})
-    found = estimate("segment", segment={"linear": {"epochs": epochs}, "unet": None})
+    found = estimated("segment", segment={"linear": {"epochs": epochs}, "unet": None})
     assert (found is not None) == known
 
 
 def test_what_was_never_measured_is_not_estimated_but_for_forward_passes(monkeypatch):
-    assert estimate("prepare", None) is None
-    assert estimate("segment") is None
-    found = estimate("embed")
+    assert estimated("prepare", None) is None
+    assert estimated("segment") is None
+    found = estimated("embed")
     assert 0 < found.low < found.high
     assert found.jobs == 0
     monkeypatch.setattr(Study, "gpus", 1)  # no GPU was timed, and a CPU says nothing of it
-    assert estimate("embed") is None
+    assert estimated("embed") is None
 
 
 def test_jobs_that_ended_half_and_broken_records_count_for_nothing():
     study = pilot(10, 20)
-    (file,) = (needs.benchmark_file(study, step) for step in study.steps.values() if step.verb == "embed")
+    (file,) = (estimate.benchmark_file(study, step) for step in study.steps.values() if step.verb == "embed")
     file.write_text("s\th:m:s\n")
     Path("work/studies/broken.yaml").write_text("study: [")
-    assert estimate("embed").jobs == 0
+    assert estimated("embed").jobs == 0
 
 
 def test_the_plan_says_what_is_done_what_can_run_and_what_is_missing(capsys):
@@ -119,18 +119,18 @@ def test_the_plan_says_what_is_done_what_can_run_and_what_is_missing(capsys):
 
 def test_what_is_made_takes_no_more_disk():
     study = Study(PARAMS)
-    before, _ = needs.disk(study)
+    before, _ = estimate.disk(study)
     assert before > 0
     for step in study.steps.values():
         for path in step.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
-    assert needs.disk(study) == (0, 0)
+    assert estimate.disk(study) == (0, 0)
 
 
 def test_disk_counts_every_view_and_no_maps_that_are_too_many_to_keep():
     def counted(**embed):
-        return needs.disk(Study({**PARAMS, "embed": embed}).as_if_complete())
+        return estimate.disk(Study({**PARAMS, "embed": embed}).as_if_complete())
 
     least, most = counted()
     one, four = (counted(views=views)[0] - least for views in (1, 4))
@@ -151,12 +151,12 @@ def test_ones_own_images_are_estimated_once_they_are_retrieved(folder, capsys):
     study = Study(content)
     plan.run(study)
     assert "not known yet of films" in " ".join(capsys.readouterr().out.split())
-    assert needs.images(study, "films") == 0
+    assert estimate.images(study, "films") == 0
     retrieve.run(study, study.step("retrieve", "films"))
-    assert needs.images(study, "films") == 20  # two of each of 10 patients
+    assert estimate.images(study, "films") == 20  # two of each of 10 patients
     whole = Study({**content, "limit": None})
-    assert needs.images(whole, "films") == 40
-    assert needs.disk(whole)[0] > needs.disk(study)[0] > 0
+    assert estimate.images(whole, "films") == 40
+    assert estimate.disk(whole)[0] > estimate.disk(study)[0] > 0
     capsys.readouterr()
     plan.run(whole)
     assert "not known yet" not in capsys.readouterr().out
@@ -193,5 +193,5 @@ def test_cross_validation_is_as_many_fits_as_folds_and_features_are_made_once():
 
     folded, plain = (own(split) for split in ({"folds": 5}, "study"))
     for verb, times in (("embed", 1), ("probe", 5), ("score", 1)):
-        work = [needs.work(study, study.step(verb, "mine", "test_vit")) for study in (folded, plain)]
+        work = [estimate.work(study, study.step(verb, "mine", "test_vit")) for study in (folded, plain)]
         assert work[0] == times * work[1] > 0, verb

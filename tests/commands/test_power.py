@@ -68,4 +68,4 @@ def _spoil_test(step):
     predictions = Predictions.load(step.folder)
     scores = [name for name in predictions.table if name.startswith("score:")]
     predictions.table.loc[predictions.table["part"] == "test", scores] = 0.0
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)

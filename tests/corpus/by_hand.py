@@ -764,7 +764,7 @@ ARTIFACTS += [
 
 
 def _manifest(**changes) -> bytes:
-    return json.dumps({"kind": "index", "spec": "s", "facts": {}, "files": {}} | changes).encode()
+    return json.dumps({"kind": "index", "key": "s", "facts": {}, "files": {}} | changes).encode()
 
 
 MANIFESTS = [

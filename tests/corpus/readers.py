@@ -12,7 +12,7 @@ from radprobe.datasets import raw
 from radprobe.downloads import archives
 from radprobe.entries import read_adapter
 from radprobe.imaging import reading
-from radprobe.manifests import Manifest, seal
+from radprobe.manifests import Manifest, Place, seal
 from radprobe.models import weights
 from radprobe.study import Study
 
@@ -78,12 +78,12 @@ def _adapter(path: Path, scratch: Path):
 def _array(path: Path, scratch: Path):
     """Pixels whose images.npy is `path`: its manifest is true, so only the content can be wrong."""
     write_array(path.with_name("shapes.npy"), np.ones((3, 2), np.int32))
-    seal(path.parent, Pixels.KIND, "spec", {}, [path.name, "shapes.npy"])
+    seal(Place(path.parent, "key"), Pixels.KIND, {}, [path.name, "shapes.npy"])
     return Pixels.load(path.parent).images.shape
 
 
 def _table(path: Path, scratch: Path):
-    seal(path.parent, Index.KIND, "spec", {}, [path.name])
+    seal(Place(path.parent, "key"), Index.KIND, {}, [path.name])
     index = Index.load(path.parent)
     return index.table.shape, index.labels().tolist()
 

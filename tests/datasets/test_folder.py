@@ -18,6 +18,7 @@ from radprobe.artifacts import Index
 from radprobe.datasets import decoding, raw
 from radprobe.datasets.csv_table import NOT_KNOWN
 from radprobe.files import RadprobeError
+from radprobe.manifests import Place
 from radprobe.splitting import splits
 from radprobe.study import Study
 
@@ -504,7 +505,7 @@ def test_a_damaged_volume_is_left_to_prepare(tmp_path):
 def test_the_index_survives_being_stored(tmp_path):
     index = samples_of_films(tmp_path)
     with tempfile.TemporaryDirectory() as folder:
-        index.save(Path(folder), "spec")
+        index.save(Place(Path(folder), "key"))
         pd.testing.assert_frame_equal(Index.load(Path(folder)).table, index.table)
 
 

@@ -77,7 +77,7 @@ def run(folder: Path, step: Step, *options: str, **how) -> tuple[int, str]:
 
 
 def content(step: Step) -> dict[str, str]:
-    """Return file -> sha256 of what a step made; of scores all but the seconds and memory taken, and the spec."""
+    """Return file -> sha256 of what a step made; of scores all but the seconds and memory taken, and the key."""
     found = {}
     for manifest in step.outputs:
         for name, file in Manifest.read(manifest).files.items():
@@ -85,7 +85,7 @@ def content(step: Step) -> dict[str, str]:
             found[name] = file["sha256"]
             if name in ("scores.parquet", "training.parquet"):
                 table = pd.read_parquet(manifest.parent / name)
-                found[name] = table.drop(columns=["seconds", "peak_gb", "spec"], errors="ignore").to_csv()
+                found[name] = table.drop(columns=["seconds", "peak_gb", "key"], errors="ignore").to_csv()
     return found
 
 

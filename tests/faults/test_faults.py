@@ -18,7 +18,7 @@ from faults.small import content, leftovers, living, make_all, run, start, wait_
 
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError, sha256
-from radprobe.manifests import Manifest, unseal
+from radprobe.manifests import Manifest, Place, unseal
 from radprobe.stages import prepare, retrieve
 
 pytestmark = pytest.mark.slow
@@ -329,6 +329,6 @@ def test_a_flipped_bit_in_a_manifest_is_found(finished, record_property):
 def test_a_flipped_bit_in_weights_is_found(tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(bytes(range(256)) * 8)
-    Weights(file, sha256(file), "local").save(tmp_path, "spec")
+    Weights(file, sha256(file), "local").save(Place(tmp_path, "key"))
     with flipped(file, random.Random(2)), pytest.raises(RadprobeError, match="changed since they were verified"):
         Weights.load(tmp_path)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from radprobe import catalog, files
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError
+from radprobe.manifests import Place
 from radprobe.models import architectures, weights
 
 TINY = catalog.backbones()["test_vit"].model_copy(update={"random": False, "local": ["tiny.safetensors"]})
@@ -38,7 +39,7 @@ def test_local_file_is_verified_recorded_and_found_again(tmp_path):
     state = load_file(path)
     assert found.facts["parameters"] == sum(tensor.numel() for tensor in state.values())
     assert (found.facts["tensors"], found.facts["dtype"]) == (len(state), "F32")
-    found.save(tmp_path / "artifact", "spec")
+    found.save(Place(tmp_path / "artifact", "key"))
     assert Weights.load(tmp_path / "artifact") == found
 
 

@@ -171,7 +171,7 @@ def test_only_pages_whose_sources_changed_are_written_anew(root):
     assert first == len(list((root / "reports/cells").rglob("*.html")))
     assert pages.write(Findings(study), root / "reports") == 0
     step = study.step("probe", NIH, "derived")
-    log = root / "work/logs/probe" / NIH / "derived" / f"{step.spec}.log"
+    log = root / "work/logs/probe" / NIH / "derived" / f"{step.key}.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"line\n{NASTY} the end\n")
     assert pages.write(Findings(study), root / "reports") == 6  # the protocols of that backbone there
@@ -234,7 +234,7 @@ def test_a_score_of_several_fits_says_how_far_it_moves(root, render):
     scores = Scores.load(step.folder)
     moved = (scores.table["protocol"] == "logistic") & (scores.table["part"] == "test")
     scores.table.loc[moved, ["n_fits", "seed_sd", "seed_low", "seed_high"]] = 5, 0.0041, 0.91, 0.92
-    scores.save(step.folder, step.spec)
+    scores.save(step.place)
     render(root)
     header = Page((root / "reports" / LOGISTIC).read_text().partition("</header>")[0]).words
     assert "Fitted 5 times with different seeds: 0.910 to 0.920, SD 0.004; above is the first fit." in header

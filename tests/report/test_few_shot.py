@@ -94,7 +94,7 @@ def test_a_study_of_nothing_but_the_floor_has_no_verdict(root, render):
         if step.dataset == NIH and step.verb == "score":
             scores = Scores.load(step.folder)
             scores.table = scores.table[scores.table["protocol"] == "shuffled"]
-            scores.save(step.folder, step.spec)
+            scores.save(step.place)
     said = read(section(render(root), "verdict"))
     assert "NIH ChestX-ray14 No cell of it is done, so there is no verdict." in said
 
@@ -130,7 +130,7 @@ def test_a_study_without_draws_says_so(root, render):
         if step.dataset == NIH and step.verb == "score":
             scores = Scores.load(step.folder)
             scores.draws = None
-            scores.save(step.folder, step.spec)
+            scores.save(step.place)
     assert "No few-shot draw was scored." in read(render(root))
     assert "no few-shot draws yet" in (root / f"reports/figures/{NIH}_few_shot.svg").read_text()
 

@@ -53,11 +53,11 @@ def built(root, datasets=REAL, backbones=(LARGE,), **changes):
         step = made.step("retrieve", name)
         raw = RawManifest.load(step.folder)
         raw.source = "user"
-        raw.save(step.folder, step.spec)
+        raw.save(step.place)
         step = made.step("prepare", name)
         index = Index.load(step.folder)
         index.facts.pop("partial", None)
-        index.save(step.folder, step.spec)
+        index.save(step.place)
     if NIH in datasets:
         classes(made, PAPER_CLASSES)
     return made
@@ -67,7 +67,7 @@ def classes(made, names):
     step = made.step("split", NIH)
     split = Split.load(step.folder)
     split.classes = list(names)
-    split.save(step.folder, step.spec)
+    split.save(step.place)
 
 
 def score(made, dataset, backbone, protocol, value, low=math.nan, high=math.nan, metric="auroc_study", note=""):
@@ -80,7 +80,7 @@ def score(made, dataset, backbone, protocol, value, low=math.nan, high=math.nan,
     assert rows.sum() == 1
     table.loc[rows, ["value", "low", "high"]] = value, low, high
     table.loc[rows, ["protocol", "note"]] = protocol, note
-    found.save(step.folder, step.spec)
+    found.save(step.place)
 
 
 def line(made, backbone=LARGE, dataset=NIH, shots=None):
@@ -253,7 +253,7 @@ def test_every_published_metric_has_a_margin_with_its_reason():
 def test_ours_says_what_it_rests_on(whole):
     rests, one = dict(line(whole).depends), line(whole)
     step = whole.step("probe", NIH, LARGE)
-    assert rests["spec of the predictions"] == step.spec
+    assert rests["key of the predictions"] == step.key
     assert rests["command"] == f"radprobe --force probe {NIH} {LARGE} --params params.yaml"
     weights = Findings(whole).facts("weights", None, LARGE)["sha256"]
     assert rests["weights, sha256"] == weights
@@ -322,7 +322,7 @@ def test_everything_else_that_is_not_the_studys_is_named_in_turn(tmp_path):
     step = made.step("prepare", NIH)
     index = Index.load(step.folder)
     index.facts |= {"partial": True, "n_absent": 7}
-    index.save(step.folder, step.spec)
+    index.save(step.place)
     classes(made, PAPER_CLASSES[:-1])
     score(made, NIH, LARGE, "linear@paper", 0.763, note="no interval: fewer than 10 patients")
     found = line(made)

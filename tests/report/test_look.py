@@ -115,11 +115,11 @@ def test_where_no_macro_score_is_defined_the_report_says_that_nothing_was_scored
         scores.table.loc[primary, "note"] = "undefined: no case has it"
         if scores.cases is not None:
             scores.cases.loc[scores.cases["class"] == "macro", "value"] = np.nan
-        scores.save(step.folder, step.spec)
+        scores.save(step.place)
     for step in (each for each in study.steps.values() if each.verb == "compare"):
         comparison = Comparison.load(step.folder)
         comparison.rows[["value", "low", "high"]] = np.nan
-        comparison.save(step.folder, step.spec)
+        comparison.save(step.place)
     said = Page(render(root)).words
     assert said.count("No score is defined: undefined: no case has it.") == 2
     assert "Not shown: nothing was scored yet" in said

@@ -54,7 +54,7 @@ def test_near_duplicates_among_the_test_cases_are_said_beside_the_verdict(text):
 def test_where_every_test_case_looks_like_a_copy_the_verdict_says_so(root, render, monkeypatch):
     study = synthetic_study.study(root)
     monkeypatch.setattr(
-        score, "_near_cases", lambda step: set(Truth.load(step.need("prepare").folder).maps.table.index)
+        score, "_near_cases", lambda step: set(Truth.load(step.dependency("prepare").folder).maps.table.index)
     )
     for backbone in study.backbones:
         if step := study.steps.get(("score", "montgomery", backbone)):
@@ -123,7 +123,7 @@ def test_a_further_random_init_that_failed_is_counted_and_named(root, render):
     probe = study.step("probe", "nih_chestxray14", FURTHER)
     for step in (probe, study.step("score", "nih_chestxray14", FURTHER)):
         step.outputs[0].unlink()
-    log = study.path("work") / "logs/probe/nih_chestxray14/random-derived-2" / f"{probe.spec}.log"
+    log = study.path("work") / "logs/probe/nih_chestxray14/random-derived-2" / f"{probe.key}.log"
     log.parent.mkdir(parents=True)
     log.write_text("radprobe: out of memory\n")
     said = Page(render(root)).words
@@ -198,7 +198,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
         study.steps["compare", "montgomery", None],
     ):
         step.outputs[0].unlink()
-    log = study.path("work") / "logs/segment/montgomery/tf_efficientnet_lite0" / f"{gone.spec}.log"
+    log = study.path("work") / "logs/segment/montgomery/tf_efficientnet_lite0" / f"{gone.key}.log"
     log.parent.mkdir(parents=True)
     log.write_text("starting\nradprobe: the disk is full <b>\n  -> delete something\n")
     said = Page(text := render(root)).words
@@ -248,7 +248,7 @@ def test_half_of_the_data_missing_and_a_failed_cell_still_give_a_report_that_say
     probe = study.steps["probe", "nih_chestxray14", "tf_efficientnet_lite0"]
     for step in (probe, *(study.steps[verb, "nih_chestxray14", name] for verb, name in LOST)):
         step.outputs[0].unlink()
-    log = study.path("work") / "logs/probe/nih_chestxray14/tf_efficientnet_lite0" / f"{probe.spec}.log"
+    log = study.path("work") / "logs/probe/nih_chestxray14/tf_efficientnet_lite0" / f"{probe.key}.log"
     log.parent.mkdir(parents=True)
     log.write_text("radprobe: out of memory\n")
     datasets = synthetic_study.params(root)["datasets"] | {"montgomery": {"raw": "nowhere"}}
@@ -309,7 +309,7 @@ def test_another_split_and_left_out_classes_are_told(root, render):
     step = synthetic_study.study(root).step("split", "nih_chestxray14")
     split = Split.load(step.folder)
     split.facts |= {"name": "nih_real_subset", "left_out": {"Hernia": {"test": 0}}}
-    split.save(step.folder, step.spec)
+    split.save(step.place)
     words = Page(render(root)).words
     assert "Split nih_real_subset, not the study's: not comparable with published scores." in words
     assert f"Macro over {len(split.classes)} of 14 classes" in words
@@ -319,7 +319,7 @@ def test_doubts_about_a_table_stand_at_the_verdict(root, render):
     step = synthetic_study.study(root).step("prepare", "montgomery")
     index = Index.load(step.folder)
     index.facts["warnings"] = ["1 mask(s) are <named> twice"]
-    index.save(step.folder, step.spec)
+    index.save(step.place)
     assert "Warning: 1 mask(s) are <named> twice." in Page(render(root)).words
 
 
@@ -354,7 +354,7 @@ def test_a_backbone_that_pixels_match_is_flagged_in_the_map_and_on_its_card(root
     rows = (comparison.table["backbone"] == "derived") & (comparison.table["other"] == "pixels")
     assert rows.sum() == 1
     comparison.table.loc[rows, ["difference", "low", "high"]] = 0.001, -0.01, 0.012
-    comparison.save(step.folder, step.spec)
+    comparison.save(step.place)
     page = render(root)
     assert 'title="not significantly higher than raw pixels"' in page
     assert "flagged: no significant difference, 0.001 [-0.010, 0.012]" in Page(page).words

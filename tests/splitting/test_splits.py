@@ -12,6 +12,7 @@ from radprobe.artifacts import Index, Split
 from radprobe.catalog import Folds, OfficialLists, Stratified, Systematic
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
+from radprobe.manifests import Place
 from radprobe.splitting import splits
 
 ROOT = Path(__file__).parents[2]
@@ -374,5 +375,5 @@ def test_the_listing_says_the_fold(tmp_path):
 
 def test_folds_survive_being_saved(tmp_path):
     split = folds_of(random_index(0), 5)
-    split.save(tmp_path, "key")
+    split.save(Place(tmp_path, "key"))
     pd.testing.assert_frame_equal(Split.load(tmp_path).table, split.table)

@@ -86,7 +86,7 @@ def test_it_segments_on_the_original_grid(tmp_path, mode):
     step, found = run(made(tmp_path, MONTGOMERY, **(longer if mode == "head" else {})), mode, MONTGOMERY)
     maps = found.maps[mode]
     assert set(maps.table["part"]) == {"val", "test"}
-    pixels = artifacts.Pixels.load(step.need("prepare").folder)
+    pixels = artifacts.Pixels.load(step.dependency("prepare").folder)
     right = [(maps[case] == pixels.masks[int(case.removeprefix("film"))]).mean() for case in maps]
     majority = (pixels.masks == 0).mean()
     assert maps[next(iter(maps))].shape == (SIDE, SIDE)
@@ -246,7 +246,7 @@ def test_the_head_alone_leaves_every_tensor_of_a_backbone_bit_equal(tmp_path, mo
     few = {"shots": [2], "draws": 1, "steps": 2}
     s = made(tmp_path, dataset, name=name, few_shot=few, classify=epoch, segment=epoch)
     step = s.step("adapt", dataset, f"{name}+head")
-    weights.run(s, step.need("weights"))
+    weights.run(s, step.dependency("weights"))
     adapt.run(s, step)
     found = Predictions.load(step.folder)
     assert len(networks) == 2 + 1 + len(found.few_shot.table)
@@ -278,10 +278,10 @@ def test_volumes_are_the_mean_of_their_slices(tmp_path):
     index.table["volume_id"] = index.table["patient_id"] = [f"volume{i // 4:03d}" for i in range(N)]
     for name in CLASSES:
         index.table[f"label:{name}"] = np.repeat(np.arange(N // 4) // 4 % 2, 4).astype(float)
-    index.save(step.folder, step.spec)
+    index.save(step.place)
     split = s.step("split", NIH)
     table = index.table[["sample_id", "patient_id"]].assign(part=parts)
-    artifacts.Split(table, list(CLASSES)).save(split.folder, split.spec)
+    artifacts.Split(table, list(CLASSES)).save(split.place)
     _, found = run(s, "lora")
     assert found.table["sample_id"].str.startswith("volume").all()
     assert found.table.groupby("part").size().to_dict() == {"val": N // 16, "test": N // 16}

@@ -14,7 +14,7 @@ from radprobe.artifacts import Embeddings, Weights
 from radprobe.files import RadprobeError
 from radprobe.learning import features
 from radprobe.learning.augment import Views, moved
-from radprobe.manifests import seal
+from radprobe.manifests import Place, seal
 from radprobe.models import backbones
 from radprobe.stages import embed, segment
 
@@ -38,7 +38,7 @@ def test_it_holds_what_the_encoder_gives_in_the_rows_of_the_index(tmp_path):
     s, step = made(tmp_path, MONTGOMERY)
     embed.run(s, step)
     found = Embeddings.load(step.folder)
-    weights = Weights.load(step.need("weights").folder)
+    weights = Weights.load(step.dependency("weights").folder)
     enc = backbones.build(s.backbone("test_vit"), weights, step.knobs["size"], 4, [-1])
     expected = enc(torch.from_numpy(films(10, 64)))
     for ours, theirs in ((found.cls, expected.cls), (found.patch_mean, expected.patch_mean)):
@@ -58,7 +58,7 @@ def test_the_size_of_shards_changes_no_bit(tmp_path, knobs):
     s, step = made(tmp_path / "a")
     embed.run(s, step)
     other, again = made(tmp_path / "b", **knobs)
-    assert again.spec == step.spec
+    assert again.key == step.key
     embed.run(other, again)
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -69,7 +69,7 @@ def test_batches_change_only_float_noise(tmp_path, knobs):
     s, step = made(tmp_path / "a")
     embed.run(s, step)
     other, again = made(tmp_path / "b", **knobs)
-    assert again.spec == step.spec
+    assert again.key == step.key
     embed.run(other, again)
     for one, two in zip(vectors(step), vectors(again), strict=True):
         np.testing.assert_allclose(one, two, atol=2e-3)
@@ -219,7 +219,9 @@ def test_augmented_copies_are_crops_of_the_stored_image_and_follow_the_images_vi
     s, step = made(tmp_path, views=2)
     embed.run(s, step)
     found, images = Embeddings.load(step.folder), torch.from_numpy(films(10, 64))
-    encoder = backbones.build(s.backbone("test_vit"), Weights.load(step.need("weights").folder), step.knobs["size"], 4)
+    encoder = backbones.build(
+        s.backbone("test_vit"), Weights.load(step.dependency("weights").folder), step.knobs["size"], 4
+    )
     views, whole = Views("crop", 10, s.params.seed, 2), features.extremes(images)
     plain, *copies = found.views()
     assert len(copies) == 2
@@ -297,7 +299,7 @@ def test_it_holds_the_pooled_stages_of_a_cnn_each_of_its_own_width(tmp_path, nam
     views = Views("crop", 5, 0, 1)
     source = features.Source(encoder, {}, images, None, views, [*"abcde"], "fp32", 2, torch.device("cpu"))
     facts, names = features.encode(source, features.Store(tmp_path, 4, "test", 20))
-    seal(tmp_path, Embeddings.KIND, "spec", facts, names)
+    seal(Place(tmp_path, "key"), Embeddings.KIND, facts, names)
     found, expected = Embeddings.load(tmp_path), encoder(torch.from_numpy(images))
     assert sorted(found.stages) == [-4, -3, -2]
     for layer, stage in found.stages.items():

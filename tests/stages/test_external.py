@@ -66,7 +66,7 @@ def compared(study: Study, dataset: str) -> pd.DataFrame:
 
 def split_of(study: Study, dataset: str) -> tuple[Index, Split]:
     step = study.step("split", dataset)
-    return Index.load(step.need("prepare").folder), Split.load(step.folder)
+    return Index.load(step.dependency("prepare").folder), Split.load(step.folder)
 
 
 def truth_table(study: Study, *parts: str) -> pd.DataFrame:

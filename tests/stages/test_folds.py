@@ -33,7 +33,7 @@ def put_into_folds(s, dataset):
     step.knobs["recipe"]["folds"] = K
     made = Split.load(step.folder)
     table = made.table.assign(part="test", fold=fold_of(made.table["sample_id"]))
-    Split(table, made.classes, made.facts).save(step.folder, step.spec)
+    Split(table, made.classes, made.facts).save(step.place)
 
 
 def probed(root, labels=None, **top):
@@ -67,7 +67,7 @@ def test_a_fold_is_what_an_ordinary_split_into_the_same_parts_gives(tmp_path):
     made = Split.load(source.folder)
     part = {1: "test", 2: "val"}
     parts = [part.get(fold, "train") for fold in fold_of(made.table["sample_id"])]
-    Split(made.table.assign(part=parts), made.classes).save(source.folder, source.spec)
+    Split(made.table.assign(part=parts), made.classes).save(source.place)
     probe.run(s, step)
     alone = Predictions.load(step.folder)
     first = found.table[found.table["fold"] == 1].drop(columns="fold")
@@ -192,7 +192,7 @@ def test_folds_make_no_few_shot_draws_widen_intervals_and_change_the_keys_of_wha
     assert folded.step("score", "mine", "test_vit").knobs["folds"] == 5
     for key, step in folded.steps.items():
         depends = key[0] in ("split", "probe", "score", "compare")
-        assert (step.spec != plain.steps[key].spec) == depends, key
+        assert (step.key != plain.steps[key].key) == depends, key
 
 
 @pytest.mark.parametrize(

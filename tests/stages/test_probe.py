@@ -19,7 +19,7 @@ from radprobe.artifacts import Embeddings, Predictions, Scores, Split
 from radprobe.artifacts.tables import write_array
 from radprobe.files import RadprobeError
 from radprobe.learning import selection
-from radprobe.manifests import seal
+from radprobe.manifests import Place, seal
 from radprobe.metrics import operating
 from radprobe.names import METADATA
 from radprobe.stages import embed, prepare, probe, retrieve, score, split, weights
@@ -52,7 +52,7 @@ def made(root, labels=None, patch=True, n=N, top=None, **sections):
     if patch:
         write_array(step.folder / "00000.patch_mean.npy", rng.normal(size=(n, 8)).astype(np.float16))
         names.append("00000.patch_mean.npy")
-    seal(step.folder, Embeddings.KIND, step.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+    seal(step.place, Embeddings.KIND, {"seconds": 2.0, "peak_gb": 0.5}, names)
     return s, s.step("probe", NIH, "test_vit")
 
 
@@ -91,12 +91,12 @@ def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
 
 def as_cnn(step, tokens=(3, 5, 8)):
     """Give the last vector, alone of its kind, earlier stages of other widths."""
-    embed, rng = step.need("embed"), np.random.default_rng(1)
+    embed, rng = step.dependency("embed"), np.random.default_rng(1)
     names = ["00000.cls.npy"]
     for number, width in enumerate(tokens):
         names.append(f"00000.stage{len(tokens) + 1 - number}.npy")
         write_array(embed.folder / names[-1], rng.normal(size=(N, width)).astype(np.float16))
-    seal(embed.folder, Embeddings.KIND, embed.spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+    seal(embed.place, Embeddings.KIND, {"seconds": 2.0, "peak_gb": 0.5}, names)
 
 
 def test_a_cnn_has_as_many_candidates_as_a_transformer(tmp_path):
@@ -123,11 +123,11 @@ def test_no_score_depends_on_the_unit_of_the_features(tmp_path, patch):
         s, step = made(tmp_path / str(factor), patch=patch, paper=False)
         if not patch:
             as_cnn(step)
-        folder = step.need("embed").folder
+        folder = step.dependency("embed").folder
         for path in folder.glob("*.npy"):
             write_array(path, np.load(path).astype(np.float32) * np.float32(factor))
         names = sorted(path.name for path in folder.glob("*.npy"))
-        seal(folder, Embeddings.KIND, step.need("embed").spec, {"seconds": 2.0, "peak_gb": 0.5}, names)
+        seal(Place(folder, step.dependency("embed").key), Embeddings.KIND, {"seconds": 2.0, "peak_gb": 0.5}, names)
         probe.run(s, step)
         predictions = Predictions.load(step.folder)
         found[factor] = {name: macro(predictions, name) for name in ("linear", "logistic", "shuffled", "knn")}
@@ -172,7 +172,7 @@ def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(t
         for factor in (1, 0.02, 50):
             for name, array in zip(names, kept, strict=True):
                 write_array(step.folder / name, array.astype(np.float32) * np.float32(factor))
-            seal(step.folder, Embeddings.KIND, step.spec, found.facts, names)
+            seal(step.place, Embeddings.KIND, found.facts, names)
             probe.run(s, s.step("probe", NIH, backbone))
             predictions = Predictions.load(s.step("probe", NIH, backbone).folder)
             values.append([macro(predictions, protocol) for protocol in READING])
@@ -188,10 +188,15 @@ def test_repeated_features_change_no_few_shot_score(tmp_path):
     found = []
     for name, times in (("a", 1), ("b", 16)):
         s, step = made(tmp_path / name, paper=False, linear=None, logistic=None)
-        folder = step.need("embed").folder
+        folder = step.dependency("embed").folder
         tokens = np.load(folder / "00000.cls.npy")
         write_array(folder / "00000.cls.npy", np.tile(tokens, (1, 1, times)))
-        seal(folder, Embeddings.KIND, step.need("embed").spec, {"seconds": 2.0, "peak_gb": 0.5}, ["00000.cls.npy"])
+        seal(
+            Place(folder, step.dependency("embed").key),
+            Embeddings.KIND,
+            {"seconds": 2.0, "peak_gb": 0.5},
+            ["00000.cls.npy"],
+        )
         probe.run(s, step)
         predictions = Predictions.load(step.folder)
         targets = predictions.matrices(predictions.rows("knn", "test"))[1]
@@ -273,7 +278,7 @@ def test_repeats_are_what_other_seeds_would_have_been_and_change_nothing_else(tm
             again = found.table[found.table["protocol"] == artifacts.again(protocol, number)]
             assert again.filter(like="score:").to_numpy() == pytest.approx(expected.filter(like="score:").to_numpy())
     moved = ["n_fits", "seed_sd", "seed_low", "seed_high"]
-    costs = ["seconds", "peak_gb", "spec"]
+    costs = ["seconds", "peak_gb", "key"]
     pd.testing.assert_frame_equal(table.drop(columns=moved + costs), once[1].drop(columns=moved + costs))
     trained = table["protocol"].isin(["linear", "linear@paper"]) & (table["part"] == "test")
     assert (table.loc[trained, "n_fits"] == 3).all()
@@ -376,7 +381,7 @@ def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path):
 
 def test_without_a_leak_certificate_nothing_runs(tmp_path):
     s, step = made(tmp_path)
-    (step.need("split").folder / "leaks.json").unlink()
+    (step.dependency("split").folder / "leaks.json").unlink()
     with pytest.raises(RadprobeError, match=r"leaks\.json"):
         probe.run(s, step)
 
@@ -404,21 +409,21 @@ def test_d20_a_whole_job_imports_neither_timm_nor_monai(tmp_path):
 
 def test_a_volume_is_the_mean_of_its_slices_and_gives_one_score(tmp_path):
     s, step = made(tmp_path)
-    source = step.need("prepare").folder
+    source = step.dependency("prepare").folder
     index = artifacts.Index.load(source)
     index.table["volume_id"] = [f"patient{row // 8:03d}" for row in range(N)]  # neighbours in part as in volume
     index.table["patient_id"] = index.table["volume_id"]
     for name in CLASSES:
         index.table[f"label:{name}"] = [float(row // 32 % 2) for row in range(N)]
-    index.save(source, step.need("prepare").spec)
+    index.save(Place(source, step.dependency("prepare").key))
     parts = [PARTS[row // 8 % 4] for row in range(N)]
     split = index.table[["sample_id", "patient_id"]].assign(part=parts)
-    artifacts.Split(split, list(CLASSES)).save(step.need("split").folder, step.need("split").spec)
+    artifacts.Split(split, list(CLASSES)).save(step.dependency("split").place)
     probe.run(s, step)
     found = Predictions.load(step.folder).table
     test = found[(found["protocol"] == "knn") & (found["part"] == "test")]
     assert test["sample_id"].tolist() == [f"patient{row:03d}" for row in range(N // 8) if PARTS[row % 4] == "test"]
-    features = artifacts.Embeddings.load(step.need("embed").folder).cls[:, -1].astype(np.float32)
+    features = artifacts.Embeddings.load(step.dependency("embed").folder).cls[:, -1].astype(np.float32)
     volumes = features.reshape(N // 8, 8, -1).mean(1)
     volumes /= np.linalg.norm(volumes, axis=1, keepdims=True)
     fitted = np.array([PARTS[row % 4] != "test" for row in range(N // 8)])
@@ -436,14 +441,14 @@ def test_heads_of_epochs_see_the_augmented_copies_and_the_others_do_not(tmp_path
     tables = []
     for name, noise in (("a", 0.0), ("b", 5.0)):
         s, step = made(tmp_path / name)
-        embed, rng = step.need("embed"), np.random.default_rng(1)
+        embed, rng = step.dependency("embed"), np.random.default_rng(1)
         facts, files = {"seconds": 2.0, "peak_gb": 0.5, "views": 1}, []
         for kind in ("cls", "patch_mean"):
             plain = np.load(embed.folder / f"00000.{kind}.npy")
             copies = plain + rng.normal(size=plain.shape, scale=noise).astype(np.float16)
             write_array(embed.folder / f"00000.{kind}.npy", np.concatenate([plain, copies]))
             files.append(f"00000.{kind}.npy")
-        seal(embed.folder, Embeddings.KIND, embed.spec, facts, files)
+        seal(embed.place, Embeddings.KIND, facts, files)
         probe.run(s, step)
         tables.append(Predictions.load(step.folder).table.set_index("protocol"))
     one, two = tables
@@ -546,7 +551,7 @@ def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypat
     monkeypatch.setattr(probe.logistic.Features, "fit", lambda own, y, *rest: given.append(y) or fit(own, y, *rest))
     probe.run(s, step)
     train = [row for row in range(N) if PARTS[row % 4] == "train"]
-    index = artifacts.Index.load(step.need("prepare").folder)
+    index = artifacts.Index.load(step.dependency("prepare").folder)
     labels = index.labels()[train]
     assert len(given) == len({tuple(each.flatten().tolist()) for each in given}) == 20  # each shuffle is another one
     for each in given:

@@ -82,7 +82,7 @@ def test_the_temperature_comes_from_val_alone(finished, tmp_path):
     temperature = calibration.temperature(logits.to_numpy(), labels.to_numpy(), {})
     shuffled = np.random.default_rng(0).permutation(test.sum())
     table.loc[test, targets] = table.loc[test, targets].to_numpy()[shuffled]
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     score.run(study, study.steps["score", "nih_chestxray14", "derived"])
     after = scores(tmp_path, "nih_chestxray14", "derived")
     assert not after.table.equals(before.table)
@@ -101,7 +101,7 @@ def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(finished, 
     predictions = Predictions.load(step.folder)
     targets = [name for name in predictions.table if name.startswith("target:")]
     predictions.table.loc[predictions.table["part"] == "val", targets] = np.nan
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     score.run(study, study.steps["score", "nih_chestxray14", "derived"])
     after = scores(tmp_path, "nih_chestxray14", "derived")
     rows = after.table[after.table["metric"].str.endswith("_recalibrated")]
@@ -243,7 +243,7 @@ def test_different_test_samples_are_not_compared(finished, tmp_path):
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table = predictions.table[predictions.table["sample_id"] != "p0150"]
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     with pytest.raises(RadprobeError, match="different samples"):
         compare.run(study, study.steps["compare", "nih_chestxray14", None])
 
@@ -254,7 +254,7 @@ def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table.loc[predictions.table["sample_id"] == "p0150", "score:Mass"] = np.nan
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     with pytest.raises(RadprobeError, match="p0150"):
         score.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
@@ -265,7 +265,7 @@ def test_a_part_without_predictions_is_refused(finished, tmp_path):
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table = predictions.table[predictions.table["part"] == "val"]
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     with pytest.raises(RadprobeError, match="knn, test: has no prediction"):
         score.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
@@ -279,7 +279,7 @@ def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
         (f"p{n}", f"p{n}", part, np.zeros((4, 4), np.uint8), []) for n, part in (("0040", "val"), ("0050", "test"))
     ]
     LabelMaps.write(step.folder, "linear-decoder", small)
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     with pytest.raises(RadprobeError, match=r"p0040.*truth is \(64, 64\)"):
         score.run(study, study.steps["score", "montgomery", "derived"])
 
@@ -299,7 +299,7 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
 def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(tmp_path, monkeypatch):
     study = synthetic_study.build(tmp_path)
     monkeypatch.setattr(
-        score, "_near_cases", lambda step: set(Truth.load(step.need("prepare").folder).maps.table.index)
+        score, "_near_cases", lambda step: set(Truth.load(step.dependency("prepare").folder).maps.table.index)
     )
     step = study.steps["score", "montgomery", "derived"]
     score.run(study, step)

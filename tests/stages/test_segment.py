@@ -27,7 +27,7 @@ def made(root, masks=None, facts=FACTS, grey=False, top=None, **knobs):
     prepare(s, MONTGOMERY, images, masks=truth, classes=CLASSES)
     step = s.step("prepare", MONTGOMERY)
     pixels = artifacts.Pixels.load(step.folder)
-    artifacts.Pixels(pixels.images, pixels.masks, np.tile([40, 24], (N, 1))).save(step.folder, step.spec)
+    artifacts.Pixels(pixels.images, pixels.masks, np.tile([40, 24], (N, 1))).save(step.place)
     step = s.step("embed", MONTGOMERY, "test_vit")
     dense = rng.normal(size=(N, 6, 8, 8), scale=0.3)
     for label in range(3):
@@ -37,7 +37,7 @@ def made(root, masks=None, facts=FACTS, grey=False, top=None, **knobs):
         names, (dense[:7, None, :, 0, 0], dense[:7], dense[7:, None, :, 0, 0], dense[7:]), strict=True
     ):
         write_array(step.folder / name, array.astype(np.float16))
-    seal(step.folder, Embeddings.KIND, step.spec, facts, names)
+    seal(step.place, Embeddings.KIND, facts, names)
     return s, s.step("segment", MONTGOMERY, "test_vit"), coarse
 
 
@@ -109,7 +109,7 @@ def test_masks_that_are_absent_or_beyond_the_classes_stop_it(tmp_path):
     with pytest.raises(RadprobeError, match="have label 3"):
         segment.run(*made(tmp_path / "a", np.full((N, SIDE, SIDE), 3, np.uint8))[:2])
     s, step, _ = made(tmp_path / "b")
-    (step.need("split").folder / "leaks.json").unlink()
+    (step.dependency("split").folder / "leaks.json").unlink()
     with pytest.raises(RadprobeError, match=r"leaks\.json"):
         segment.run(s, step)
 
@@ -266,9 +266,9 @@ def test_a_backbone_that_encodes_anew_must_stay_frozen(tmp_path, monkeypatch):
 
 def test_features_of_other_images_than_the_index_has_stop_it(tmp_path):
     s, step, _ = made(tmp_path)
-    prepared = step.need("prepare")
+    prepared = step.dependency("prepare")
     index = artifacts.Index.load(prepared.folder)
-    artifacts.Index(index.table[:-4].reset_index(drop=True), index.facts).save(prepared.folder, prepared.spec)
+    artifacts.Index(index.table[:-4].reset_index(drop=True), index.facts).save(prepared.place)
     with pytest.raises(RadprobeError, match="holds features of 16 images, and the index has 12 rows"):
         segment.run(s, step)
 
@@ -286,7 +286,7 @@ def scored(root, coarse):
     s, step, _ = made(root, np.kron(coarse, np.ones((16, 16), int)).astype(np.uint8))
     truth = s.step("prepare", MONTGOMERY)
     cases = ((f"film{i:04d}", f"film{i:04d}", "", np.kron(coarse[i], np.ones((20, 12), int)), []) for i in range(N))
-    Truth.write(truth.folder, truth.spec, cases, list(CLASSES))
+    Truth.write(truth.place, cases, list(CLASSES))
     segment.run(s, step)
     score.run(s, s.step("score", MONTGOMERY, "test_vit"))
     return Scores.load(s.step("score", MONTGOMERY, "test_vit").folder), Predictions.load(step.folder).maps

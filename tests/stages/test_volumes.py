@@ -84,16 +84,15 @@ def segmented(chosen):
     """Segment with features that hold the stored mask; return the step."""
     run(chosen, "retrieve", "prepare", "split")
     step = chosen.step("embed", MSD, "test_vit")
-    masks = Pixels.load(step.need("prepare").folder).masks
+    masks = Pixels.load(step.dependency("prepare").folder).masks
     cells = masks.reshape(len(masks), 32, 4, 32, 4)[:, :, 2, :, 2]
     dense = np.stack([cells == label for label in range(3)], 1).astype(np.float16)
     write_array(step.folder / "00000.dense1.npy", dense)
     write_array(step.folder / "00000.cls.npy", dense[:, None, :, 0, 0])
     names = ["00000.cls.npy", "00000.dense1.npy"]
     seal(
-        step.folder,
+        step.place,
         Embeddings.KIND,
-        step.spec,
         {"seconds": 1.0, "peak_gb": 0.1, "streamed": False, "seed": 0, "views": 0, "decoders": {"linear": [-1]}},
         names,
     )
@@ -109,7 +108,7 @@ def test_predictions_lie_on_the_grid_of_the_file(tmp_path, slices):
     chosen = study(tmp_path, slices=slices)
     step = segmented(chosen)
     found = Predictions.load(step.folder).maps["linear-decoder"]
-    parts = Split.load(step.need("split").folder).facts["parts"]
+    parts = Split.load(step.dependency("split").folder).facts["parts"]
     assert len(found) == parts["val"]["cases"] + parts["test"]["cases"] > 4
     for case in found:
         labels = found[case]

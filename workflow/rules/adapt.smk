@@ -7,12 +7,12 @@ rule adapt:
         split=dependency("split"),
         weights=dependency("weights"),
     output:
-        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{spec}}/predictions.json",
-        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{spec}}/adapter.json",
+        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{key}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{key}}/adapter.json",
     log:
-        f"{WORK}/logs/adapt/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/adapt/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/adapt/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/adapt/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS

@@ -28,7 +28,7 @@ try:
     STUDY = Study(dict(config))
     for row in [] if BEGUN else STUDY.external_here:
         STUDY.check_predictions(row)  # in seconds, before anything long has run
-    STEPS = {(step.dataset, slug(step.backbone or ""), step.spec): step for step in STUDY.steps.values()}
+    STEPS = {(step.dataset, slug(step.backbone or ""), step.key): step for step in STUDY.steps.values()}
 except files.RadprobeError as error:
     raise WorkflowError(str(error)) from None
 
@@ -73,7 +73,7 @@ WORK, RESULTS, REPORTS = (str(STUDY.path(name)) for name in ("work", "results", 
 GPUS = STUDY.gpus
 THREADS = STUDY.params.threads
 FIGURES = figures.of(STUDY)
-NEEDED = {need.folder for one in STEPS.values() for need in one.needs}  # folders of steps that others need
+NEEDED = {need.folder for one in STEPS.values() for need in one.dependencies}  # folders of steps that others need
 
 for gone in STUDY.missing:
     logger.warning(f"Not run: {gone.kind} {gone.name}: {gone.why}. To run it, {gone.remedy}.")
@@ -82,7 +82,7 @@ for gone in STUDY.missing:
 wildcard_constraints:
     dataset="[A-Za-z0-9_]+",
     backbone="[A-Za-z0-9_.-]+",
-    spec="[0-9a-f]{12}",
+    key="[0-9a-f]{12}",
 
 
 def is_stale(page, source):
@@ -92,7 +92,7 @@ def is_stale(page, source):
 
 def step(wildcards):
     """The step that a job makes."""
-    place = getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", ""), wildcards.spec
+    place = getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", ""), wildcards.key
     if place not in STEPS:
         lost = "its raw data or weights are not here any more, have changed, or are not on this machine"
         raise WorkflowError(f"{' '.join(filter(None, place))}: {lost}; `radprobe doctor` says what is missing")
@@ -109,7 +109,7 @@ def made(verb=None, dataset=None):
 def dependency(*verbs):
     """Input function: the manifests of these verbs on which a job depends; none if it has no such dependency."""
     return lambda wildcards: [
-        manifest for one in step(wildcards).needs if one.verb in verbs for manifest in one.outputs
+        manifest for one in step(wildcards).dependencies if one.verb in verbs for manifest in one.outputs
     ]
 
 

@@ -6,11 +6,11 @@ rule compare:
         prepare=dependency("prepare"),
         predictions=dependency("probe", "segment", "adapt", "external"),
     output:
-        f"{RESULTS}/{{dataset}}/compare/{{spec}}/comparison.json",
+        f"{RESULTS}/{{dataset}}/compare/{{key}}/comparison.json",
     log:
-        f"{WORK}/logs/compare/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/compare/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/compare/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/compare/{{dataset}}/{{key}}.tsv"
     conda:
         "../../envs/score.yaml"
     threads: 1

@@ -6,11 +6,11 @@ rule embed:
         prepare=dependency("prepare"),
         weights=dependency("weights"),
     output:
-        f"{WORK}/{{dataset}}/embed/{{backbone}}/{{spec}}/embeddings.json",
+        f"{WORK}/{{dataset}}/embed/{{backbone}}/{{key}}/embeddings.json",
     log:
-        f"{WORK}/logs/embed/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/embed/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/embed/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/embed/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS

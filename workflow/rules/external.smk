@@ -5,14 +5,14 @@ rule external:
     input:
         prepare=dependency("prepare"),
         split=dependency("split"),
-        # its content is in the spec: a new time of the same file re-runs nothing
+        # its content is in the key: a new time of the same file re-runs nothing
         files=ancient(external_files),
     output:
-        f"{RESULTS}/{{dataset}}/external/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/external/{{backbone}}/{{key}}/predictions.json",
     log:
-        f"{WORK}/logs/external/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/external/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/external/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/external/{{dataset}}/{{backbone}}/{{key}}.tsv"
     priority: 100  # what is wrong with the file is said first
     conda:
         "../../envs/data.yaml"

@@ -5,13 +5,13 @@ rule prepare:
     input:
         retrieve=dependency("retrieve"),
     output:
-        f"{WORK}/{{dataset}}/prepare/{{spec}}/index.json",
-        f"{WORK}/{{dataset}}/prepare/{{spec}}/pixels.json",
-        f"{WORK}/{{dataset}}/prepare/{{spec}}/truth.json",
+        f"{WORK}/{{dataset}}/prepare/{{key}}/index.json",
+        f"{WORK}/{{dataset}}/prepare/{{key}}/pixels.json",
+        f"{WORK}/{{dataset}}/prepare/{{key}}/truth.json",
     log:
-        f"{WORK}/logs/prepare/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/prepare/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/prepare/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/prepare/{{dataset}}/{{key}}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: THREADS

@@ -7,11 +7,11 @@ rule probe:
         split=dependency("split"),
         embed=dependency("embed"),
     output:
-        f"{RESULTS}/{{dataset}}/probe/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/probe/{{backbone}}/{{key}}/predictions.json",
     log:
-        f"{WORK}/logs/probe/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/probe/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/probe/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/probe/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS

@@ -9,11 +9,11 @@ rule retrieve:
     input:
         raw=raw_files,
     output:
-        f"{WORK}/{{dataset}}/retrieve/{{spec}}/raw.json",
+        f"{WORK}/{{dataset}}/retrieve/{{key}}/raw.json",
     log:
-        f"{WORK}/logs/retrieve/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/retrieve/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/retrieve/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/retrieve/{{dataset}}/{{key}}.tsv"
     priority: 100  # what is wrong with the raw data is said first
     conda:
         "../../envs/data.yaml"

@@ -7,11 +7,11 @@ rule score:
         split=dependency("split"),
         predictions=dependency("probe", "segment", "adapt", "external"),
     output:
-        f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{spec}}/scores.json",
+        f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{key}}/scores.json",
     log:
-        f"{WORK}/logs/score/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/score/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/score/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/score/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/score.yaml"
     threads: 1

@@ -8,11 +8,11 @@ rule segment:
         embed=dependency("embed"),
         weights=dependency("weights"),
     output:
-        f"{RESULTS}/{{dataset}}/segment/{{backbone}}/{{spec}}/predictions.json",
+        f"{RESULTS}/{{dataset}}/segment/{{backbone}}/{{key}}/predictions.json",
     log:
-        f"{WORK}/logs/segment/{{dataset}}/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/segment/{{dataset}}/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/segment/{{dataset}}/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/segment/{{dataset}}/{{backbone}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS

@@ -5,12 +5,12 @@ rule split:
     input:
         prepare=dependency("prepare"),
     output:
-        f"{WORK}/{{dataset}}/split/{{spec}}/split.json",
-        f"{WORK}/{{dataset}}/split/{{spec}}/leaks.json",
+        f"{WORK}/{{dataset}}/split/{{key}}/split.json",
+        f"{WORK}/{{dataset}}/split/{{key}}/leaks.json",
     log:
-        f"{WORK}/logs/split/{{dataset}}/{{spec}}.log",
+        f"{WORK}/logs/split/{{dataset}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/split/{{dataset}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/split/{{dataset}}/{{key}}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: THREADS

@@ -10,11 +10,11 @@ rule weights:
         file=local_weights,
         adapted=dependency("weights"),
     output:
-        f"{WORK}/weights/{{backbone}}/{{spec}}/weights.json",
+        f"{WORK}/weights/{{backbone}}/{{key}}/weights.json",
     log:
-        f"{WORK}/logs/weights/{{backbone}}/{{spec}}.log",
+        f"{WORK}/logs/weights/{{backbone}}/{{key}}.log",
     benchmark:
-        f"{WORK}/benchmarks/weights/{{backbone}}/{{spec}}.tsv"
+        f"{WORK}/benchmarks/weights/{{backbone}}/{{key}}.tsv"
     priority: 100
     conda:
         "../../envs/models.yaml"

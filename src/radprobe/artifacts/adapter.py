@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from radprobe import manifests
+from radprobe.manifests import Place
 
 
 class Adapter:
@@ -13,9 +14,9 @@ class Adapter:
     FILE: ClassVar[str] = "adapter.safetensors"
 
     @classmethod
-    def seal(cls, folder: Path, spec: str) -> None:
+    def seal(cls, place: Place) -> None:
         """Write adapter.json for the file that lies there."""
-        manifests.seal(folder, cls.KIND, spec, {}, [cls.FILE])
+        manifests.seal(place, cls.KIND, {}, [cls.FILE])
 
     @classmethod
     def file(cls, folder: Path) -> Path:

@@ -10,6 +10,7 @@ import pandera.pandas as pa
 from radprobe import manifests
 from radprobe.artifacts.scores import NUMBER
 from radprobe.artifacts.tables import read_table, write_table
+from radprobe.manifests import Place
 
 COMPARISON_SCHEMA = pa.DataFrameSchema(
     {
@@ -95,12 +96,12 @@ class Comparison:
         self.variants = VARIANTS_SCHEMA.validate(self.variants)
         self.rows = ROWS_SCHEMA.validate(self.rows)
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write comparison.parquet, variants.parquet, rows.parquet and comparison.json."""
         tables = {"comparison": self.table, "variants": self.variants, "rows": self.rows}
         for name, table in tables.items():
-            write_table(folder / f"{name}.parquet", table)
-        manifests.seal(folder, self.KIND, spec, self.facts, [f"{name}.parquet" for name in tables])
+            write_table(place.folder / f"{name}.parquet", table)
+        manifests.seal(place, self.KIND, self.facts, [f"{name}.parquet" for name in tables])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

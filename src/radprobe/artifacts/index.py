@@ -10,6 +10,7 @@ import pandera.pandas as pa
 
 from radprobe import manifests
 from radprobe.artifacts.tables import read_table, reading, write_table
+from radprobe.manifests import Place
 
 LABEL = "label:"
 META = "meta:"
@@ -60,10 +61,10 @@ class Index:
         labels[uncertain] = meaning[self.facts.get("uncertain", "ignore")]
         return labels
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write index.parquet and index.json."""
-        write_table(folder / "index.parquet", self.table)
-        manifests.seal(folder, self.KIND, spec, self.facts, ["index.parquet"])
+        write_table(place.folder / "index.parquet", self.table)
+        manifests.seal(place, self.KIND, self.facts, ["index.parquet"])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

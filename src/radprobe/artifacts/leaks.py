@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from radprobe import manifests
+from radprobe.manifests import Place
 
 
 @dataclass
@@ -19,9 +20,9 @@ class LeakCertificate:
     near: list[dict[str, Any]] = field(default_factory=list)  # pairs: cases, samples, parts, correlation, pairs, change
     near_test_samples: list[str] = field(default_factory=list)  # of the test cases that `near` names
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write leaks.json."""
-        manifests.seal(folder, self.KIND, spec, vars(self), [])
+        manifests.seal(place, self.KIND, vars(self), [], identity=vars(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -8,6 +8,7 @@ import numpy as np
 
 from radprobe import manifests
 from radprobe.artifacts.tables import read_array, write_array
+from radprobe.manifests import Place
 
 
 @dataclass
@@ -24,13 +25,13 @@ class Pixels:
     shapes: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)  # verification report: checked, warnings, quarantined
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Seal images.npy (already streamed there, or written now), masks.npy, shapes.npy."""
         for name, array in (("images", self.images), ("masks", self.masks), ("shapes", self.shapes)):
-            if array is not None and not _is_mapped(array, folder / f"{name}.npy"):
-                write_array(folder / f"{name}.npy", array)
+            if array is not None and not _is_mapped(array, place.folder / f"{name}.npy"):
+                write_array(place.folder / f"{name}.npy", array)
         names = ["images.npy", "shapes.npy"] + (["masks.npy"] if self.masks is not None else [])
-        manifests.seal(folder, self.KIND, spec, self.facts, names)
+        manifests.seal(place, self.KIND, self.facts, names)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

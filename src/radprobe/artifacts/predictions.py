@@ -11,6 +11,7 @@ from radprobe import manifests
 from radprobe.artifacts.few_shot import FewShot
 from radprobe.artifacts.label_maps import LabelMaps
 from radprobe.artifacts.tables import read_table, write_table
+from radprobe.manifests import Place
 
 
 def again(protocol: str, number: int) -> str:
@@ -42,19 +43,19 @@ class Predictions:
     training: pd.DataFrame | None = None  # curves: protocol, phase, head, epoch, loss, value, learning_rate, seconds
     decoders: list[str] = field(default_factory=list)
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write predictions.parquet (or seal maps already written by `LabelMaps.write`) and predictions.json."""
         names = [file for name in self.maps for file in (f"{name}.bin", f"{name}.parquet")]
         names += [f"{name}.safetensors" for name in self.decoders]
         if self.table is not None:
-            write_table(folder / "predictions.parquet", self.table)
+            write_table(place.folder / "predictions.parquet", self.table)
             names.append("predictions.parquet")
         if self.few_shot is not None:
-            names += self.few_shot.write(folder)
+            names += self.few_shot.write(place.folder)
         if self.training is not None:
-            write_table(folder / "training.parquet", self.training)
+            write_table(place.folder / "training.parquet", self.training)
             names.append("training.parquet")
-        manifests.seal(folder, self.KIND, spec, {**self.facts, "classes": self.classes, "maps": list(self.maps)}, names)
+        manifests.seal(place, self.KIND, {**self.facts, "classes": self.classes, "maps": list(self.maps)}, names)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from radprobe import manifests
 from radprobe.artifacts.tables import read_table, write_table
+from radprobe.manifests import Place
 
 
 @dataclass
@@ -21,12 +22,12 @@ class RawManifest:
     table: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)  # downloads: url, bytes, sha256 of each file
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write raw.parquet and raw.json."""
-        write_table(folder / "raw.parquet", self.table)
+        write_table(place.folder / "raw.parquet", self.table)
         facts = {"root": str(self.root), "variant": self.variant, "source": self.source, "n_files": len(self.table)}
         facts["bytes"] = int(self.table["bytes"].sum())
-        manifests.seal(folder, self.KIND, spec, {**self.facts, **facts}, ["raw.parquet"])
+        manifests.seal(place, self.KIND, {**self.facts, **facts}, ["raw.parquet"])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

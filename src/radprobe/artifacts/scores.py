@@ -10,6 +10,7 @@ import pandera.pandas as pa
 from radprobe import manifests
 from radprobe.artifacts.split import PARTS
 from radprobe.artifacts.tables import read_table, reading, write_table
+from radprobe.manifests import Place
 
 NUMBER = {"coerce": True, "nullable": True}
 SCORES_SCHEMA = pa.DataFrameSchema(
@@ -37,7 +38,7 @@ SCORES_SCHEMA = pa.DataFrameSchema(
         "seed_low": pa.Column(float, **NUMBER),  # the least and the most of them
         "seed_high": pa.Column(float, **NUMBER),
         "best_epoch": pa.Column(float, **NUMBER),  # that val chose; NaN where there are no epochs to choose from
-        "spec": pa.Column(str),  # of the Predictions
+        "key": pa.Column(str),  # of the Predictions
     },
     strict=True,
 )
@@ -56,13 +57,13 @@ class Scores:
     def __post_init__(self):
         self.table = SCORES_SCHEMA.validate(self.table)
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write scores.parquet, where there are any cases.parquet and draws.parquet, and scores.json."""
         tables = {"scores": self.table, "cases": self.cases, "draws": self.draws}
         names = [f"{name}.parquet" for name, table in tables.items() if table is not None]
         for name in names:
-            write_table(folder / name, tables[Path(name).stem])
-        manifests.seal(folder, self.KIND, spec, self.facts, names)
+            write_table(place.folder / name, tables[Path(name).stem])
+        manifests.seal(place, self.KIND, self.facts, names)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -12,6 +12,7 @@ from radprobe import files, manifests
 from radprobe.artifacts.index import Index
 from radprobe.artifacts.tables import reading
 from radprobe.files import RadprobeError
+from radprobe.manifests import Place
 
 PARTS = ("train", "val", "test")
 SPLIT_SCHEMA = pa.DataFrameSchema(
@@ -95,11 +96,11 @@ class Split:
             found[~(found == 1).any(axis=1)] = np.nan
         return found
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write split.csv and split.json."""
-        with files.atomic(folder / "split.csv") as temporary:
+        with files.atomic(place.folder / "split.csv") as temporary:
             self.table.to_csv(temporary, index=False, lineterminator="\n")
-        manifests.seal(folder, self.KIND, spec, {**self.facts, "classes": self.classes}, ["split.csv"])
+        manifests.seal(place, self.KIND, {**self.facts, "classes": self.classes}, ["split.csv"])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

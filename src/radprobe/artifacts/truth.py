@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from radprobe import manifests
 from radprobe.artifacts.label_maps import LabelMaps
+from radprobe.manifests import Place
 
 
 @dataclass
@@ -20,10 +21,10 @@ class Truth:
     facts: dict[str, Any]
 
     @classmethod
-    def write(cls, folder: Path, spec: str, cases, classes: list[str]) -> None:
+    def write(cls, place: Place, cases, classes: list[str]) -> None:
         """Stream (case_id, patient_id, "", label map, spacing) to disk; label i + 1 is classes[i]."""
-        names = LabelMaps.write(folder, "truth", cases)
-        manifests.seal(folder, cls.KIND, spec, {"classes": classes}, names)
+        names = LabelMaps.write(place.folder, "truth", cases)
+        manifests.seal(place, cls.KIND, {"classes": classes}, names)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from radprobe import files, manifests
 from radprobe.files import RadprobeError
+from radprobe.manifests import Place
 
 
 @dataclass
@@ -18,11 +19,11 @@ class Weights:
     source: str  # local | package:<name> | hub:<repo>@<revision> | random
     facts: dict[str, Any] = field(default_factory=dict)  # bytes, tensors, parameters, derived, seed
 
-    def save(self, folder: Path, spec: str) -> None:
+    def save(self, place: Place) -> None:
         """Write weights.json (the weights stay where they are)."""
         file = str(self.file) if self.file else None
         facts = {**self.facts, "file": file, "sha256": self.sha256, "source": self.source}
-        manifests.seal(folder, self.KIND, spec, facts, [])
+        manifests.seal(place, self.KIND, facts, [], identity=[self.sha256, self.facts.get("seed")])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from radprobe import machine, needs
+from radprobe import estimate, machine
 from radprobe.checks import Check
 from radprobe.console import size
 from radprobe.machine import Place
@@ -16,7 +16,7 @@ SHARED = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse", "9p"
 
 def folders(study: Study) -> Iterator[Check]:
     """Try every folder that a study writes to, and compare its room with what the study needs."""
-    need = needs.disk(study)
+    need = estimate.disk(study)
     for name in WRITTEN:
         found = machine.place(study.path(name))
         what = f"paths.{name}"  # in params

@@ -32,7 +32,7 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
             _write_scores(folder / f"{slug(name)}.csv", predictions, name)
         console.say(f"{1 if protocol else len(known)} tables in {folder}")
         return
-    table = Index.load(step.need("prepare").folder).table.groupby("volume_id", sort=False)["affine"].first()
+    table = Index.load(step.dependency("prepare").folder).table.groupby("volume_id", sort=False)["affine"].first()
     numbers = range(1, len(predictions.classes) + 1)
     labels = pd.DataFrame({"label": numbers, "class": predictions.classes})
     with files.atomic(folder / "labels.csv") as temporary:

@@ -1,6 +1,5 @@
 """gc: what of `paths.work` and `paths.results` no study needs, listed and, after asking, removed; raw data never."""
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,9 +11,9 @@ from filelock import FileLock, Timeout
 from radprobe import files
 from radprobe.console import say, size
 from radprobe.files import RadprobeError
+from radprobe.manifests import KEY
 from radprobe.study import OUTPUTS, Study
 
-SPEC = re.compile(r"[0-9a-f]{12}")
 WORKED_IN = ("work", "results")
 NAMED = "name the params files to keep: radprobe gc a.yaml b.yaml"
 
@@ -96,7 +95,7 @@ def _needed(study: Study) -> Iterator[Path]:
         for step in one.steps.values():
             yield step.folder
             if step.verb == "prepare":
-                yield study.path("work") / "pixels" / step.dataset / step.spec
+                yield study.path("work") / "pixels" / step.dataset / step.key
     for name in study.params.own_backbones:
         if adapter := study.adapter_file(name):
             yield adapter
@@ -107,15 +106,15 @@ def _needed(study: Study) -> Iterator[Path]:
 def _artifacts(place: Path) -> Iterator[Path]:
     """Yield the folders of artifacts under a place, by their names alone; links are not followed.
 
-    <dataset>/<verb>/<spec>, <dataset>/<verb>/<backbone>/<spec>, weights/<backbone>/<spec>, and pixels/<dataset>/<spec>,
-    which is what DVC keeps of <dataset>/prepare/<spec>.
+    <dataset>/<verb>/<key>, <dataset>/<verb>/<backbone>/<key>, weights/<backbone>/<key>, and pixels/<dataset>/<key>,
+    which is what DVC keeps of <dataset>/prepare/<key>.
     """
     for pattern in ("*/*/*", "*/*/*/*"):
         for folder in place.glob(pattern):
             parts = folder.relative_to(place).parts
             verb = {"weights": "weights", "pixels": "prepare"}.get(parts[0] if len(parts) == 3 else "", parts[1])
             linked = any(path.is_symlink() for path in (folder, *folder.parents) if place in path.parents)
-            if verb in OUTPUTS and SPEC.fullmatch(parts[-1]) and folder.is_dir() and not linked:
+            if verb in OUTPUTS and KEY.fullmatch(parts[-1]) and folder.is_dir() and not linked:
                 yield folder
 
 

@@ -3,9 +3,9 @@
 import shutil
 from collections.abc import Iterator
 
-from radprobe import catalog, machine, needs
+from radprobe import catalog, estimate, machine
 from radprobe.console import say, show_table, size
-from radprobe.needs import Earlier, Estimate
+from radprobe.estimate import Earlier, Estimate
 from radprobe.study import ON_GPU, ON_ONE_CORE, OUTPUTS, Missing, Step, Study
 
 CELLS = ("probe", "segment", "adapt", "external")
@@ -42,7 +42,7 @@ def _say_cells(study: Study, whole: Study) -> None:
     say(f"{study.params.study}: {len(cells)} cells (dataset x backbone), {len(here)} can run here")
     for dataset in whole.datasets_here:
         of, can = ([step for step in some if step.dataset == dataset] for some in (cells, here))
-        n = needs.images(study, dataset)
+        n = estimate.images(study, dataset)
         counted = f"{n:,.0f} images" if n else "images not counted yet"
         say(f"  {dataset}: {len(of)} cells, {len(can)} here, {sum(step.done for step in can)} done; {counted}")
 
@@ -99,10 +99,10 @@ def _say_missing(missing: list[Missing]) -> None:
 
 
 def _say_disk(what: str, study: Study) -> None:
-    least, with_maps = needs.disk(study)
+    least, with_maps = estimate.disk(study)
     at = machine.existing(study.path("work"))
     most = f"at most {study.params.embed.max_dense_cache_gb:g} GB for each dataset and backbone"
-    uncounted = [name for name in study.datasets_here if not needs.images(study, name)]
+    uncounted = [name for name in study.datasets_here if not estimate.images(study, name)]
     if len(uncounted) < len(study.datasets_here):
         say(f"Disk for {what}: pixels and vectors about {size(least)}, with dense maps {size(with_maps)} ({most});")
         say("  of what is not made yet; raw downloads and predictions come on top.")

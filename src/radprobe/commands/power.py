@@ -5,7 +5,7 @@ comparison that the report will make; its critical value is that of the backbone
 raise it a little.
 """
 
-from radprobe import catalog, needs
+from radprobe import catalog, estimate
 from radprobe.artifacts import Predictions, Truth
 from radprobe.console import about, say
 from radprobe.manifests import Manifest
@@ -20,7 +20,7 @@ REMEDY = "run a pilot first (`limit: 120` in a params file), or the study up to 
 
 def run(study: Study) -> None:
     """Print, for every dataset with predictions of two backbones or more, how many test patients it would take."""
-    studies = [study, *needs.recorded(study)]
+    studies = [study, *estimate.recorded(study)]
     for dataset in study.datasets_here:
         if study.dataset(dataset).task == "look":
             continue
@@ -50,7 +50,7 @@ def _of(study: Study, dataset: str) -> str:
 
 
 def _predictions(score: Step) -> Step:
-    return next(need for need in score.needs if need.backbone)
+    return next(need for need in score.dependencies if need.backbone)
 
 
 def _protocol(study: Study, found: dict[str, Predictions]) -> str | None:

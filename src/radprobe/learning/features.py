@@ -28,7 +28,7 @@ from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.learning.augment import Views, moved
 from radprobe.learning.device import GB, device_name, peak_gb
-from radprobe.manifests import seal
+from radprobe.manifests import Place, seal
 from radprobe.models import backbones
 from radprobe.models.backbones import Encoder, grey
 
@@ -299,10 +299,10 @@ def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
     return facts, names
 
 
-def write_vectors(vectors: np.ndarray, folder: Path, spec: str) -> None:
+def write_vectors(vectors: np.ndarray, place: Place) -> None:
     """Write Embeddings that no backbone made: `vectors` [n, C] in the place of the CLS token."""
     file = "00000.cls.npy"
-    write_array(folder / file, vectors[:, None].astype(np.float16))
+    write_array(place.folder / file, vectors[:, None].astype(np.float16))
     facts = {"n": len(vectors), "dim": vectors.shape[1], "blocks": 1, "parameters": 0, "dtype": "float16"}
     facts |= {
         "seconds": 0.0,
@@ -313,7 +313,7 @@ def write_vectors(vectors: np.ndarray, folder: Path, spec: str) -> None:
         "streamed": False,
         "decoders": {},
     }
-    seal(folder, Embeddings.KIND, spec, facts, [file])
+    seal(place, Embeddings.KIND, facts, [file])
 
 
 def _compute(source: Source, store: Store, shapes: dict[str, tuple[int, ...]], todo: list[tuple[str, slice]]) -> None:

@@ -1,4 +1,4 @@
-"""Make it again: the command, the versions, the params, and for every cell its spec, weights and chosen settings."""
+"""Make it again: the command, the versions, the params, and for every cell its key, weights and chosen settings."""
 
 import importlib.metadata
 import os
@@ -74,7 +74,7 @@ def params_yaml(findings: Findings) -> str:
 
 
 def cells(findings: Findings) -> list[dict]:
-    """Return for each cell: state, why, specs, features, weights, protocols with what was chosen, and its command."""
+    """Return for each cell: state, why, keys, features, weights, protocols with what was chosen, and its command."""
     return [cell_of(findings, each) for each in findings.cells]
 
 
@@ -83,13 +83,13 @@ def cell_of(findings: Findings, cell: Cell) -> dict:
     steps = findings.study.steps
     verb = findings.study.predicting(cell.dataset, cell.backbone) or "embed"
     made = [steps.get((name, cell.dataset, cell.backbone)) for name in ("embed", verb, "score", "compare")]
-    specs = {step.verb: step.spec for step in made if step}
+    keys = {step.verb: step.key for step in made if step}
     again = cell.step if cell.state != "done" else steps.get((verb, cell.dataset, cell.backbone), cell.step)
     found = {
         "cell": cell,
         "anchor": tables.anchor(cell.dataset, cell.backbone or "comparison"),
         "name": findings.title(cell.backbone) if cell.backbone else "paired comparison",
-        "specs": specs,
+        "step_keys": keys,
         "command": step_command(again),
         "weights": [],
         "features": [],

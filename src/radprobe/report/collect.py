@@ -177,7 +177,7 @@ class Findings:
                 return Cell(dataset, backbone, "failed", step, why)
             if not step.done:
                 log = log_tail(self.study, step)
-                lacking = [need for need in step.needs if not need.done]
+                lacking = [need for need in step.dependencies if not need.done]
                 waits = f"needs {lacking[0].verb} of {lacking[0].backbone or dataset}" if lacking else "not started"
                 return Cell(dataset, backbone, "failed" if log else "not run", step, log or waits)
         return Cell(dataset, backbone, "done", steps[-1])
@@ -185,13 +185,13 @@ class Findings:
 
 def _is_whole(step: Step) -> bool:
     """Is a step made, and all that it was made from? Else its result is of something that is no more."""
-    return step.done and all(_is_whole(need) for need in step.needs)
+    return step.done and all(_is_whole(need) for need in step.dependencies)
 
 
 def log_tail(study: Study, step: Step, most: int = LOG_LINES) -> str:
     """Return the last lines of a step's log, "" where it has none."""
     middle = filter(None, (step.verb, step.dataset, slug(step.backbone or "")))
-    path = study.path("work").joinpath("logs", *middle, f"{step.spec}.log")
+    path = study.path("work").joinpath("logs", *middle, f"{step.key}.log")
     if not path.is_file():
         return ""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -54,7 +54,7 @@ class Ours:
     protocol: str
     metrics: list[str]
     score: Estimate
-    spec: str  # of the predictions
+    key: str  # of the predictions
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _ours(findings: Findings, one: PublishedScore) -> Ours | None:
         for metrics in (one.metrics, [PRIMARY_METRIC[findings.datasets[one.dataset].task]]):
             found = rows[(rows["backbone"] == backbone) & rows["metric"].isin(metrics)]
             if len(found) == len(metrics):
-                return Ours(backbone, protocol, metrics, _mean(found), found["spec"].iloc[0])
+                return Ours(backbone, protocol, metrics, _mean(found), found["key"].iloc[0])
     return None
 
 
@@ -339,7 +339,7 @@ def _depends(findings: Findings, dataset: str, ours: Ours, cell: dict) -> list[t
     weights = dict(cell["weights"])
     found = {
         "score": f"{' and '.join(ours.metrics)}, macro, test, {ours.score.patients} patients, {ours.protocol}",
-        "spec of the predictions": ours.spec,
+        "key of the predictions": ours.key,
         "split": f"{findings.study.params.datasets[dataset].split_name}, sha256 {_split_hash(findings, dataset)}",
         "weights, sha256": weights.get("sha256", "none: nothing was pretrained"),
         "computed on": findings.device(dataset, ours.backbone),

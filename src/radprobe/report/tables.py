@@ -27,7 +27,7 @@ COLUMNS += [
     "trained_share",
     "best_epoch",
 ]
-COLUMNS += ["seed", "spec", "note"]
+COLUMNS += ["seed", "key", "note"]
 
 NO_METADATA = "no metadata in this benchmark"
 

@@ -263,7 +263,7 @@ def _without_near(row: Any, metric: str) -> str:
 def not_compared(findings: Findings, dataset: str) -> list[str]:
     """Return which backbones the comparison of a dataset waits for, and what to do, where it does."""
     comparisons = [cell for cell in findings.cells if (cell.dataset, cell.backbone) == (dataset, None)]
-    needs = [need for cell in comparisons for need in cell.step.needs]
+    needs = [need for cell in comparisons for need in cell.step.dependencies]
     waits = [findings.title(need.backbone) for need in needs if need.backbone and not need.done]
     if not waits:
         return []

@@ -33,18 +33,18 @@ def run(study: Study, step: Step) -> None:
     predictions = folds.over(job.split, step.folder, fit)
     if job.split.is_folded:  # each fold has one: the first stands for them, and says so
         (folds.folder_of(step.folder, 1) / Adapter.FILE).replace(step.folder / Adapter.FILE)
-    Adapter.seal(step.folder, step.spec)
-    predictions.save(step.folder, step.spec)
+    Adapter.seal(step.place)
+    predictions.save(step.place)
     shutil.rmtree(job.training, ignore_errors=True)
 
 
 def _job(study: Study, step: Step) -> Job:
-    prepared, parted = step.need("prepare").folder, step.need("split").folder
+    prepared, parted = step.dependency("prepare").folder, step.dependency("split").folder
     LeakCertificate.load(parted)
     return Job(
         dataset=step.dataset,
         entry=study.backbone(step.backbone),
-        weights=Weights.load(step.need("weights").folder),
+        weights=Weights.load(step.dependency("weights").folder),
         index=Index.load(prepared),
         pixels=Pixels.load(prepared),
         split=Split.load(parted),
@@ -97,9 +97,9 @@ def _few_shot(task: Task) -> FewShot:
 
 
 def _save_adapter(step: Step, job: Job, network: Network) -> None:
-    facts = {"backbone": frozen(step.backbone), "base": adapters.identity(job.weights), "spec": step.spec}
+    facts = {"backbone": frozen(step.backbone), "base": adapters.identity(job.weights), "key": step.key}
     facts |= {"mode": step.knobs["mode"], "lora": job.lora}
     facts |= {"dataset": step.dataset, "classes": job.split.classes}
-    if k := step.need("split").knobs["recipe"].get("folds"):
+    if k := step.dependency("split").knobs["recipe"].get("folds"):
         facts["folds"] = k  # it was trained without the first of them
     adapters.save(job.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)

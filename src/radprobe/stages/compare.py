@@ -31,7 +31,7 @@ def run(study: Study, step: Step) -> None:
     how = Bootstrap.of(step.knobs)
     truth = _truth(study, step)
     tested: dict[tuple[str, str], Tested] = {}
-    for need in step.needs:
+    for need in step.dependencies:
         if need.backbone:
             predictions = Predictions.load(need.folder)
             cell = Cell(predictions, truth, metric, how)
@@ -58,7 +58,7 @@ def run(study: Study, step: Step) -> None:
         _typed(variants, VARIANTS_SCHEMA, dataset=step.dataset),
         _typed(rows, ROWS_SCHEMA, **shared),
         {"margin": step.knobs["margin"]},
-    ).save(step.folder, step.spec)
+    ).save(step.place)
     console.say(f"{step.dataset}: {len(differences)} paired differences, {len(variants)} from what the paper did")
 
 
@@ -247,7 +247,7 @@ def _theirs(ours: Key, pair: list[str], metric: str) -> Key | None:
 
 def _truth(study: Study, step: Step) -> Truth | None:
     task = study.dataset(step.dataset).task
-    return Truth.load(step.need("prepare").folder) if task == "segmentation" else None
+    return Truth.load(step.dependency("prepare").folder) if task == "segmentation" else None
 
 
 def _samples(of_protocol: Mapping[str, Tested], protocol: str) -> dict[str, pd.DataFrame]:

@@ -11,18 +11,18 @@ from radprobe.study import Step, Study
 
 def run(study: Study, step: Step) -> None:
     """Read Index, Pixels and Weights; write the shards of Embeddings and, last, their manifest."""
-    prepared, knobs, params = step.need("prepare").folder, step.knobs, study.params.embed
+    prepared, knobs, params = step.dependency("prepare").folder, step.knobs, study.params.embed
     index = Index.load(prepared)
     if step.backbone == METADATA:
-        features.write_vectors(metadata.features(index.table, knobs["columns"]), step.folder, step.spec)
+        features.write_vectors(metadata.features(index.table, knobs["columns"]), step.place)
         return
-    weights = Weights.load(step.need("weights").folder)
+    weights = Weights.load(step.dependency("weights").folder)
     inputs = Manifest.read(prepared / "pixels.json").files["images.npy"]["sha256"]
-    identity = [step.spec, inputs, weights.sha256]
+    identity = [step.key, inputs, weights.sha256]
     entry, pixels, where = study.backbone(step.backbone), Pixels.load(prepared), device(study.params.device)
     scale = study.dataset(step.dataset).intensity
     source = features.source(entry, weights, index, pixels, scale, knobs, params.batch_size, where)
     store = features.Store(step.folder, params.shard_rows, identity, params.max_dense_cache_gb)
     facts, names = features.encode(source, store)
-    seal(step.folder, Embeddings.KIND, step.spec, facts, names)
+    seal(step.place, Embeddings.KIND, facts, names)
     console.say(f"{step.dataset} {step.backbone}: {facts['n']} images, {facts['images_per_second']:.1f}/s")

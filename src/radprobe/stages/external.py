@@ -24,9 +24,9 @@ def run(study: Study, step: Step) -> None:
 
     Raises RadprobeError where the file does not fit the split or the truth, or changes while it is read.
     """
-    source = step.need("split").folder
+    source = step.dependency("split").folder
     LeakCertificate.load(source)
-    index, split = Index.load(step.need("prepare").folder), Split.load(source)
+    index, split = Index.load(step.dependency("prepare").folder), Split.load(source)
     path = study.predictions_file(step.backbone)
     expected = Expected.of(index, split)
     if step.knobs["task"] == "segmentation":
@@ -37,7 +37,7 @@ def run(study: Study, step: Step) -> None:
         raise RadprobeError(path, "changed while it was read", "run again")
     predictions.facts["embedding"] = {}
     predictions.facts["protocols"][EXTERNAL] |= _facts(path, expected, matched) | {"content": step.knobs["content"]}
-    predictions.save(step.folder, step.spec)
+    predictions.save(step.place)
     counts = ", ".join(f"{len(expected.cases(part))} of {part}" for part in matched.parts)
     console.say(f"{step.dataset} {step.backbone}: {counts} from {path}")
     for line in matched.notes:
@@ -102,7 +102,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def _of_maps(step: Step, path: Path, index: Index, split: Split, expected: Expected):
     """Return Predictions of a folder of label maps, on the grid of the truth."""
-    truth = Truth.load(step.need("prepare").folder)
+    truth = Truth.load(step.dependency("prepare").folder)
     of_case, matched = external.map_folder(path).match(expected)
     affines = index.table.groupby("volume_id", sort=False)["affine"].first()
     total = sum(len(expected.cases(part)) for part in matched.parts)

@@ -53,7 +53,7 @@ def run(study: Study, step: Step) -> None:
     file changed since it was retrieved, or where more than `max_quarantine` files have no sound header; and later where
     a raw file changes while it is decoded.
     """
-    entry, source = study.dataset(step.dataset), step.need("retrieve").folder
+    entry, source = study.dataset(step.dataset), step.dependency("retrieve").folder
     raw, layout, choice = RawManifest.load(source), study.layout(step.dataset), study.params.datasets[step.dataset]
     if layout is None or layout.root.resolve() != raw.root.resolve():
         raise _changed(source / "raw.json", raw.root, "is no longer where the raw files are")
@@ -72,8 +72,8 @@ def run(study: Study, step: Step) -> None:
     pixels.facts = _report(job, index)
     for line in pixels.facts["warnings"]:
         say(f"warning: {line}")
-    index.save(step.folder, step.spec)
-    pixels.save(step.folder, step.spec)
+    index.save(step.place)
+    pixels.save(step.place)
 
 
 def _check_files(job: Job, pictures: list[Picture], raw: RawManifest, manifest: Path) -> list[tuple[Picture, type]]:
@@ -133,7 +133,7 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
                     first = decoded.picture.rows[0]
                     yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
 
-        Truth.write(folder, step.spec, cases(), job.entry.classes)
+        Truth.write(step.place, cases(), job.entry.classes)
     if not job.shapes:
         decoding.refuse(job.bad, 0)
     mapped = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks")[: 1 + segmentation]]

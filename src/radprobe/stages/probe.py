@@ -95,12 +95,12 @@ class Result(NamedTuple):
 
 def run(study: Study, step: Step) -> None:
     """Read Index, Split, its LeakCertificate and Embeddings; write Predictions of every head that params ask for."""
-    source = step.need("split").folder
+    source = step.dependency("split").folder
     LeakCertificate.load(source)
-    index, split = Index.load(step.need("prepare").folder), Split.load(source)
-    embeddings = Embeddings.load(step.need("embed").folder)
+    index, split = Index.load(step.dependency("prepare").folder), Split.load(source)
+    embeddings = Embeddings.load(step.dependency("embed").folder)
     found = folds.over(split, step.folder, lambda each, _: _fit(step, index, each, embeddings))
-    found.save(step.folder, step.spec)
+    found.save(step.place)
 
 
 def _fit(step: Step, index: Index, split: Split, embeddings: Embeddings) -> Predictions:

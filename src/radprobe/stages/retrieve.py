@@ -48,7 +48,7 @@ def run(study: Study, step: Step) -> None:
         source = f"package:{entry.package.name}=={entry.package.version}"
     counts = {"samples": len(index.table), "patients": int(index.table["patient_id"].nunique())}
     facts = {"counts": counts, **({"downloads": downloads} if downloads else {})}
-    RawManifest(layout.root, layout.variant, source, table, facts).save(step.folder, step.spec)
+    RawManifest(layout.root, layout.variant, source, table, facts).save(step.place)
 
 
 def _downloads(folder: Path) -> dict[str, dict]:

@@ -19,7 +19,7 @@ ONE_FIT = {"n_fits": 1, "seed_sd": np.nan, "seed_low": np.nan, "seed_high": np.n
 
 def run(study: Study, step: Step) -> None:
     """Read Predictions (and Truth); write Scores of every protocol and metric on val and test, and per-case values."""
-    source = next(need for need in step.needs if need.backbone)
+    source = next(need for need in step.dependencies if need.backbone)
     metric = catalog.PRIMARY_METRIC[study.dataset(step.dataset).task]
     cell = Cell(
         Predictions.load(source.folder),
@@ -45,10 +45,10 @@ def run(study: Study, step: Step) -> None:
         draws = _draws(predictions, metric, study.dataset(step.dataset).task == "multiclass")
         costs = _costs(predictions.facts["embedding"], predictions.facts["few_shot"])
         tables.append(_over_draws(draws, predictions).assign(part="test", **costs))
-    shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "spec": source.spec}
+    shared = {"dataset": step.dataset, "backbone": step.backbone, "seed": study.params.seed, "key": source.key}
     table = pd.concat(tables, ignore_index=True).assign(**shared)[list(SCORES_SCHEMA.columns)]
     every_case = pd.concat(cases, ignore_index=True) if cases else None
-    Scores(table, every_case, draws).save(step.folder, step.spec)
+    Scores(table, every_case, draws).save(step.place)
     _say(table, metric)
 
 
@@ -194,16 +194,16 @@ def _spread(values: pd.Series) -> dict:
 
 def _near_cases(step: Step) -> set[str]:
     """Return the test cases that look like a copy of one in another part."""
-    names = LeakCertificate.load(step.need("split").folder).near_test_samples
+    names = LeakCertificate.load(step.dependency("split").folder).near_test_samples
     if not names:
         return set()
-    table = Index.load(step.need("prepare").folder).table
+    table = Index.load(step.dependency("prepare").folder).table
     return set(table.loc[table["sample_id"].isin(names), "volume_id"])
 
 
 def _truth(study: Study, step: Step) -> Truth | None:
     task = study.dataset(step.dataset).task
-    return Truth.load(step.need("prepare").folder) if task == "segmentation" else None
+    return Truth.load(step.dependency("prepare").folder) if task == "segmentation" else None
 
 
 def _costs(embedding: dict, protocol: dict) -> dict[str, float]:

@@ -85,9 +85,9 @@ class Protocol:
 
 def run(study: Study, step: Step) -> None:
     """Read Index, Pixels, Split, its LeakCertificate and what the backbone gives; write Predictions."""
-    source = step.need("prepare").folder
-    LeakCertificate.load(step.need("split").folder)
-    index, pixels, split = Index.load(source), Pixels.load(source), Split.load(step.need("split").folder)
+    source = step.dependency("prepare").folder
+    LeakCertificate.load(step.dependency("split").folder)
+    index, pixels, split = Index.load(source), Pixels.load(source), Split.load(step.dependency("split").folder)
     for each in split.folds:
         _check(step.dataset, index, pixels, each)
     if step.backbone == CEILING:
@@ -111,7 +111,7 @@ def run(study: Study, step: Step) -> None:
 
 def _save(found: Predictions, step: Step) -> None:
     """Save the predictions, and remove what was needed to resume."""
-    found.save(step.folder, step.spec)
+    found.save(step.place)
     shutil.rmtree(step.folder / "training", ignore_errors=True)
 
 
@@ -144,7 +144,7 @@ def _dense(study: Study, step: Step, index: Index, pixels: Pixels, where: torch.
         ranges = intensity.ranges(pixels.images, index.table["volume_id"], study.dataset(step.dataset).intensity)
         views = Views("turn", len(pixels.images), step.knobs["seed"], None if step.knobs["scratch"]["augment"] else 0)
         return features.Grey(pixels.images, ranges, step.knobs["size"], views, where), NO_COST, {}
-    embeddings = Embeddings.load(folder := step.need("embed").folder)
+    embeddings = Embeddings.load(folder := step.dependency("embed").folder)
     if embeddings.n != len(index.table):  # augmented copies would be those of other images
         reason = f"holds features of {embeddings.n} images, and the index has {len(index.table)} rows"
         raise RadprobeError(folder, reason, "remove this folder, and run it again")
@@ -156,8 +156,8 @@ def _dense(study: Study, step: Step, index: Index, pixels: Pixels, where: torch.
 
 def source_of(study: Study, step: Step) -> features.Source:
     """Return what `embed` encoded, to be encoded again: its maps were too many to be stored."""
-    prepared, weights = step.need("prepare").folder, Weights.load(step.need("weights").folder)
-    index, pixels, knobs = Index.load(prepared), Pixels.load(prepared), step.need("embed").knobs
+    prepared, weights = step.dependency("prepare").folder, Weights.load(step.dependency("weights").folder)
+    index, pixels, knobs = Index.load(prepared), Pixels.load(prepared), step.dependency("embed").knobs
     return features.source(
         study.backbone(step.backbone),
         weights,

@@ -29,7 +29,7 @@ def run(study: Study, step: Step) -> None:
     Raises RadprobeError on an empty part, or on anything shared between parts for which params give no exception; then
     overlaps.csv in the step's folder lists all of it.
     """
-    source = step.need("prepare").folder
+    source = step.dependency("prepare").folder
     index, pixels, entry = Index.load(source), Pixels.load(source), study.dataset(step.dataset)
     name = step.knobs["name"]
     split = splits.make_split(index, entry.splits[name], name, step.knobs["seed"])
@@ -38,8 +38,8 @@ def run(study: Study, step: Step) -> None:
     with threads(study.params.threads):
         certificate = leaks.compare(index, split, pixels.images, step.knobs["leaks_allowed"])
     _refuse(step.dataset, certificate, step.folder / REFUSED, split.group_names)
-    split.save(step.folder, step.spec)
-    certificate.save(step.folder, step.spec)
+    split.save(step.place)
+    certificate.save(step.place)
     sizes = ", ".join(f"{split.facts['parts'][part]['samples']} {part}" for part in split.facts["parts"])
     shared = f"{len(certificate.excepted)} known overlap(s) excepted" if certificate.excepted else "nothing is shared"
     between = "folds" if split.is_folded else "parts"
@@ -54,7 +54,7 @@ def run(study: Study, step: Step) -> None:
 
 def write_listing(step: Step, path: Path) -> None:
     """Write a split that is made as a small CSV: patient, case, split (or fold)."""
-    splits.write_listing(Split.load(step.folder), Index.load(step.need("prepare").folder), path)
+    splits.write_listing(Split.load(step.folder), Index.load(step.dependency("prepare").folder), path)
     say(f"written: {path}")
 
 

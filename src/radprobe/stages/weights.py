@@ -15,7 +15,7 @@ from radprobe.study import Step, Study
 def run(study: Study, step: Step) -> None:
     """Save the Weights of a backbone. Raises RadprobeError if they are not those that are known or were used first."""
     if study.adapter(step.backbone):
-        _merged(study, step).save(step.folder, step.spec)
+        _merged(study, step).save(step.place)
         return
     name = step.backbone
     seed = step.knobs.get("seed", study.params.seed)  # each random initialisation has its own
@@ -24,7 +24,7 @@ def run(study: Study, step: Step) -> None:
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
     if found.file and not found.facts["sha256_known"]:
         _as_at_first_use(found, step.folder / "first-use.json")
-    found.save(step.folder, step.spec)
+    found.save(step.place)
 
 
 def _merged(study: Study, step: Step) -> Weights:
@@ -35,7 +35,7 @@ def _merged(study: Study, step: Step) -> Weights:
     known = files.sha256(file)
     if entry.sha256 not in (None, known):
         raise RadprobeError(file, f"sha256 is {known}, not the known {entry.sha256}", "get it again, or mend params")
-    base = Weights.load(step.need("weights").folder)
+    base = Weights.load(step.dependency("weights").folder)
     found = merged(study.backbone(facts["backbone"]), base, file, facts, step.folder)
     found.facts |= {"derived": entry.derived, "sha256_known": entry.sha256 is not None}
     return found

@@ -56,7 +56,7 @@ const PRIMARY = "primary metric"; // that of the task
 // The filters, and what they are set to at first.
 const FIRST = { modality: "", task: "", dataset: "", family: "", protocol: "", metric: PRIMARY, part: "test", class: "macro" };
 const IN_PRINT = new Set(["dataset", "backbone", "protocol", "metric", "value", "low", "n_patients"]);
-const HIDDEN = new Set(["modality", "task", "family", "n_samples", "n_classes", "n_fits", "seed_low", "seed_high", "trained_parameters", "trained_share", "best_epoch", "seed", "spec"]);
+const HIDDEN = new Set(["modality", "task", "family", "n_samples", "n_classes", "n_fits", "seed_low", "seed_high", "trained_parameters", "trained_share", "best_epoch", "seed", "key"]);
 if (!rows.some((row) => row[place.n_fits] > 1)) HIDDEN.add("seed_sd");
 const DECIMALS = { value: 3, seed_sd: 4, seed_low: 3, seed_high: 3, seconds: 1, peak_gb: 2, trained_share: 4 };
 const COLUMNS = ["dataset", "modality", "task", "backbone", "family"];

@@ -119,7 +119,7 @@ def work(study: Study, step: Step) -> float:
         return 0
     n = images(study, step.dataset) * (1 + (step.knobs.get("views") or 0))
     if step.verb == "compare":
-        return n * len(step.needs)
+        return n * len(step.dependencies)
     n *= _folds(step)
     return n * _gflops(study, step) if step.verb in ON_GPU else n
 
@@ -128,7 +128,7 @@ def _folds(step: Step) -> int:
     """Return how often a step fits everything: once for each fold of its split."""
     if step.verb not in FITTING:
         return 1
-    return step.need("split").knobs["recipe"].get("folds", 1)
+    return step.dependency("split").knobs["recipe"].get("folds", 1)
 
 
 def _gflops(study: Study, step: Step) -> float:
@@ -157,7 +157,7 @@ def _kind(study: Study, step: Step) -> str:
 def benchmark_file(study: Study, step: Step) -> Path:
     """Return where Snakemake writes what a job took."""
     parts = [step.dataset, slug(step.backbone) if step.backbone else None]
-    return study.path("work").joinpath("benchmarks", step.verb, *filter(None, parts), f"{step.spec}.tsv")
+    return study.path("work").joinpath("benchmarks", step.verb, *filter(None, parts), f"{step.key}.tsv")
 
 
 def recorded(study: Study) -> Iterator[Study]:

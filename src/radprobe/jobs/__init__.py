@@ -1,0 +1,64 @@
+"""Jobs: for each verb a frozen model of exactly what its output depends on, catalog facts included.
+
+`study` builds them from params and catalog, and a digest of a job is its key. A stage is `run(job, inputs, runtime)`:
+`inputs` are the folders of what it reads and the place it writes to, `runtime` is what its output must not depend on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from radprobe.manifests import Place
+
+Task = Literal["multilabel", "binary", "multiclass", "segmentation", "look"]
+
+
+class Job(BaseModel):
+    """What the output of one verb depends on. Two equal jobs of a verb, on equal inputs, write the same bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Input:
+    """The folder that an earlier job filled."""
+
+    verb: str
+    backbone: str | None
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a job reads and writes."""
+
+    place: Place
+    steps: tuple[Input, ...]
+
+    def folder(self, verb: str) -> Path:
+        """Return the folder of the one input of a verb."""
+        (found,) = (each.folder for each in self.steps if each.verb == verb)
+        return found
+
+    def by_backbone(self) -> dict[str, Path]:
+        """Return the folders of the inputs that belong to a backbone."""
+        return {each.backbone: each.folder for each in self.steps if each.backbone is not None}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a job may use and its output must not depend on: devices, batches of inference, paths, the network."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int
+    batch_size: int  # images per forward pass of a frozen backbone
+    shard_rows: int
+    max_dense_cache_gb: float
+    raw: Path | None  # the raw folder of the job's dataset
+    weights: Path  # the folder with weights files
+    weights_file: Path | None  # the local file of the job's backbone
+    predictions: Path | None  # the file or folder of a row from elsewhere
+    may_fetch: bool  # may weights be fetched from the hub
+    will_download: bool  # is the raw download to be fetched
