@@ -94,7 +94,11 @@ def keep_twin(manifest: Path) -> None:
 
 
 def was_pulled(manifest: Path) -> bool:
-    """Did a manifest come through DVC, which leaves out its second copy."""
+    """Return whether a manifest came through DVC, which leaves out its second copy.
+
+    DVC runs no code of ours on a pull that could record it. A lost second copy errs on the safe side: pixels and dense
+    maps that are missing do not set aside what counts as pulled.
+    """
     return manifest.is_file() and not twin(manifest).is_file()
 
 
