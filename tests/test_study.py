@@ -74,7 +74,7 @@ OWN = {"task": "segmentation", "classes": ["lung"], "mask": "mask", "table": "la
         ({"slices": "paper"}, "prepare"),
         ({"folder": {**OWN, "mask": "label_map"}}, "retrieve"),
         ({"folder": {**OWN, "table": "others.csv"}}, "retrieve"),
-        ({"raw": "elsewhere"}, "retrieve"),
+        ({"raw": "elsewhere"}, None),  # the same files at another place
     ],
 )
 def test_a_change_of_an_own_folder_reaches_exactly_what_depends_on_it(tmp_path, change, first):

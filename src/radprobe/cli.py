@@ -25,6 +25,7 @@ DatasetId = Annotated[str, typer.Argument(help="A dataset of the study.")]
 BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 
 MORE_MEMORY = "run it where there is more, with fewer threads, or with a smaller batch_size"
+IDENTITIES = "RADPROBE_IDENTITIES"  # the file with what raw data and weights were when a run began
 STARTED = "RADPROBE_STARTED"  # when the graph was built of which this is a job, in seconds since 1970
 OPTIONS = {"force": False}  # of the whole command line, before the verb
 
@@ -95,7 +96,7 @@ def plan(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print what a study is: cells, jobs done and to do, what is missing, disk, hours by what earlier jobs took."""
-    _command("power" if power else "plan").run(Study(params))
+    _command("power" if power else "plan").run(_study(params))
 
 
 @app.command()
@@ -108,7 +109,7 @@ def retrieve(
     if bool(dataset) == found:
         raise RadprobeError("radprobe retrieve", "needs either a dataset or --found", "name one of them")
     if found:
-        print(_stage("retrieve").found(Study(params)))
+        print(_stage("retrieve").found(_study(params)))
     else:
         _make(params, "retrieve", dataset)
 
@@ -134,7 +135,7 @@ def split(
     """Give each sample its part, and certify that nothing leaks between the parts."""
     _make(params, "split", dataset)
     if listing:
-        _stage("split").write_listing(Study(params).step("split", dataset), listing)
+        _stage("split").write_listing(_study(params).step("split", dataset), listing)
 
 
 @app.command()
@@ -190,7 +191,7 @@ def compare(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> Non
 @app.command()
 def report(params: ParamsFile = Path("params.yaml")) -> None:
     """Write explorer.html and the figures from whatever has been made."""
-    study = Study(params)
+    study = _study(params)
     _limit_threads(1)
     _stage("report").run(study)
     say(f"open {study.path('reports') / 'explorer.html'}")
@@ -207,7 +208,7 @@ def export(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the predictions of a cell: label maps as NIfTI (volumes) or PNG (films), scores as CSV."""
-    study = Study(params)
+    study = _study(params)
     verb = study.predicting(dataset, backbone) if dataset in study.params.datasets else None
     step = study.step(verb or "segment", dataset, backbone)
     if not step.done:
@@ -226,9 +227,9 @@ def datasets(
     if markdown:
         print(listing.markdown(), end="")
     elif dataset:
-        listing.facts(Study(params), dataset)
+        listing.facts(_study(params), dataset)
     else:
-        listing.run(Study(params))
+        listing.run(_study(params))
 
 
 @app.command()
@@ -245,9 +246,9 @@ def backbones(
     elif costs:
         print(listing.costs_csv(), end="")
     elif backbone:
-        listing.facts(Study(params), backbone)
+        listing.facts(_study(params), backbone)
     else:
-        listing.run(Study(params))
+        listing.run(_study(params))
 
 
 @app.command()
@@ -255,7 +256,7 @@ def pack(
     folder: Annotated[Path, typer.Argument(help="Where to put the weights.")], params: ParamsFile = Path("params.yaml")
 ) -> None:
     """Put the verified weights of a study in one folder, for RADPROBE_WEIGHTS on a cluster."""
-    study = Study(params)
+    study = _study(params)
     _command("pack").run(study, folder, lambda step: _make_step(study, step))
 
 
@@ -267,7 +268,7 @@ def gc(
 ) -> None:
     """List, and after asking remove, what no study needs: none of those named, or none that Snakemake ran here."""
     command = _command("gc")
-    studies = [Study(path) for path in keep] if keep else command.recorded(Study(params))
+    studies = [Study(path) for path in keep] if keep else command.recorded(_study(params))
     command.run(studies, lambda question: yes or (sys.stdin.isatty() and typer.confirm(question)))
 
 
@@ -279,8 +280,13 @@ def schema() -> None:
     print(text(), end="")
 
 
+def _study(params: Path) -> Study:
+    """Return the study of a params file; in a job of a run, with the identities that the run began with."""
+    return Study(params, Path(os.environ[IDENTITIES]) if IDENTITIES in os.environ else None)
+
+
 def _make(params: Path, verb: str, dataset: str | None, backbone: str | None = None) -> None:
-    study = Study(params)
+    study = _study(params)
     _make_step(study, study.step(verb, dataset, backbone))
 
 
@@ -292,7 +298,7 @@ def _typed(study: Study, step: Step) -> str:
 
 def _make_step(study: Study, step: Step) -> None:
     for each in in_order(step):
-        for line in each.set_aside_foreign():
+        for line in study.set_aside_foreign(each):
             say(line)
     for need in step.dependencies:
         files.wait_for(need.outputs, say)
@@ -326,6 +332,8 @@ def _make_step(study: Study, step: Step) -> None:
                 stage.run(study, step)
             else:
                 stage.run(step.job, step.inputs, study.runtime(step))
+        if step.verb == "retrieve":
+            study.note_raw_state(step)
         for manifest in step.outputs:
             files.keep_twin(manifest)
     say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")

@@ -165,7 +165,10 @@ def recorded(study: Study) -> Iterator[Study]:
     found = sorted((study.path("work") / "studies").glob("*.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[:STUDIES]:
         try:
-            other = Study(path)
+            identities = max(
+                path.parent.glob(f"{path.stem}-*.json"), key=lambda each: each.stat().st_mtime, default=None
+            )
+            other = Study(path, identities)
             _ = other.steps
         except RadprobeError:
             continue

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,25 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def cached_sha256(path: Path, cache: Path) -> str:
+    """Return the SHA-256 of a file from the JSON `cache`, if the file has the size and time it had then; else hash it.
+
+    A cache that cannot be written is no error: the file is then hashed each time.
+    """
+    found = path.stat()
+    entry = [found.st_size, found.st_mtime_ns]
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    name = str(path.resolve())
+    if name not in known or known[name][:2] != entry:
+        known[name] = [*entry, sha256(path)]
+        with suppress(OSError):
+            write_json(cache, known)
+    return known[name][2]
 
 
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -5,6 +5,7 @@ catalog entry, the verb's VERSION and the keys of the steps that it needs. It is
 """
 
 import copy
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from typing import Any
 from radprobe import catalog, files, manifests, params
 from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
-from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
+from radprobe.datasets import DOWNLOADED, DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
+from radprobe.datasets.identity import RawIdentity, identify
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
@@ -110,6 +112,11 @@ class Step:
         return found
 
 
+SEEN = "seen.json"  # beside raw.json: the state of the raw files, by their folder on this machine
+RETRIEVED = "retrieved.json"  # what `make retrieved` writes under paths.work, and git keeps
+ABSENT = "absent"  # the identity of what is not here, and of which nothing is recorded
+
+
 # The manifests of each verb.
 OUTPUTS = {
     "retrieve": ["raw"],
@@ -137,7 +144,14 @@ class Missing:
 
 
 class Study(Entries):
-    """A study as params describe it: its datasets and backbones, what of them is missing, and the steps to run."""
+    """A study as params describe it: its datasets and backbones, what of them is missing, and the steps to run.
+
+    `identities` names a file with those of an earlier run; without it they are taken from the files that are here.
+    """
+
+    def __init__(self, source: Path | str | dict[str, Any], identities: Path | None = None):
+        super().__init__(source)
+        self._fixed = _read_json(identities) if identities else {}
 
     # --- where things are ---------------------------------------------------------------------------------------------
 
@@ -174,6 +188,84 @@ class Study(Entries):
             return adapter
         folder = self.path("weights")
         return next((folder / name for name in self.backbone(backbone).local if (folder / name).is_file()), None)
+
+    # --- what data and weights are ------------------------------------------------------------------------------------
+
+    @cached_property
+    def identities(self) -> dict[str, dict[str, str]]:
+        """What the raw data and the weights of the study are, as their keys say: jobs of a run take them from here."""
+        weights = dict.fromkeys(map(with_weights, self.backbones))
+        known = [name for name in weights if name not in (*WITHOUT_WEIGHTS, *self.external)]
+        return {
+            "datasets": {name: self.fingerprint(name) for name in self.params.datasets},
+            "backbones": {name: self.weights_identity(name) for name in known},
+        }
+
+    @cached_property
+    def _in_git(self) -> dict[str, dict[str, str]]:
+        """The identities that git holds: DVC brings what was made of raw data and weights, and not those."""
+        return _read_json(self.path("work") / RETRIEVED).get("identities", {})
+
+    def _last_known(self, folder: Path, kind: str) -> str:
+        """Return the identity that the newest manifest of raw data or weights in a folder says; ABSENT without one."""
+        found = sorted(folder.glob(f"*/{kind}.json"), key=lambda path: path.stat().st_mtime)
+        known = [_read_json(path).get("facts", {}).get("identity") for path in found]
+        return next(filter(None, reversed(known)), ABSENT)
+
+    def raw_identity(self, dataset: str) -> RawIdentity | None:
+        """Return the identity of the raw files that are here; None if none are."""
+        layout = self.layout(dataset)
+        return identify(self.dataset(dataset), layout) if layout else None
+
+    def note_raw_state(self, step: Step) -> None:
+        """Record the state of the raw files that a `retrieve` has hashed: one that is overwritten later is noticed."""
+        if found := self.raw_identity(step.dataset):
+            states = {**_read_json(step.folder / SEEN), str(self.raw_folder(step.dataset).resolve()): found.state}
+            files.write_json(step.folder / SEEN, states)
+
+    def set_aside_foreign(self, step: Step) -> list[str]:
+        """Set aside what lies in a step's folder and is not what it makes of what is here; return what and why.
+
+        Artifacts of another study or of other inputs are found by their manifests, raw files that were overwritten by
+        their sizes and times.
+        """
+        found = step.set_aside_foreign()
+        if step.verb == "retrieve" and step.done and (state := self.raw_identity(step.dataset)):
+            folder = self.raw_folder(step.dataset)
+            if _read_json(step.folder / SEEN).get(str(folder.resolve()), state.state) != state.state:
+                manifests.set_aside(step.outputs[0])
+                found.append(f"{folder} changed since its files were hashed; they are hashed again")
+        return found
+
+    def fingerprint(self, dataset: str) -> str:
+        """Return what the raw data of a dataset are, wherever they lie: part of the key of all that is made of them."""
+        if self.params.datasets[dataset].phantom:
+            return "generated"
+        if known := self._fixed.get("datasets", {}).get(dataset):
+            return known
+        if self.will_download(dataset) or (self.raw_folder(dataset) / DOWNLOADED).is_file():
+            return f"download:{files.digest([[each.file, each.sha256] for each in self.dataset(dataset).downloads])}"
+        if found := self.raw_identity(dataset):
+            return found.fingerprint
+        known = self._in_git.get("datasets", {}).get(dataset, ABSENT)
+        return self._last_known(self.path("work") / dataset / "retrieve", "raw") if known == ABSENT else known
+
+    def weights_identity(self, backbone: str) -> str:
+        """Return what the weights of a backbone are: their SHA-256, or the revision of the hub that holds them."""
+        entry = self.backbone(backbone)
+        if entry.random:
+            return "random"
+        if known := entry.sha256 or self._fixed.get("backbones", {}).get(backbone):
+            return known
+        if file := self.weights_file(backbone):
+            return files.cached_sha256(file, self.path("work") / "weights" / "sha256.json")
+        if (known := self._in_git.get("backbones", {}).get(backbone, ABSENT)) != ABSENT:
+            return known
+        if entry.package:
+            return f"{entry.package.name}=={entry.package.version}"
+        if entry.repo:
+            return f"{entry.repo}@{entry.revision}"
+        return self._last_known(self.path("work") / "weights" / slug(backbone), "weights")
 
     # --- what is here -------------------------------------------------------------------------------------------------
 
@@ -437,6 +529,7 @@ class Study(Entries):
         where = {"repo", "revision", "filename", "random", "sha256", "local"}
         knobs = entry.model_dump(include={*Architecture.model_fields, *where})
         knobs |= {"seed": self.params.seed + init_number(backbone) - 1} if entry.random else {}
+        knobs["identity"] = self.weights_identity(backbone)
         if facts := self.adapter(backbone):
             return self._step("weights", None, backbone, knobs | facts, self._weights(facts["backbone"]))
         return self._step("weights", None, backbone, knobs)
@@ -472,6 +565,7 @@ class Study(Entries):
     def _prepare(self, dataset: str) -> Step:
         entry, choice = self.dataset(dataset), self.params.datasets[dataset]
         source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _own_files(choice)}
+        source["fingerprint"] = self.fingerprint(dataset)
         retrieve = self._step("retrieve", dataset, None, source)
         knobs = {"stored": entry.stored, "classes": entry.classes, "limit": self.params.limit}
         knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
@@ -581,6 +675,15 @@ def in_order(step: Step) -> list[Step]:
     return [*(each for need in step.dependencies for each in in_order(need)), step]
 
 
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; {} if it is not there or damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def logged_in() -> bool:
     """Is there a token of the hub, which gated weights want?"""
     try:
@@ -593,7 +696,7 @@ def logged_in() -> bool:
 def _own_files(choice: DatasetChoice) -> dict[str, Any] | None:
     """Return what of an own folder's description says which files and labels it has."""
     shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity", "tolerance"}
-    return {**choice.folder.model_dump(exclude=shown_or_later), "raw": choice.raw} if choice.folder else None
+    return choice.folder.model_dump(exclude=shown_or_later) if choice.folder else None
 
 
 def _dump(model: Any) -> Any:

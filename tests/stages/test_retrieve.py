@@ -39,7 +39,7 @@ def test_dvc_wants_each_dataset_once_and_the_folders_that_it_knows(change, why):
     with pytest.raises(RadprobeError, match=why):
         retrieve.found(Study(params | change))
     found = json.loads(retrieve.found(Study(params | {"dvc": {"keep": ["montgomery"]}, "paths": {"work": "work"}})))
-    assert set(found) == {"datasets", "backbones", "predictions"}
+    assert set(found) == {"datasets", "backbones", "predictions", "identities"}
 
 
 def test_every_file_of_the_download_is_hashed_and_nothing_else(tmp_path, capsys):

@@ -12,7 +12,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 
 from radprobe import files, machine, params
-from radprobe.datasets import DOWNLOADED, external
+from radprobe.datasets import external
 from radprobe.report import figures
 from radprobe.names import slug
 from radprobe.study import Study
@@ -25,23 +25,30 @@ try:
     if BEGUN:
         config.clear()
         config.update(content)
-    STUDY = Study(dict(config))
+    STUDY = Study(dict(config), Path(os.environ["RADPROBE_IDENTITIES"]) if BEGUN else None)
     for row in [] if BEGUN else STUDY.external_here:
         STUDY.check_predictions(row)  # in seconds, before anything long has run
     STEPS = {(step.dataset, slug(step.backbone or ""), step.key): step for step in STUDY.steps.values()}
 except files.RadprobeError as error:
     raise WorkflowError(str(error)) from None
 
-# Jobs read the study as it is now, from a file named by its content: editing params.yaml under a run changes nothing.
-# `radprobe gc` reads there which studies have worked in these folders.
+# Jobs read the study as it is now, from files named by their content: editing params.yaml or replacing raw files under a
+# run changes nothing. `radprobe gc` reads there which studies have worked in these folders.
 FROZEN, RECORD = (STUDY.path(place) / "studies" / f"{files.digest(config)}.yaml" for place in ("work", "results"))
+IDENTITIES = FROZEN.with_name(f"{FROZEN.stem}-{files.digest(STUDY.identities)}.json")
 for file in (FROZEN, RECORD):
     if not file.is_file():
         files.write_text(file, yaml.safe_dump(dict(config), sort_keys=False))
+if not BEGUN:
+    for place in (FROZEN.parent, RECORD.parent):
+        files.write_json(place / IDENTITIES.name, STUDY.identities)
+    for line in (line for one in STEPS.values() for line in STUDY.set_aside_foreign(one)):
+        logger.warning(line)
 # By the environment, and not in the commands: a command that named the study would re-run for any change of it.
 # PYTHONPATH, so that conda environments and containers run this checkout and need no installed radprobe.
 os.environ.update(
     RADPROBE_PARAMS=str(FROZEN.resolve()),
+    RADPROBE_IDENTITIES=os.environ["RADPROBE_IDENTITIES"] if BEGUN else str(IDENTITIES.resolve()),
     RADPROBE_SOURCE=SOURCE,
     PYTHONPATH=SOURCE,
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
@@ -128,37 +135,9 @@ def growing(amount):
     return lambda wildcards, attempt: attempt * amount
 
 
-def raw_files(wildcards):
-    """Input function: the tables and folders of a raw download, so that new files in it are noticed.
-
-    None where `retrieve` makes them: phantoms and downloads of ours, whose files are there only after it has run.
-    """
-    layout, folder = STUDY.layout(wildcards.dataset), STUDY.raw_folder(wildcards.dataset)
-    made = STUDY.params.datasets[wildcards.dataset].phantom or (folder / DOWNLOADED).is_file()
-    if made or layout is None:
-        return []
-    return [*layout.tables, *layout.folders, *layout.files]
-
-
-def local_weights(wildcards):
-    """Input function: the local weights file of a backbone, where there is one."""
-    file = STUDY.weights_file(step(wildcards).backbone)
-    return [file] if file else []
-
-
 def external_files(wildcards):
     """Input function: the file, or the label maps, of predictions that were made elsewhere."""
     return external.read_files(STUDY.predictions_file(step(wildcards).backbone))
-
-
-def state(source):
-    """Params function: sizes and times of what an input function gives, so that a change for an older file is one too."""
-
-    def of(wildcards):
-        stats = {str(path): Path(path).stat() for path in source(wildcards)}
-        return files.digest({path: (found.st_size, found.st_mtime_ns) for path, found in stats.items()})
-
-    return of
 
 
 def code(*folders):

@@ -6,8 +6,6 @@ localrules:
 
 
 rule retrieve:
-    input:
-        raw=raw_files,
     output:
         f"{WORK}/{{dataset}}/retrieve/{{key}}/raw.json",
     log:
@@ -22,7 +20,6 @@ rule retrieve:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
-        state=state(raw_files),
         named=named,
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"

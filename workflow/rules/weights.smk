@@ -7,7 +7,6 @@ localrules:
 
 rule weights:
     input:
-        file=local_weights,
         adapted=dependency("weights"),
     output:
         f"{WORK}/weights/{{backbone}}/{{key}}/weights.json",
@@ -23,7 +22,6 @@ rule weights:
         mem_mb=memory,
         runtime=growing(60),
     params:
-        state=state(local_weights),
         named=named,
     message:
         "Finding and verifying the weights of {wildcards.backbone}"

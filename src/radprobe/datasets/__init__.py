@@ -2,7 +2,8 @@
 
 A loader module `radprobe.datasets.<loader>` has
 - `locate(entry, raw: Path) -> Layout | None`: which known layout lies under `raw`; cheap, no image or table is read;
-- `samples(layout, entry, allow_missing: bool) -> Index`: one row per image or slice.
+- `samples(layout, entry, allow_missing: bool) -> Index`: one row per image or slice;
+- optionally `listed(layout, entry) -> set[Path]`: files that lie in no folder of the layout, for its fingerprint.
 `entry` is the catalog.Dataset as the study uses it.
 """
 

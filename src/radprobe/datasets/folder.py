@@ -31,6 +31,17 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     return Layout(raw_folder, "csv", tables=(table,)) if table.is_file() else None
 
 
+def listed(layout: Layout, entry: Dataset) -> set[Path]:
+    """Return the images and masks that the CSV lists, as far as it can be read."""
+    columns = [entry.folder.path, entry.folder.mask]
+    try:
+        table = read_table(layout.tables[0], columns)
+    except RadprobeError:  # said when the samples are read
+        return set()
+    cells = (line.cells[column] for column in columns if column in table.columns for line in table.lines)
+    return {path for text in cells if text and (path := _inside(layout.root, text))}
+
+
 def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     """Return one row per film, and one per slice of a volume (labels repeated), as the CSV lists them.
 

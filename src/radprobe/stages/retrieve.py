@@ -47,7 +47,7 @@ def run(study: Study, step: Step) -> None:
         _check_package(entry.package, layout, table)
         source = f"package:{entry.package.name}=={entry.package.version}"
     counts = {"samples": len(index.table), "patients": int(index.table["patient_id"].nunique())}
-    facts = {"counts": counts, **({"downloads": downloads} if downloads else {})}
+    facts = {"counts": counts, "identity": step.knobs["fingerprint"], **({"downloads": downloads} if downloads else {})}
     RawManifest(layout.root, layout.variant, source, table, facts).save(step.place)
 
 
@@ -87,7 +87,8 @@ def found(study: Study) -> str:
     for row, dataset in study.external.items():
         step = study.steps.get((EXTERNAL, dataset, row))
         elsewhere[dataset][row] = step.knobs["content"] if step else None
-    return json.dumps({"datasets": raw, "backbones": weights, "predictions": elsewhere}, indent=1)
+    found = {"datasets": raw, "backbones": weights, "predictions": elsewhere, "identities": study.identities}
+    return json.dumps(found, indent=1)
 
 
 MEND = "list each dataset of the study once, under dvc.push or dvc.keep, and nothing else"

@@ -14,17 +14,21 @@ from radprobe.study import Step, Study
 
 def run(study: Study, step: Step) -> None:
     """Save the Weights of a backbone. Raises RadprobeError if they are not those that are known or were used first."""
-    if study.adapter(step.backbone):
-        _merged(study, step).save(step.place)
-        return
+    found = _merged(study, step) if study.adapter(step.backbone) else _own(study, step)
+    found.facts["identity"] = step.knobs["identity"]
+    found.save(step.place)
+
+
+def _own(study: Study, step: Step) -> Weights:
+    """Return the weights of a backbone that has no adapter."""
     name = step.backbone
     seed = step.knobs.get("seed", study.params.seed)  # each random initialisation has its own
     local, folder = study.weights_file(name), study.path("weights")
     found = obtain(name, study.backbone(name), local, step.folder, folder, seed, study.may_fetch)
     say(f"{name}: {found.source}" + (f", sha256 {found.sha256}" if found.sha256 else ""))
     if found.file and not found.facts["sha256_known"]:
-        _as_at_first_use(found, step.folder / "first-use.json")
-    found.save(step.place)
+        _as_at_first_use(found, step.folder.parent / "first-use.json")
+    return found
 
 
 def _merged(study: Study, step: Step) -> Weights:
