@@ -181,7 +181,6 @@ def test_an_image_that_is_overwritten_is_noticed_at_the_command_line(tmp_path, c
     capsys.readouterr()
     after = made(params(tmp_path, tmp_path / "work"))
     assert capsys.readouterr().out.count("already made") == 1  # the weights
-    shutil.rmtree(tmp_path / "work")
     assert auroc(after) == auroc(made(params(tmp_path, tmp_path / "alone")))
 
 
