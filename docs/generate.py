@@ -14,8 +14,6 @@ from radprobe import artifacts, cli, params
 from radprobe.study import OUTPUTS
 
 FOLDER = Path(__file__).parent / "reference"
-# verbs that are called otherwise at the command line
-COMMANDS = {"weights": "retrieve --backbone", "compare": "score <dataset>"}
 MADE = "Made from `{source}` by `make reference`.\n"
 
 
@@ -159,9 +157,7 @@ the result depends on: params, catalog entry, code version and the keys before i
 
 def artifact(kind_of: type) -> str:
     """Return an artifact as a section."""
-    made = (
-        f"`{kind_of.KIND}.json`, made by {', '.join(f'`{COMMANDS.get(verb, verb)}`' for verb in makers(kind_of.KIND))}."
-    )
+    made = f"`{kind_of.KIND}.json`, made by {', '.join(f'`{verb}`' for verb in makers(kind_of.KIND))}."
     lines = [f"## {kind_of.__name__}", "", made, "", plain(inspect.getdoc(kind_of)), ""]
     if is_dataclass(kind_of):
         lines.append(table(("field", "type", "what it holds"), *fields_of(kind_of)))

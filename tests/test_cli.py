@@ -68,7 +68,7 @@ def test_again_makes_it_again(folder):
     radprobe(folder, "retrieve", "montgomery")
     (manifest,) = folder.glob("work/montgomery/retrieve/*/raw.json")
     made = manifest.stat().st_mtime_ns
-    assert radprobe(folder, "--again", "retrieve", "montgomery").returncode == 0
+    assert radprobe(folder, "--force", "retrieve", "montgomery").returncode == 0
     assert manifest.stat().st_mtime_ns > made
 
 
@@ -135,7 +135,7 @@ def test_all_facts_of_one_backbone_are_printed(folder):
 
 def test_a_folder_of_weights_that_lacks_some_is_no_success(folder):
     (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "backbones": ["test_vit", "rad_dino"]}))
-    done = radprobe(folder, "weights", "pack", "packed")
+    done = radprobe(folder, "pack", "packed")
     assert done.returncode == 2
     assert "put rad-dino.safetensors in" in done.stdout
     assert "lacks the weights of rad_dino" in done.stderr

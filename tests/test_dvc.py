@@ -185,7 +185,7 @@ def test_pixels_that_were_pulled_are_used_where_there_are_no_raw_files(pulled, t
     typed(folder, sys.executable, "-m", "radprobe", "embed", "montgomery", "test_vit")
     assert features
     assert features == {path: path.read_bytes() for path in features}
-    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "nih_chestxray14", "test_vit", fails=True)
+    typed(folder, sys.executable, "-m", "radprobe", "--force", "embed", "nih_chestxray14", "test_vit", fails=True)
 
 
 def test_one_command_makes_every_score_again_without_an_image(reproduced, pulled):
@@ -234,7 +234,7 @@ def test_repro_in_a_new_clone_makes_nothing_again_but_the_pages(reproduced, tmp_
     assert made
     changed = [str(path.relative_to(folder)) for path in made if path.read_bytes() != made[path]]
     assert changed == []  # a manifest also has the time at which it was made
-    typed(folder, sys.executable, "-m", "radprobe", "--again", "embed", "nih_chestxray14", "test_vit", fails=True)
+    typed(folder, sys.executable, "-m", "radprobe", "--force", "embed", "nih_chestxray14", "test_vit", fails=True)
     assert not list(folder.rglob("*.set-aside"))
 
 

@@ -41,12 +41,9 @@ UNNAMED = {"pyarrow", "python-gdcm", "torchvision"} | SHIPPING
 # imports inside functions that no rule of the group calls
 NOT_CALLED = {
     "data": {
-        ("radprobe.stages.retrieve", "radprobe.models.weights"),
-        ("radprobe.stages.retrieve", "radprobe.models.adapters"),
         ("radprobe.imaging.resize", "torch"),
     },
     "models": {
-        ("radprobe.stages.retrieve", "radprobe.downloads.acquire"),
         ("radprobe.datasets.raw", "radprobe.imaging.reading"),
     },
 }

@@ -83,7 +83,7 @@ def test_the_command_line_and_the_graph_need_no_torch():
 # of every environment: the modules of the stages that run in it, and the readers of images that may be absent there
 ENVIRONMENTS = {
     "data": {"retrieve", "prepare", "external"},
-    "models": {"retrieve", "split", "embed", "probe", "segment", "adapt"},
+    "models": {"weights", "split", "embed", "probe", "segment", "adapt"},
     "score": {"score", "compare"},
     "report": {"report"},
 }

@@ -1,14 +1,21 @@
 import copy
+import json
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from small_params import NO_CONTROLS
 
 from radprobe import catalog
+from radprobe.entries import ADAPTER_FACTS
 from radprobe.files import RadprobeError
 from radprobe.manifests import TOGETHER
 from radprobe.names import inits
 from radprobe.study import OUTPUTS, Study
 
+ROOT = Path(__file__).parents[1]
 SMALL = {
     "study": "s",
     "hub": False,
@@ -444,3 +451,26 @@ def test_a_step_of_a_verb_that_the_study_has_not_is_refused_with_its_datasets():
         backbones("test_vit", datasets={"nih_chestxray14": {"phantom": {"patients": 60}}}).step("segment", "mine", "x")
     assert "nih_chestxray14" in error.value.remedy
     assert "--params" in error.value.remedy
+
+
+def of_everything(root):
+    """Return a study that has steps of every verb and every kind of dependency."""
+    metadata = {"radprobe": json.dumps(dict.fromkeys(ADAPTER_FACTS, "") | {"backbone": "test_vit", "mode": "lora"})}
+    save_file({"a": np.zeros(1, np.float32)}, root / "adapter.safetensors", metadata)
+    (root / "rows.csv").write_text("sample_id\n")
+    datasets = {name: {"phantom": {"patients": 9}} for name in ("montgomery", "nih_chestxray14")}
+    datasets["nih_chestxray14"]["predictions"] = {"reader": "rows.csv"}
+    content = {"study": "s", "datasets": datasets, "backbones": ["test_vit", "mine"], "paths": {"root": str(root)}}
+    own = {"mine": {"title": "Mine", "adapter": "adapter.safetensors"}}
+    return Study({**content, "own_backbones": own, "adapt": {"backbones": ["test_vit"]}})
+
+
+def test_a_rule_names_the_verbs_that_its_steps_depend_on(tmp_path):
+    depends = {verb: set() for verb in OUTPUTS}
+    for step in of_everything(tmp_path).steps.values():
+        depends[step.verb] |= {one.verb for one in step.dependencies}
+    rules = {verb: (ROOT / f"workflow/rules/{verb}.smk").read_text() for verb in OUTPUTS}
+    assert depends == {
+        verb: set(re.findall(r'"(\w+)"', "".join(re.findall(r"=dependency\((.*)\),\n", rule))))
+        for verb, rule in rules.items()
+    }

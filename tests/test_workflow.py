@@ -230,8 +230,10 @@ def test_an_older_table_in_the_place_of_another_is_seen(tmp_path):
 
 
 def test_a_job_takes_as_many_cores_as_its_rule_says():
-    rules = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-    asked = dict(re.findall(r"^rule (\w+):.*?^    threads: (\w+)$", rules, re.DOTALL | re.MULTILINE))
+    rules = {path.stem: path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")}
+    asked = {
+        name: threads for name, rule in rules.items() for threads in re.findall(r"^    threads: (\w+)$", rule, re.M)
+    }
     assert {name: threads == "1" for name, threads in asked.items()} == {
         name: name in ON_ONE_CORE or name == "report" for name in (*OUTPUTS, "report")
     }

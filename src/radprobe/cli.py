@@ -27,7 +27,7 @@ BackboneId = Annotated[str, typer.Argument(help="A backbone of the study.")]
 MORE_MEMORY = "run it where there is more, with fewer threads, or with a smaller batch_size"
 IDENTITIES = "RADPROBE_IDENTITIES"  # the file with what raw data and weights were when a run began
 STARTED = "RADPROBE_STARTED"  # when the graph was built of which this is a job, in seconds since 1970
-OPTIONS = {"again": False}  # of the whole command line, before the verb
+OPTIONS = {"force": False}  # of the whole command line, before the verb
 
 
 def main() -> None:
@@ -54,12 +54,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Make it again, even where it is made already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make it again, even if it is already made.")] = False,
 ) -> None:
     if version:
         print(__version__)
         raise typer.Exit
-    OPTIONS["again"] = again
+    OPTIONS["force"] = force
 
 
 @app.command()
@@ -102,19 +102,22 @@ def plan(
 @app.command()
 def retrieve(
     dataset: Annotated[str | None, typer.Argument(help="A dataset of the study.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Or a backbone, to find and verify its weights.")] = None,
     found: Annotated[bool, typer.Option("--found", help="Print the hashes of all that was found, as JSON.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Find (or generate) the raw download of a dataset, or the weights of a backbone, and verify it."""
-    if [bool(dataset), bool(backbone), found].count(True) != 1:
-        raise RadprobeError("radprobe retrieve", "wants a dataset, a backbone or --found", "name one of them")
+    """Find (or generate) the raw download of a dataset, and verify it."""
+    if bool(dataset) == found:
+        raise RadprobeError("radprobe retrieve", "needs either a dataset or --found", "name one of them")
     if found:
         print(_stage("retrieve").found(_study(params)))
-    elif backbone:
-        _make(params, "weights", None, backbone)
     else:
         _make(params, "retrieve", dataset)
+
+
+@app.command()
+def weights(backbone: BackboneId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Find (or fetch) the weights of a backbone, and verify them."""
+    _make(params, "weights", None, backbone)
 
 
 @app.command()
@@ -174,13 +177,15 @@ def external(
 
 
 @app.command()
-def score(
-    dataset: DatasetId,
-    backbone: Annotated[str | None, typer.Argument(help="A backbone; none compares those of the dataset.")] = None,
-    params: ParamsFile = Path("params.yaml"),
-) -> None:
-    """Score predictions with intervals, or compare the backbones of a dataset pairwise."""
-    _make(params, "score" if backbone else "compare", dataset, backbone)
+def score(dataset: DatasetId, backbone: BackboneId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Score predictions, with intervals."""
+    _make(params, "score", dataset, backbone)
+
+
+@app.command()
+def compare(dataset: DatasetId, params: ParamsFile = Path("params.yaml")) -> None:
+    """Compare the backbones of a dataset pairwise."""
+    _make(params, "compare", dataset)
 
 
 @app.command()
@@ -246,22 +251,13 @@ def backbones(
         listing.run(_study(params))
 
 
-weights = typer.Typer(no_args_is_help=True, help="The weights of a study, for machines without a network.")
-app.add_typer(weights, name="weights")
-
-
-@weights.command()
+@app.command()
 def pack(
     folder: Annotated[Path, typer.Argument(help="Where to put the weights.")], params: ParamsFile = Path("params.yaml")
 ) -> None:
     """Put the verified weights of a study in one folder, for RADPROBE_WEIGHTS on a cluster."""
     study = _study(params)
     _command("pack").run(study, folder, lambda step: _make_step(study, step))
-
-
-@weights.callback()
-def _weights() -> None:  # without it typer would make `pack` the sub-app itself
-    pass
 
 
 @app.command()
@@ -311,7 +307,7 @@ def _make_step(study: Study, step: Step) -> None:
                 reason = f"'{step.verb}' needs it and it is not there"
                 raise RadprobeError(manifest, reason, f"run `{_typed(study, need)}`")
     with files.writing(step.folder), files.lock(step.folder / "lock", on_wait=say):
-        if OPTIONS["again"]:
+        if OPTIONS["force"]:
             for manifest in step.outputs:
                 manifest.unlink(missing_ok=True)
                 files.twin(manifest).unlink(missing_ok=True)
@@ -331,11 +327,11 @@ def _make_step(study: Study, step: Step) -> None:
         with gpus.one(say) if on_gpu else nullcontext():
             if on_gpu and gpus.VISIBLE in os.environ:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
-            function = _stage(step.verb).run
+            stage = _stage(step.verb)
             if step.job is None:
-                function(study, step)
+                stage.run(study, step)
             else:
-                function(step.job, step.inputs, study.runtime(step))
+                stage.run(step.job, step.inputs, study.runtime(step))
         if step.verb == "retrieve":
             study.note_raw_state(step)
         for manifest in step.outputs:

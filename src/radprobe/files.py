@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 TEMPORARY = ".partial"
+# Snakemake's `update(...)` is no substitute: it restores a failed job's manifest as new, and the next run does nothing.
 TWIN = ".made"  # a manifest's second name
 _COPYING = threading.Lock()  # threads of a process would copy to one temporary name
 LARGEST_HEADER = 100_000_000  # bytes of a safetensors file's header, as its library allows
@@ -93,7 +94,11 @@ def keep_twin(manifest: Path) -> None:
 
 
 def was_pulled(manifest: Path) -> bool:
-    """Did a manifest come through DVC, which leaves out its second copy."""
+    """Return whether a manifest came through DVC, which leaves out its second copy.
+
+    DVC runs no code of ours on a pull that could record it. A lost second copy errs on the safe side: pixels and dense
+    maps that are missing do not set aside what counts as pulled.
+    """
     return manifest.is_file() and not twin(manifest).is_file()
 
 

@@ -75,10 +75,7 @@ class Step:
     @property
     def command(self) -> str:
         """The subcommand and arguments that make the step."""
-        if self.verb == "weights":
-            return f"retrieve --backbone {self.backbone}"
-        verb = "score" if self.verb == "compare" else self.verb
-        return " ".join(filter(None, (verb, self.dataset, self.backbone)))
+        return " ".join(filter(None, (self.verb, self.dataset, self.backbone)))
 
     @property
     def outputs(self) -> list[Path]:
@@ -122,7 +119,7 @@ RETRIEVED = "retrieved.json"  # what `make retrieved` writes under paths.work, a
 ABSENT = "absent"  # the identity of what is not here, and of which nothing is recorded
 
 
-# The manifests of each verb. A `retrieve` of a backbone makes weights.json instead.
+# The manifests of each verb.
 OUTPUTS = {
     "retrieve": ["raw"],
     "weights": ["weights"],

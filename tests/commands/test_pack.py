@@ -52,7 +52,7 @@ def write_params(root, owns, backbones=None, **changes):
 
 
 def pack(params, folder):
-    cli.app(["weights", "pack", str(folder), "--params", str(params)], standalone_mode=False)
+    cli.app(["pack", str(folder), "--params", str(params)], standalone_mode=False)
 
 
 def record(folder):
@@ -96,7 +96,7 @@ def test_a_study_on_another_machine_finds_all_that_was_packed(tmp_path, monkeypa
     study = Study(there)
     assert [one for one in study.missing if one.kind == "backbone"] == []
     for name, seed in (("absolute", 1), ("plain", 2), ("pickled", 3)):
-        cli.app(["retrieve", "--backbone", name, "--params", str(there)], standalone_mode=False)
+        cli.app(["weights", name, "--params", str(there)], standalone_mode=False)
         found = Weights.load(study.step("weights", None, name).folder)
         assert found.source == "local"
         tensors = read(found.file, study.backbone(name))
@@ -120,7 +120,7 @@ def test_weights_of_a_package_are_packed_as_a_file_that_needs_no_package(tmp_pat
     assert name in [one.name for one in Study(there).missing]
     monkeypatch.setenv("RADPROBE_WEIGHTS", str(folder))
     assert name not in [one.name for one in Study(there).missing]
-    cli.app(["retrieve", "--backbone", name, "--params", str(there)], standalone_mode=False)
+    cli.app(["weights", name, "--params", str(there)], standalone_mode=False)
 
 
 def test_a_second_call_copies_nothing_and_mends_a_damaged_file(tmp_path, monkeypatch):
@@ -301,7 +301,7 @@ def test_what_came_from_the_hub_is_packed_under_a_name_that_is_looked_for(
 def test_an_original_that_changed_since_it_was_verified_is_not_packed(tmp_path, capsys):
     file = save(tmp_path / "here/data/weights/mine.pth")
     params = write_params(tmp_path / "here", {"mine": own("mine.pth")})
-    cli.app(["retrieve", "--backbone", "mine", "--params", str(params)], standalone_mode=False)
+    cli.app(["weights", "mine", "--params", str(params)], standalone_mode=False)
     save(file, 1)
     with pytest.raises(RadprobeError, match="lacks the weights of mine"):
         pack(params, tmp_path / "packed")

@@ -81,7 +81,7 @@ def test_a_step_that_is_killed_is_made_by_the_same_command(finished, seed):
     chance = random.Random(seed)
     step = chance.choices(finished.steps, [0.5 + finished.seconds[step.command] for step in finished.steps])[0]
     for _ in range(TRIES):  # a step that ended before it was killed tells nothing
-        killed = start(finished.folder, step, "--again")
+        killed = start(finished.folder, step, "--force")
         wait_for(lambda: killed.poll() is not None or not any(path.is_file() for path in step.outputs))  # noqa: B023
         time.sleep(chance.uniform(0, 1.5 + finished.seconds[step.command]))
         killed.kill()

@@ -52,7 +52,7 @@ def test_a_page_of_a_classifier_says_what_it_is_and_what_it_scores(read, finishe
     assert "derived weights, not the published ones" in said
     assert "AUROC, AUPRC of Hernia: undefined: no positives" in said
     assert "–, undefined: no positives" in said
-    assert "radprobe --again probe nih_chestxray14 derived --params params.yaml" in said
+    assert "radprobe --force probe nih_chestxray14 derived --params params.yaml" in said
     table = pd.read_parquet(finished / "pages/scores.parquet")
     rows = table[(table["dataset"] == NIH) & (table["backbone"] == "derived") & (table["protocol"] == "logistic")]
     for value in rows.loc[rows["part"] == "test", "value"].dropna():

@@ -254,7 +254,7 @@ def test_ours_says_what_it_rests_on(whole):
     rests, one = dict(line(whole).depends), line(whole)
     step = whole.step("probe", NIH, LARGE)
     assert rests["key of the predictions"] == step.key
-    assert rests["command"] == f"radprobe --again probe {NIH} {LARGE} --params params.yaml"
+    assert rests["command"] == f"radprobe --force probe {NIH} {LARGE} --params params.yaml"
     weights = Findings(whole).facts("weights", None, LARGE)["sha256"]
     assert rests["weights, sha256"] == weights
     assert rests["split"].startswith("study, sha256 ")

@@ -114,7 +114,7 @@ def test_a_further_random_init_is_a_cell_that_can_be_made_again_and_no_row(text)
     headers = re.findall(r'<th scope="row">(.*?)</th>', text)
     assert [name for name in headers if ", random" in name]
     assert not [name for name in headers if ", init 2" in name]
-    assert f"radprobe --again probe nih_chestxray14 {FURTHER} --params params.yaml" in said
+    assert f"radprobe --force probe nih_chestxray14 {FURTHER} --params params.yaml" in said
     assert f"segment montgomery {FURTHER}" not in said  # decoders are fitted to the first alone
 
 
@@ -175,7 +175,7 @@ def test_weights_that_are_missing_are_told_with_the_remedy(text):
 
 def test_each_cell_has_its_command_settings_and_hash(text, finished):
     said = Page(text).words
-    assert "radprobe --again segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
+    assert "radprobe --force segment montgomery tf_efficientnet_lite0 --params params.yaml" in said
     assert "linear-decoder : learning rate 0.003; the only candidate; 30 s" in said  # its name is a link
     from radprobe import files
 

@@ -4,15 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import running
-import torch
-from safetensors.torch import save_file
 
 from radprobe import catalog, files, phantoms
-from radprobe.artifacts import RawManifest, Weights
+from radprobe.artifacts import RawManifest
 from radprobe.catalog import Download
 from radprobe.files import RadprobeError
-from radprobe.models.architectures import build as architecture
 from radprobe.stages import retrieve
 from radprobe.study import Study
 
@@ -208,34 +204,6 @@ def test_a_gated_set_says_where_to_register_under_which_terms_and_where_to_put_i
     entry = catalog.datasets()["btcv"]
     for needed in ("register", *entry.urls, entry.licence, entry.layout, str(tmp_path / "raw/btcv")):
         assert needed in missing.remedy
-
-
-@pytest.mark.survives("fault", "weights that change under one name", "refused")
-def test_weights_without_a_known_hash_must_stay_those_of_their_first_use(tmp_path):
-    own = {"mine": {"like": "test_vit", "title": "Mine", "file": "mine.safetensors"}}
-    paths = {"root": str(tmp_path), "weights": "weights"}
-    file = tmp_path / "weights/mine.safetensors"
-    file.parent.mkdir()
-    entry = catalog.backbones()["test_vit"]
-
-    def put(seed):
-        torch.manual_seed(seed)
-        save_file(architecture(entry).model.state_dict(), file)
-
-    def retrieved_weights():
-        params = {"study": "s", "paths": paths, "datasets": {"montgomery": {}}, "backbones": ["mine"]}
-        chosen = Study({**params, "own_backbones": own})
-        step = chosen.step("weights", None, "mine")
-        running.run(chosen, step)
-        return Weights.load(step.folder)
-
-    put(0)
-    assert retrieved_weights().sha256 == retrieved_weights().sha256 == files.sha256(file)
-    put(1)
-    with pytest.raises(RadprobeError, match="when first used"):
-        retrieved_weights()
-    own["mine"]["sha256"] = files.sha256(file)  # stated, so it is meant
-    assert retrieved_weights().sha256 == files.sha256(file)
 
 
 @pytest.mark.parametrize("choice", [{"mine": {"folder": {"task": "binary", "classes": ["ill"]}}}, {"mni152": {}}])

@@ -3,7 +3,9 @@
 
 rule adapt:
     input:
-        needs("adapt"),
+        prepare=dependency("prepare"),
+        split=dependency("split"),
+        weights=dependency("weights"),
     output:
         f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{key}}/predictions.json",
         f"{RESULTS}/{{dataset}}/adapt/{{backbone}}/{{key}}/adapter.json",
@@ -15,12 +17,11 @@ rule adapt:
         "../../envs/models.yaml"
     threads: THREADS
     resources:
-        mem_mb=memory("adapt"),
+        mem_mb=memory,
         runtime=growing(1440),
         gpu=GPUS,
     params:
-        key=knobs("adapt"),
-        named=named("adapt"),
+        named=named,
     message:
         "Training {wildcards.backbone} on {wildcards.dataset}"
     shell:

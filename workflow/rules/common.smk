@@ -1,4 +1,4 @@
-"""The study, and the functions that turn wildcards into inputs, keys and arguments."""
+"""The study, and the functions that turn wildcards into inputs and arguments."""
 
 import os
 import shlex
@@ -28,7 +28,7 @@ try:
     STUDY = Study(dict(config), Path(os.environ["RADPROBE_IDENTITIES"]) if BEGUN else None)
     for row in [] if BEGUN else STUDY.external_here:
         STUDY.check_predictions(row)  # in seconds, before anything long has run
-    STEPS = {(step.verb, step.dataset, slug(step.backbone or "")): step for step in STUDY.steps.values()}
+    STEPS = {(step.dataset, slug(step.backbone or ""), step.key): step for step in STUDY.steps.values()}
 except files.RadprobeError as error:
     raise WorkflowError(str(error)) from None
 
@@ -97,13 +97,13 @@ def is_stale(page, source):
     return source.is_file() and not (page.is_file() and page.stat().st_mtime_ns > source.stat().st_mtime_ns)
 
 
-def step(verb, wildcards):
+def step(wildcards):
     """The step that a job makes."""
-    key = verb, getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", "")
-    if key not in STEPS:
-        lost = "raw data or weights of it are not here any more, or not on this machine"
-        raise WorkflowError(f"{' '.join(filter(None, key))}: {lost}; `radprobe doctor` says what is missing")
-    return STEPS[key]
+    place = getattr(wildcards, "dataset", None), getattr(wildcards, "backbone", ""), wildcards.key
+    if place not in STEPS:
+        lost = "its raw data or weights are not here any more, have changed, or are not on this machine"
+        raise WorkflowError(f"{' '.join(filter(None, place))}: {lost}; `radprobe doctor` says what is missing")
+    return STEPS[place]
 
 
 def made(verb=None, dataset=None):
@@ -113,24 +113,21 @@ def made(verb=None, dataset=None):
     return [manifest for one in steps for manifest in one.outputs]
 
 
-def needs(verb):
-    """Input function: the manifests that the verb's step needs."""
-    return lambda wildcards: [manifest for need in step(verb, wildcards).dependencies for manifest in need.outputs]
+def dependency(*verbs):
+    """Input function: the manifests of these verbs on which a job depends; none if it has no such dependency."""
+    return lambda wildcards: [
+        manifest for one in step(wildcards).dependencies if one.verb in verbs for manifest in one.outputs
+    ]
 
 
-def knobs(verb):
-    """Params function: what the verb's result depends on, so that a change of it (or of VERSION) re-runs the job."""
-    return lambda wildcards: step(verb, wildcards).key
-
-
-def named(verb):
+def named(wildcards):
     """Params function: the dataset and backbone of a job, as arguments."""
-    return lambda wildcards: shlex.join(filter(None, (step(verb, wildcards).dataset, step(verb, wildcards).backbone)))
+    return shlex.join(filter(None, (step(wildcards).dataset, step(wildcards).backbone)))
 
 
-def memory(verb):
+def memory(wildcards, attempt):
     """Resource function: the memory that a job with a backbone needs, more with each attempt."""
-    return lambda wildcards, attempt: attempt * STUDY.memory_mb(step(verb, wildcards).backbone)
+    return attempt * STUDY.memory_mb(step(wildcards).backbone)
 
 
 def growing(amount):
@@ -140,7 +137,7 @@ def growing(amount):
 
 def external_files(wildcards):
     """Input function: the file, or the label maps, of predictions that were made elsewhere."""
-    return external.read_files(STUDY.predictions_file(step("external", wildcards).backbone))
+    return external.read_files(STUDY.predictions_file(step(wildcards).backbone))
 
 
 def code(*folders):

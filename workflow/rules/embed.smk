@@ -3,7 +3,8 @@
 
 rule embed:
     input:
-        needs("embed"),
+        prepare=dependency("prepare"),
+        weights=dependency("weights"),
     output:
         f"{WORK}/{{dataset}}/embed/{{backbone}}/{{key}}/embeddings.json",
     log:
@@ -14,12 +15,11 @@ rule embed:
         "../../envs/models.yaml"
     threads: THREADS
     resources:
-        mem_mb=memory("embed"),
+        mem_mb=memory,
         runtime=growing(480),
         gpu=GPUS,
     params:
-        key=knobs("embed"),
-        named=named("embed"),
+        named=named,
     message:
         "Embedding {wildcards.dataset} with {wildcards.backbone}"
     shell:

@@ -3,9 +3,10 @@
 
 rule external:
     input:
-        needs("external"),
+        prepare=dependency("prepare"),
+        split=dependency("split"),
         # its content is in the key: a new time of the same file re-runs nothing
-        ancient(external_files),
+        files=ancient(external_files),
     output:
         f"{RESULTS}/{{dataset}}/external/{{backbone}}/{{key}}/predictions.json",
     log:
@@ -20,8 +21,7 @@ rule external:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        key=knobs("external"),
-        named=named("external"),
+        named=named,
     message:
         "Reading {wildcards.backbone}'s predictions of {wildcards.dataset}"
     shell:

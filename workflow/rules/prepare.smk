@@ -3,7 +3,7 @@
 
 rule prepare:
     input:
-        needs("prepare"),
+        retrieve=dependency("retrieve"),
     output:
         f"{WORK}/{{dataset}}/prepare/{{key}}/index.json",
         f"{WORK}/{{dataset}}/prepare/{{key}}/pixels.json",
@@ -19,8 +19,7 @@ rule prepare:
         mem_mb=growing(4000),
         runtime=growing(480),
     params:
-        key=knobs("prepare"),
-        named=named("prepare"),
+        named=named,
     message:
         "Verifying and decoding {wildcards.dataset}"
     shell:

@@ -3,7 +3,9 @@
 
 rule probe:
     input:
-        needs("probe"),
+        prepare=dependency("prepare"),
+        split=dependency("split"),
+        embed=dependency("embed"),
     output:
         f"{RESULTS}/{{dataset}}/probe/{{backbone}}/{{key}}/predictions.json",
     log:
@@ -17,8 +19,7 @@ rule probe:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        key=knobs("probe"),
-        named=named("probe"),
+        named=named,
     message:
         "Probing {wildcards.backbone} on {wildcards.dataset}"
     shell:

@@ -1,9 +1,8 @@
-"""From a raw download (yours, a generated phantom, or one inside a package) and weights files to verified manifests."""
+"""Raw downloads, found or generated and verified by their hashes."""
 
 
 localrules:
     retrieve,
-    weights,
 
 
 rule retrieve:
@@ -21,34 +20,8 @@ rule retrieve:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
-        key=knobs("retrieve"),
-        named=named("retrieve"),
+        named=named,
     message:
         "Finding and hashing the raw files of {wildcards.dataset}"
     shell:
         "python -m radprobe retrieve {params.named} > {log:q} 2>&1"
-
-
-rule weights:
-    input:
-        needs("weights"),
-    output:
-        f"{WORK}/weights/{{backbone}}/{{key}}/weights.json",
-    log:
-        f"{WORK}/logs/weights/{{backbone}}/{{key}}.log",
-    benchmark:
-        f"{WORK}/benchmarks/weights/{{backbone}}/{{key}}.tsv"
-    priority: 100
-    conda:
-        "../../envs/models.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory("weights"),
-        runtime=growing(60),
-    params:
-        key=knobs("weights"),
-        named=named("weights"),
-    message:
-        "Finding and verifying the weights of {wildcards.backbone}"
-    shell:
-        "python -m radprobe retrieve --backbone {params.named} > {log:q} 2>&1"

@@ -1,9 +1,11 @@
-"""Scores with patient-clustered intervals, and paired comparisons; both from predictions alone."""
+"""Scores with patient-clustered intervals, from predictions alone."""
 
 
 rule score:
     input:
-        needs("score"),
+        prepare=dependency("prepare"),
+        split=dependency("split"),
+        predictions=dependency("probe", "segment", "adapt", "external"),
     output:
         f"{RESULTS}/{{dataset}}/score/{{backbone}}/{{key}}/scores.json",
     log:
@@ -17,33 +19,8 @@ rule score:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        key=knobs("score"),
-        named=named("score"),
+        named=named,
     message:
         "Scoring {wildcards.backbone} on {wildcards.dataset}"
-    shell:
-        "python -m radprobe score {params.named} > {log:q} 2>&1"
-
-
-rule compare:
-    input:
-        needs("compare"),
-    output:
-        f"{RESULTS}/{{dataset}}/compare/{{key}}/comparison.json",
-    log:
-        f"{WORK}/logs/compare/{{dataset}}/{{key}}.log",
-    benchmark:
-        f"{WORK}/benchmarks/compare/{{dataset}}/{{key}}.tsv"
-    conda:
-        "../../envs/score.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
-    params:
-        key=knobs("compare"),
-        named=named("compare"),
-    message:
-        "Comparing the backbones on {wildcards.dataset}"
     shell:
         "python -m radprobe score {params.named} > {log:q} 2>&1"

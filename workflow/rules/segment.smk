@@ -3,7 +3,10 @@
 
 rule segment:
     input:
-        needs("segment"),
+        prepare=dependency("prepare"),
+        split=dependency("split"),
+        embed=dependency("embed"),
+        weights=dependency("weights"),
     output:
         f"{RESULTS}/{{dataset}}/segment/{{backbone}}/{{key}}/predictions.json",
     log:
@@ -18,8 +21,7 @@ rule segment:
         runtime=growing(480),
         gpu=GPUS,
     params:
-        key=knobs("segment"),
-        named=named("segment"),
+        named=named,
     message:
         "Decoding {wildcards.dataset} from {wildcards.backbone}"
     shell:

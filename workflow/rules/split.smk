@@ -3,7 +3,7 @@
 
 rule split:
     input:
-        needs("split"),
+        prepare=dependency("prepare"),
     output:
         f"{WORK}/{{dataset}}/split/{{key}}/split.json",
         f"{WORK}/{{dataset}}/split/{{key}}/leaks.json",
@@ -18,8 +18,7 @@ rule split:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        key=knobs("split"),
-        named=named("split"),
+        named=named,
     message:
         "Splitting {wildcards.dataset} and looking for leaks"
     shell:

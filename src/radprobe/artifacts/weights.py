@@ -32,7 +32,7 @@ class Weights:
         file, sha256, source = facts.pop("file"), facts.pop("sha256"), facts.pop("source")
         manifest = Path(folder) / f"{cls.KIND}.json"
         if file and not Path(file).is_file() and files.was_pulled(manifest):
-            remedy = "score what was pulled (`make rescore`), or get them: `radprobe --again retrieve --backbone <id>`"
+            remedy = "score what was pulled (`make rescore`), or get them: `radprobe --force weights <id>`"
             raise RadprobeError(file, "the weights are not here: DVC brought none", remedy)
         if file and (not Path(file).is_file() or files.sha256(Path(file)) != sha256):
             manifests.set_aside(manifest)

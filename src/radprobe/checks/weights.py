@@ -65,7 +65,7 @@ def _from_the_hub(study: Study, names: list[str]) -> Check:
     hub = os.environ.get("HF_ENDPOINT") or HUB
     largest = [f"{name} ({catalog.weights_size(study.backbone(name))})" for name in names]
     if why := _unreachable(hub):
-        remedy = "where there is a network, `radprobe weights pack FOLDER`; then RADPROBE_WEIGHTS=FOLDER here"
+        remedy = "where there is a network, `radprobe pack FOLDER`; then RADPROBE_WEIGHTS=FOLDER here"
         remedy += "; `hub: false` in params, or HF_HUB_OFFLINE=1, leaves out what is not here"
         return Check("hub", "problem", f"{hub} is not reached ({why}); wanted from it: {some(largest)}", remedy)
     return Check("hub", "ok", f"{hub} answers; fetched by the next run: {some(largest)}")

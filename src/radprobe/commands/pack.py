@@ -1,4 +1,4 @@
-"""weights pack: the verified weights of a study in one folder, which a machine without a network is then given.
+"""pack: the verified weights of a study in one folder, which a machine without a network is then given.
 
 A study finds them there with RADPROBE_WEIGHTS=<folder> HF_HUB_OFFLINE=1. The folder also holds weights.json (what
 each file is) and SHA256SUMS (for `sha256sum -c`).
@@ -129,7 +129,7 @@ def _choose(study: Study, name: str, entry: Backbone, found: Weights, made: Path
         if called and entry.sha256 in (None, sha256):
             return File(called, path, sha256)
     reason = f"no file here holds what was verified ({found.source}) and is accepted in a folder"
-    remedy = f"verify them anew (`radprobe --again retrieve --backbone {name}`), or "
+    remedy = f"verify them anew (`radprobe --force weights {name}`), or "
     raise RadprobeError(f"weights of {name}", reason, remedy + catalog.how_to_get_weights(entry, study.path("weights")))
 
 

@@ -27,7 +27,7 @@ def command() -> str:
 
 def step_command(step: Step) -> str:
     """Return the one command that makes a step."""
-    return f"radprobe --again {step.command} --params params.yaml"
+    return f"radprobe --force {step.command} --params params.yaml"
 
 
 def versions() -> dict[str, str]:

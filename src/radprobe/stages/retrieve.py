@@ -1,4 +1,4 @@
-"""retrieve: find (or generate) raw downloads and weights, and hash every file of them."""
+"""retrieve: find (or generate) raw downloads, and hash every file of them."""
 
 import json
 import shutil
