@@ -54,7 +54,7 @@ def volumes(folder: Path, n: int) -> list[Picture]:
 
 
 def ours(pictures: list[Picture], entry: catalog.Dataset, dtype: type, target: Path, threads: int) -> None:
-    decode = partial(decoding.decode, entry=entry, side=SIDE)
+    decode = partial(decoding.decode, entry=entry.decoding, side=SIDE)
     with decoding.RowWriter(target, (SIDE, SIDE), dtype) as writer:
         for decoded in files.stream_in_threads(decode, pictures, threads):
             for image in decoded.images:

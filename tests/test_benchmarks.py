@@ -4,12 +4,12 @@ import os
 
 import pandas as pd
 import pytest
+import running
 import shuffled_listing
 
 from radprobe import catalog
 from radprobe.artifacts import Index, LeakCertificate, Pixels, RawManifest, Split, Truth
 from radprobe.datasets import loader
-from radprobe.stages import prepare, retrieve, split
 from radprobe.study import Study
 
 PATIENTS = {"nih_chestxray14": 60, "chexpert": 60, "amos": 15, "btcv": 10}
@@ -24,8 +24,8 @@ def made(request, tmp_path_factory):
     choice = {"phantom": {"patients": PATIENTS.get(name, usual)}, "stored": 128}
     content = {"study": "s", "datasets": {name: choice}, "backbones": ["test_vit"], "paths": {"root": str(root)}}
     study = Study(content)
-    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
-        stage.run(study, study.step(verb, name))
+    for verb in ("retrieve", "prepare", "split"):
+        running.run(study, study.step(verb, name))
     return study, name
 
 

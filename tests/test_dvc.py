@@ -17,7 +17,6 @@ from PIL import Image
 from small_params import SMALL
 
 from radprobe import catalog
-from radprobe.stages import retrieve
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +68,7 @@ def raw_downloads(folder: Path, **phantoms: dict) -> None:
     for name in phantoms:
         step = study.step("retrieve", name)
         step.folder.mkdir(parents=True)
-        retrieve.run(study, step)
+        running.run(study, step)
         (folder / "data/raw").mkdir(parents=True, exist_ok=True)
         study.raw_folder(name).rename(folder / "data/raw" / name)
     shutil.rmtree(folder / "work")

@@ -15,9 +15,8 @@ from small_params import NO_CONTROLS
 from radprobe import files
 from radprobe.artifacts import Truth
 from radprobe.checks import external as checks
-from radprobe.commands import gc, plan
+from radprobe.commands import gc, plan, retrieved
 from radprobe.files import RadprobeError
-from radprobe.stages import retrieve
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -197,7 +196,7 @@ def test_dvc_sees_the_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kept = {"dvc": {"keep": [LUNGS, FILMS]}, "paths": {"work": "work"}}
     made = study(tmp_path, {"reader": table(tmp_path)}, **kept)
-    found = json.loads(retrieve.found(made))["predictions"]
+    found = json.loads(retrieved.found(made))["predictions"]
     assert found[LUNGS] == {}
     assert found[FILMS]["reader"] == made.step("external", FILMS, "reader").knobs["content"]
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -109,7 +109,7 @@ def retrieve(
     if bool(dataset) == found:
         raise RadprobeError("radprobe retrieve", "needs either a dataset or --found", "name one of them")
     if found:
-        print(_stage("retrieve").found(_study(params)))
+        print(_command("retrieved").found(_study(params)))
     else:
         _make(params, "retrieve", dataset)
 
@@ -135,7 +135,8 @@ def split(
     """Give each sample its part, and certify that nothing leaks between the parts."""
     _make(params, "split", dataset)
     if listing:
-        _stage("split").write_listing(_study(params).step("split", dataset), listing)
+        step = _study(params).step("split", dataset)
+        _stage("split").write_listing(step.dependency("prepare").folder, step.folder, listing)
 
 
 @app.command()

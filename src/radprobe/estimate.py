@@ -16,6 +16,7 @@ from typing import Any
 from radprobe import catalog, files
 from radprobe.files import RadprobeError
 from radprobe.jobs.embed import EmbedJob, Encoding
+from radprobe.jobs.split import SplitJob
 from radprobe.names import mode_of, slug
 from radprobe.study import ON_GPU, Step, Study
 
@@ -141,7 +142,8 @@ def _folds(step: Step) -> int:
     """Return how often a step fits everything: once for each fold of its split."""
     if step.verb not in FITTING:
         return 1
-    return step.dependency("split").knobs["recipe"].get("folds", 1)
+    split = step.dependency("split").job
+    return split.recipe.folds if isinstance(split, SplitJob) and isinstance(split.recipe, catalog.Folds) else 1
 
 
 def _gflops(study: Study, step: Step) -> float:

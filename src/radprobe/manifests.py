@@ -160,6 +160,7 @@ def _fault(path: Path, manifest: Manifest):
 
 
 TOGETHER = (
+    {"raw", "index"},
     {"index", "truth", "pixels"},
     {"split", "leaks"},
     {"predictions", "adapter"},
@@ -168,7 +169,7 @@ TOGETHER = (
 
 def set_aside(path: Path) -> None:
     """Take a manifest, and those that are made together with it, out of sight: they are made again."""
-    kinds = next((kinds for kinds in TOGETHER if path.stem in kinds), {path.stem})
+    kinds = {path.stem}.union(*(kinds for kinds in TOGETHER if path.stem in kinds))
     for manifest in (path.with_name(f"{kind}.json") for kind in sorted(kinds)):
         files.twin(manifest).unlink(missing_ok=True)
         with suppress(FileNotFoundError):  # or another thread has done so

@@ -8,21 +8,24 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radprobe import catalog, files, manifests, params
-from radprobe.catalog import PAPER, Backbone, Dataset, Recipe, Window, package_folder
+from radprobe.catalog import PAPER, Backbone, Dataset, Recipe, package_folder
 from radprobe.catalog.paper import pairs_of
-from radprobe.datasets import DOWNLOADED, DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
+from radprobe.datasets import DOWNLOADED, DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, loader, locate
 from radprobe.datasets.identity import RawIdentity, identify
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
 from radprobe.jobs.embed import EmbedJob, encoding
+from radprobe.jobs.prepare import PrepareJob, limit
+from radprobe.jobs.retrieve import RetrieveJob
+from radprobe.jobs.split import SplitJob
 from radprobe.jobs.weights import AdapterFacts, WeightsJob
 from radprobe.manifests import Manifest, Place
 from radprobe.names import (
@@ -42,7 +45,9 @@ from radprobe.names import (
     slug,
     with_weights,
 )
-from radprobe.params import DatasetChoice
+
+if TYPE_CHECKING:
+    from radprobe.artifacts import Index
 
 # Bump a number when the verb's output changes for the same input: everything that depends on it is then made anew.
 VERSIONS = {"retrieve": 2, "prepare": 4, "split": 3, "embed": 6, "probe": 9, "segment": 8, "adapt": 3}
@@ -121,7 +126,7 @@ ABSENT = "absent"  # the identity of what is not here, and of which nothing is r
 
 # The manifests of each verb.
 OUTPUTS = {
-    "retrieve": ["raw"],
+    "retrieve": ["raw", "index"],
     "weights": ["weights"],
     "prepare": ["index", "pixels", "truth"],
     "split": ["split", "leaks"],
@@ -521,14 +526,40 @@ class Study(Entries):
             shard_rows=embed.shard_rows,
             max_dense_cache_gb=embed.max_dense_cache_gb,
             raw=self.raw_folder(step.dataset) if step.dataset else None,
-            remedy=catalog.how_to_get_weights(self.backbone(step.backbone), self.path("weights"))
-            if step.verb == "weights" and step.backbone
-            else "",
+            remedy=self._remedy(step),
             weights_file=self.weights_file(step.backbone) if step.verb == "weights" and step.backbone else None,
             predictions=self.predictions_file(step.backbone) if step.verb == EXTERNAL and step.backbone else None,
             may_fetch=self.may_fetch,
-            will_download=step.verb == "retrieve" and step.dataset is not None and self.will_download(step.dataset),
+            download=self._download(step.dataset) if step.verb == "retrieve" and step.dataset else None,
+            check_split=self._check_split(step.dataset) if step.verb in ("retrieve", "prepare") else None,
         )
+
+    def _remedy(self, step: Step) -> str:
+        """Return how a person gets the raw data or the weights that a step looks for."""
+        if step.verb == "weights" and step.backbone:
+            return catalog.how_to_get_weights(self.backbone(step.backbone), self.path("weights"))
+        if step.verb == "retrieve" and step.dataset:
+            return catalog.how_to_get(self.dataset(step.dataset), self.raw_folder(step.dataset))
+        return ""
+
+    def _download(self, dataset: str) -> Dataset | None:
+        return self.dataset(dataset) if self.will_download(dataset) else None
+
+    def _check_split(self, dataset: str) -> "Callable[[Index], None]":
+        from radprobe.splitting.preview import checker  # the graph needs no table
+
+        choice = self.params.datasets[dataset]
+        return checker(self.dataset(dataset), choice.split_name, self.params.seed, self.params.limit)
+
+    def samples(self, dataset: str) -> "Index":
+        """Return the samples of a raw download as `retrieve` lists them. Raises RadprobeError as it does."""
+        entry, layout = self.dataset(dataset), self.layout(dataset)
+        if layout is None:
+            raise RadprobeError(self.raw_folder(dataset), "has no known layout", "see `radprobe datasets`")
+        index = loader(entry).samples(layout, entry.raw, self.params.datasets[dataset].allow_missing)
+        index.facts["uncertain"] = self.params.datasets[dataset].uncertain
+        self._check_split(dataset)(index)
+        return index
 
     def _weights(self, backbone: str) -> Step:
         entry, facts = self.backbone(backbone), self.adapter(backbone)
@@ -571,20 +602,36 @@ class Study(Entries):
 
     def _prepare(self, dataset: str) -> Step:
         entry, choice = self.dataset(dataset), self.params.datasets[dataset]
-        source = {"phantom": _dump(choice.phantom), "package": _dump(entry.package), "folder": _own_files(choice)}
-        source["fingerprint"] = self.fingerprint(dataset)
-        retrieve = self._step("retrieve", dataset, None, source)
-        knobs = {"stored": entry.stored, "classes": entry.classes, "limit": self.params.limit}
-        knobs |= {"allow_missing": choice.allow_missing, "max_quarantine": choice.max_quarantine}
-        knobs |= {"slices": entry.slices, "uncertain": choice.uncertain, "blank": entry.blank, "mask": entry.mask}
-        knobs["unit"] = isinstance(entry.intensity, Window)  # other volumes are scaled to fill 16 bits where they must
-        return self._step("prepare", dataset, None, knobs, retrieve)
+        raw = RetrieveJob(
+            fingerprint=self.fingerprint(dataset),
+            entry=entry.raw,
+            phantom=choice.phantom,
+            allow_missing=choice.allow_missing,
+            uncertain=choice.uncertain,
+        )
+        job = PrepareJob(
+            dataset=dataset,
+            entry=entry.decoding,
+            stored=entry.stored,
+            limit=limit(self.params.limit, entry),
+            max_quarantine=choice.max_quarantine,
+            published=entry.counts,
+        )
+        return self._step("prepare", dataset, None, job, self._step("retrieve", dataset, None, raw))
 
     def _split(self, dataset: str, prepare: Step) -> Step:
         entry, choice = self.dataset(dataset), self.params.datasets[dataset]
-        knobs = {"name": choice.split_name, "seed": self.params.seed, "recipe": _dump(entry.splits[choice.split_name])}
-        knobs["leaks_allowed"] = [_dump(one) for one in choice.leaks_allowed]
-        return self._step("split", dataset, None, knobs, prepare)
+        job = SplitJob(
+            dataset=dataset,
+            name=choice.split_name,
+            recipe=entry.splits[choice.split_name],
+            seed=self.params.seed,
+            leaks_allowed=choice.leaks_allowed,
+            published=entry.published,
+            others=list(entry.splits),
+            own=entry.folder is not None,
+        )
+        return self._step("split", dataset, None, job, prepare)
 
     def _external(self, row: str, needs: list[Step]) -> Step:
         """Return the step of a row from elsewhere, of its file as it is; of an absent one as DVC brought it."""
@@ -696,12 +743,6 @@ def logged_in() -> bool:
     except ModuleNotFoundError:  # an environment that fetches nothing
         return True
     return get_token() is not None
-
-
-def _own_files(choice: DatasetChoice) -> dict[str, Any] | None:
-    """Return what of an own folder's description says which files and labels it has."""
-    shown_or_later = {"title", "modality", "licence", "stored", "size", "intensity", "tolerance"}
-    return choice.folder.model_dump(exclude=shown_or_later) if choice.folder else None
 
 
 def _encodes(model: Backbone) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_a_study_whose_data_are_gone_keeps_its_artifacts():
     study = write("a.yaml", **content)
     assert folders(study)
     made = folders(study)
-    (raw,) = study.step("retrieve", "montgomery").outputs  # says what the data were
+    raw, _ = study.step("retrieve", "montgomery").outputs  # says what the data were
     raw.write_text(json.dumps({"facts": {"identity": study.fingerprint("montgomery")}}))
     shutil.rmtree("films")
     gone = Study(Path("a.yaml"))

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import running
 from datasets import own_folders
 from imaging.dicom_files import SECRETS
 from PIL import Image
 
 from radprobe.commands import init
 from radprobe.files import RadprobeError
-from radprobe.stages import retrieve
 from radprobe.study import Study
 
 
@@ -68,7 +68,7 @@ def test_what_is_written_can_be_retrieved_and_the_folder_is_left_alone(here, cap
     for secret in SECRETS.values():
         assert secret not in said + out.read_text()
     step = study.step("retrieve", layout)
-    retrieve.run(study, step)
+    running.run(study, step)
     files = pd.read_parquet(step.folder / "raw.parquet")["path"]
     assert len(files) >= n + 1
     with Image.open(here / f"{layout}_sheet.png") as sheet:
@@ -84,7 +84,7 @@ def test_ids_that_may_be_one_patient_are_told(here, capsys):
     told = "Case07 and case7 and case007"
     assert told in capsys.readouterr().out
     study = Study(out)
-    retrieve.run(study, study.step("retrieve", "films"))
+    running.run(study, study.step("retrieve", "films"))
     assert told in capsys.readouterr().out  # every run says so
 
 
@@ -144,7 +144,7 @@ def test_blank_labels_reach_the_samples_and_the_sheet_as_not_known(here, monkeyp
     )
     study = Study(run(folder))
     step = study.step("retrieve", "several_findings")
-    retrieve.run(study, step)
+    running.run(study, step)
     written = pd.read_csv(here / "several_findings.csv")
     assert written.loc[written[["Mass", "Effusion"]].isna().all(axis=1), "path"].tolist() == [
         "images/000.png",

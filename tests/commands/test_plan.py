@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import running
 import yaml
 from PIL import Image
 from small_params import NO_CONTROLS
 
 from radprobe import catalog, estimate
 from radprobe.commands import plan
-from radprobe.stages import retrieve
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_ones_own_images_are_estimated_once_they_are_retrieved(folder, capsys):
     plan.run(study)
     assert "not known yet of films" in " ".join(capsys.readouterr().out.split())
     assert estimate.images(study, "films") == 0
-    retrieve.run(study, study.step("retrieve", "films"))
+    running.run(study, study.step("retrieve", "films"))
     assert estimate.images(study, "films") == 20  # two of each of 10 patients
     whole = Study({**content, "limit": None})
     assert estimate.images(whole, "films") == 40

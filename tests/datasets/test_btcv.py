@@ -145,7 +145,7 @@ def test_a_small_phantom_fills_all_parts_of_all_variants(tmp_path, patients):
     index = samples(tmp_path)
     assert index.table["volume_id"].nunique() == patients
     for name, recipe in ENTRY.splits.items():
-        splits.check_parts(splits.make_split(index, recipe, name, 0), index, ENTRY)
+        splits.check_parts(splits.make_split(index, recipe, name, 0), index, ENTRY.splits)
 
 
 def test_a_phantom_may_have_more_patients_than_the_real_set(tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from radprobe import catalog, phantoms
 from radprobe.datasets import chexpert
 from radprobe.files import RadprobeError
-from radprobe.splitting import splits
+from radprobe.splitting import preview, splits
 
 ENTRY = catalog.datasets()["chexpert"]
 WHEEL = importlib.util.find_spec("torchxrayvision")  # not imported: it would import torch
@@ -139,7 +139,7 @@ def test_without_the_test_films_another_split_is_offered(download):
     index = samples(download)
     assert index.facts["partial"] is True
     with pytest.raises(RadprobeError, match="part 'test': has no sample") as error:
-        splits.check_split(index, ENTRY, "study", 0)
+        preview.checker(ENTRY, "study", 0, None)(index)
     assert "datasets.chexpert.split: valid_as_test" in error.value.remedy
     split = splits.make_split(index, ENTRY.splits["valid_as_test"], "valid_as_test", 0)
     part = split.table.set_index("sample_id")["part"]

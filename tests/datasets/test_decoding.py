@@ -65,7 +65,7 @@ def test_grey_values_that_all_lie_outside_the_window_are_warned_of(tmp_path, dty
 
     def oddities(low, high):
         entry = catalog.datasets()["amos"].model_copy(update={"intensity": Window(kind="window", low=low, high=high)})
-        return decoding.decode(picture, entry, 8).oddities
+        return decoding.decode(picture, entry.decoding, 8).oddities
 
     assert oddities(shift + 100, shift + 150) == {}
     assert oddities(shift + 200, shift + 300) == {f"{decoding.OUTSIDE} {shift + 200} to {shift + 300}": values.size}

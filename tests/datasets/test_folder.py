@@ -396,7 +396,7 @@ def test_volumes_of_all_kinds_give_slices_with_the_labels_repeated(tmp_path):
     np.testing.assert_allclose(np.reshape(affines["a"].iloc[0], (4, 4)), AFFINE)
     assert affines["film"] == []
     for picture in decoding.pictures(index, tmp_path):
-        decoded = decoding.decode(picture, entry(), 16)
+        decoded = decoding.decode(picture, entry().decoding, 16)
         assert len(decoded.images) == len(picture.rows) == counts[picture.rows[0].volume_id]
 
 
@@ -441,7 +441,7 @@ def test_masks_of_films_and_of_volumes(tmp_path):
     index = samples(tmp_path, own)
     assert index.classes == []
     for picture in decoding.pictures(index, tmp_path):
-        decoded = decoding.decode(picture, own, 16)
+        decoded = decoding.decode(picture, own.decoding, 16)
         case = picture.rows[0].volume_id
         assert len(decoded.masks) == len(picture.rows)
         if case == "v":
@@ -465,7 +465,9 @@ def test_films_with_text_in_their_pixels_are_counted(tmp_path):
         write(tmp_path / f"{k}.dcm", np.full((6, 5), k, np.int16), BurnedInAnnotation=("NO", "YES")[k])
     table(tmp_path, [{"path": f"{k}.dcm", "patient": k, "ill": k} for k in range(2)])
     own = entry()
-    found = [decoding.decode(each, own, 16).oddities for each in decoding.pictures(samples(tmp_path, own), tmp_path)]
+    found = [
+        decoding.decode(each, own.decoding, 16).oddities for each in decoding.pictures(samples(tmp_path, own), tmp_path)
+    ]
     assert [decoding.BURNED_IN in oddities for oddities in found] == [False, True]
 
 

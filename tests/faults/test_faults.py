@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import running
 from faults.small import content, leftovers, living, make_all, run, start, wait_for, write
 
 from radprobe.artifacts import Weights
 from radprobe.files import RadprobeError, sha256
 from radprobe.manifests import Manifest, Place, unseal
-from radprobe.stages import prepare, retrieve
+from radprobe.stages import prepare
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("RADPROBE_KILLS", "8"))
@@ -248,11 +249,11 @@ def another_film(path: Path) -> None:
 @pytest.mark.parametrize("harm", [Path.unlink, another_film])
 def test_a_film_that_changes_under_prepare_is_never_used(tmp_path, monkeypatch, harm):
     study = write(tmp_path)
-    retrieve.run(study, study.step("retrieve", NIH))
+    running.run(study, study.step("retrieve", NIH))
     while_decoding(monkeypatch, harm)
     step = study.step("prepare", NIH)
     with pytest.raises(RadprobeError, match=r"\.png: changed since it was retrieved"):
-        prepare.run(study, step)
+        running.run(study, step)
     assert not any(path.is_file() for path in step.outputs)
     assert not leftovers(tmp_path / "work")
     assert not study.step("retrieve", NIH).outputs[0].is_file()  # so that the next run hashes the files anew

@@ -181,7 +181,7 @@ def test_a_class_that_train_cannot_teach_is_left_out_of_an_official_split_too(co
     assert list(split.facts["left_out"]) == ["c1"]
     whole = index([f"p{n:03d}" for n in range(110)], labels[:, 1:], lists)
     with pytest.raises(RadprobeError, match="no class has a positive and a negative in train"):
-        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH)
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH.splits)
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_a_class_that_train_cannot_teach_is_left_out_of_an_official_split_too(co
 def test_an_empty_part_is_named_with_the_way_out():
     whole = listed([f"p{n}" for n in range(4)], [])
     with pytest.raises(RadprobeError, match="nih_chestxray14, split 'study', part 'test'") as error:
-        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH)
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH.splits)
     assert "split: nih_real_subset" in error.value.remedy
 
 
@@ -201,20 +201,20 @@ def test_a_part_in_which_no_auroc_is_defined_is_named(constant):
     labels[80:100] = constant
     whole = index([f"p{n:03d}" for n in range(110)], labels, lists)
     with pytest.raises(RadprobeError, match="part 'val'"):
-        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH)
+        splits.check_parts(splits.make_split(whole, LISTS, "study", 0), whole, NIH.splits)
 
 
 def test_a_split_without_any_class_is_refused():
     whole = index([f"p{n:03d}" for n in range(30)], np.arange(30)[:, None] == 0)
     with pytest.raises(RadprobeError, match="no class has 3 positive patients"):
-        splits.check_parts(splits.make_split(whole, STRATIFIED, "own", 0), whole, NIH)
+        splits.check_parts(splits.make_split(whole, STRATIFIED, "own", 0), whole, NIH.splits)
 
 
 @quick
 @given(st.integers(1, 100), st.integers(1, 120), st.booleans())
 def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, limit, labelled):
     whole = random_index(0, n_patients) if labelled else index([f"p{k:04d}" for k in range(n_patients)])
-    some = splits.limited(whole, catalog.datasets()["montgomery"], limit)
+    some = splits.limited(whole, limit, None) if limit else whole
     chosen = some.table["patient_id"].unique()
     assert len(chosen) == min(limit, n_patients)
     assert len(some.table) == whole.table["patient_id"].isin(chosen).sum()
@@ -234,7 +234,7 @@ def test_a_limit_takes_evenly_spaced_patients_with_all_their_images(n_patients, 
 def test_a_pilot_has_patients_of_each_list_of_the_publisher(limit, sizes):
     names = [part for part, n in zip(("train", "val", "test"), sizes, strict=True) for _ in range(n)]
     whole = index([f"p{k:03d}" for k in range(len(names))], np.zeros((len(names), 1)), [(name, 0) for name in names])
-    some = splits.limited(whole, NIH, limit)
+    some = splits.limited(whole, limit, LISTS) if limit else whole
     taken = some.table.groupby("meta:list")["patient_id"].nunique()
     assert taken.sum() == min(limit, len(names))
     wanted = {"train": 0.5 * limit, "val": 0.2 * limit, "test": 0.3 * limit}
@@ -248,9 +248,9 @@ def test_a_pilot_of_20_patients_can_be_split_by_the_official_lists(tmp_path, nam
     entry = catalog.datasets()[name]
     phantoms.generate(tmp_path, entry, 400, 0)
     whole = datasets.loader(entry).samples(datasets.locate(entry, tmp_path), entry, False)
-    some = splits.limited(whole, entry, 20)
+    some = splits.limited(whole, 20, entry.splits["study"])
     split = splits.make_split(some, entry.splits["study"], "study", 0)
-    splits.check_parts(split, some, entry)
+    splits.check_parts(split, some, entry.splits)
     assert sizes(split, "patients") == [10, 4, 6]
 
 
@@ -338,7 +338,7 @@ def test_as_many_patients_of_a_label_as_folds_are_enough(rarer):
     labels[::9] = rarer  # five of them
     split = folds_of(index([f"p{n:02d}" for n in range(40)], labels, dataset="mine"), 5)
     assert split.classes == ["c0"]
-    splits.check_parts(split, index([f"p{n:02d}" for n in range(40)], labels, dataset="mine"), ENTRY)
+    splits.check_parts(split, index([f"p{n:02d}" for n in range(40)], labels, dataset="mine"), ENTRY.splits)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_too_few_patients_for_the_folds_are_refused(n, positive, reason):
     labels = (np.arange(n) < positive).astype(float)[:, None]
     whole = index([f"p{k:02d}" for k in range(n)], labels, dataset="mine")
     with pytest.raises(RadprobeError, match=reason) as error:
-        splits.check_parts(folds_of(whole, 5), whole, ENTRY)
+        splits.check_parts(folds_of(whole, 5), whole, ENTRY.splits)
     assert error.value.what == "mine, split '5-fold'"
     assert "ask for fewer folds" in error.value.remedy
     assert "datasets.mine.split: study" in error.value.remedy

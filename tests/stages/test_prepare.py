@@ -5,13 +5,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import running
 from PIL import Image
 
 from radprobe import catalog, phantoms
 from radprobe.artifacts import Index, Pixels, Truth
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading, resize
-from radprobe.stages import prepare, retrieve
 from radprobe.study import Study
 
 REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADPROBE_REAL_DATA is not set")
@@ -38,9 +38,9 @@ def study(root, dataset, limit=None, raw="raw", **choice):
 
 def prepared(chosen):
     (dataset,) = chosen.params.datasets
-    retrieve.run(chosen, chosen.step("retrieve", dataset))
+    running.run(chosen, chosen.step("retrieve", dataset))
     step = chosen.step("prepare", dataset)
-    prepare.run(chosen, step)
+    running.run(chosen, step)
     return step.folder
 
 
@@ -174,10 +174,10 @@ def test_an_empty_part_stops_it_before_anything_is_decoded(raw, tmp_path, monkey
 @pytest.mark.survives("fault", "a raw file that changed since it was hashed", "refused; hashed anew")
 def test_a_file_that_changed_since_it_was_retrieved_is_noticed(raw, tmp_path):
     chosen = study(tmp_path, "montgomery")
-    retrieve.run(chosen, chosen.step("retrieve", "montgomery"))
+    running.run(chosen, chosen.step("retrieve", "montgomery"))
     cut(film(raw))
     with pytest.raises(RadprobeError, match="changed since"):
-        prepare.run(chosen, chosen.step("prepare", "montgomery"))
+        running.run(chosen, chosen.step("prepare", "montgomery"))
     assert not (chosen.step("retrieve", "montgomery").folder / "raw.json").exists()
 
 

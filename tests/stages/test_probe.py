@@ -23,7 +23,7 @@ from radprobe.learning import selection
 from radprobe.manifests import Place, seal
 from radprobe.metrics import operating
 from radprobe.names import METADATA
-from radprobe.stages import prepare, probe, retrieve, score, split
+from radprobe.stages import probe, score
 from radprobe.study import Study
 
 READING = ("linear", "logistic")  # what reads several inputs
@@ -159,8 +159,8 @@ def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(t
     content["datasets"] = {NIH: {"split": "nih_real_subset", "allow_missing": True}}
     content["probe"] = {"knn": None, "mlknn": None, "few_shot": None, "shuffled": 0, "paper": False}
     s = Study(content)
-    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
-        stage.run(s, s.step(verb, NIH))
+    for verb in ("retrieve", "prepare", "split"):
+        running.run(s, s.step(verb, NIH))
     for backbone in (lite, f"random:{lite}"):
         running.run(s, s.step("weights", None, backbone))
         step = s.step("embed", NIH, backbone)
@@ -595,9 +595,9 @@ def from_raw(root, dataset, patients, backbone, **sections):
     content = {"study": "raw", "device": "cpu", "threads": 1, "paths": {"root": str(root)}, "score": {"resamples": 100}}
     content |= {"datasets": {dataset: {"phantom": {"patients": patients}, "stored": 128}}, "backbones": ["test_vit"]}
     s = Study({**content, "probe": SMALL, **sections})
-    for verb, stage in (("retrieve", retrieve), ("prepare", prepare), ("split", split)):
+    for verb in ("retrieve", "prepare", "split"):
         if not s.step(verb, dataset).outputs[0].is_file():
-            stage.run(s, s.step(verb, dataset))
+            running.run(s, s.step(verb, dataset))
     if backbone != METADATA:
         running.run(s, s.step("weights", None, backbone))
     for verb in ("embed", "probe", "score"):

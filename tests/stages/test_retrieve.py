@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import running
 
 from radprobe import catalog, files, phantoms
 from radprobe.artifacts import RawManifest
 from radprobe.catalog import Download
+from radprobe.commands import retrieved as versions
 from radprobe.files import RadprobeError
-from radprobe.stages import retrieve
 from radprobe.study import Study
 
 
@@ -21,7 +22,7 @@ def study(tmp_path, dataset="montgomery", download=False, **choice):
 
 def retrieved(study, dataset="montgomery"):
     step = study.step("retrieve", dataset)
-    retrieve.run(study, step)
+    running.run(study, step)
     return RawManifest.load(step.folder)
 
 
@@ -37,8 +38,8 @@ def retrieved(study, dataset="montgomery"):
 def test_dvc_wants_each_dataset_once_and_the_folders_that_it_knows(change, why):
     params = {"study": "s", "datasets": {"montgomery": {}}, "backbones": ["test_vit"]}
     with pytest.raises(RadprobeError, match=why):
-        retrieve.found(Study(params | change))
-    found = json.loads(retrieve.found(Study(params | {"dvc": {"keep": ["montgomery"]}, "paths": {"work": "work"}})))
+        versions.found(Study(params | change))
+    found = json.loads(versions.found(Study(params | {"dvc": {"keep": ["montgomery"]}, "paths": {"work": "work"}})))
     assert set(found) == {"datasets", "backbones", "predictions", "identities"}
 
 
@@ -73,7 +74,7 @@ def test_no_download_is_explained_with_where_to_get_it(tmp_path, there):
     if there:
         (tmp_path / "raw/montgomery").mkdir()
     with pytest.raises(RadprobeError) as error:
-        retrieve.run(chosen, step)
+        running.run(chosen, step)
     entry = catalog.datasets()["montgomery"]
     assert error.value.what == str(tmp_path / "raw/montgomery")
     for needed in (entry.access, entry.layout, entry.urls[0]):
@@ -124,12 +125,12 @@ def test_the_volume_of_an_installed_package_names_its_source(tmp_path):
 def test_what_is_wrong_with_the_tables_is_said_before_anything_is_hashed(tmp_path, monkeypatch):
     chosen = study(tmp_path, "nih_chestxray14", phantom={"patients": 60})
     step = chosen.step("retrieve", "nih_chestxray14")
-    retrieve.run(chosen, step)
+    running.run(chosen, step)
     table = chosen.raw_folder("nih_chestxray14") / "Data_Entry_2017_v2020.csv"
     table.write_bytes(table.read_bytes().replace(b"Finding Labels", b"Findings", 1))
     monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("hashed"))
     with pytest.raises(RadprobeError, match="lacks the columns Finding Labels"):
-        retrieve.run(chosen, step)
+        running.run(chosen, step)
 
 
 @pytest.fixture
@@ -165,12 +166,12 @@ def test_a_download_that_failed_leaves_the_dataset_missing_and_says_so(server, o
     step = chosen.step("retrieve", "montgomery")
     server.answers = [404]
     with pytest.raises(RadprobeError, match="404") as error:
-        retrieve.run(chosen, step)
+        running.run(chosen, step)
     assert str(chosen.raw_folder("montgomery")) in error.value.remedy
     why = study(tmp_path, allow_missing=True).missing[0].why
     assert "is not finished" in why
     assert f"remove {chosen.raw_folder('montgomery') / 'DOWNLOADING.json'}" in why
-    retrieve.run(chosen, step)
+    running.run(chosen, step)
     assert RawManifest.load(step.folder).source == "download"
 
 
@@ -184,7 +185,7 @@ def test_a_download_that_is_not_the_whole_dataset_says_what_else_to_put_there(se
     chosen = study(tmp_path, download=True)
     for _ in range(2):
         with pytest.raises(RadprobeError, match="not the whole dataset") as error:
-            retrieve.run(chosen, chosen.step("retrieve", "montgomery"))
+            running.run(chosen, chosen.step("retrieve", "montgomery"))
         assert open_montgomery.layout in error.value.remedy
     assert len(server.requests) == 1
 
@@ -196,7 +197,7 @@ def test_an_archive_that_nobody_unpacked_is_seen(tmp_path):
     shutil.rmtree(tmp_path / "raw/montgomery/MontgomerySet")
     (tmp_path / "raw/montgomery/NLM-MontgomeryCXRSet.zip").write_bytes(b"x")
     with pytest.raises(RadprobeError, match=r"only NLM-MontgomeryCXRSet\.zip: not unpacked"):
-        retrieve.run(chosen, step)
+        running.run(chosen, step)
 
 
 def test_a_gated_set_says_where_to_register_under_which_terms_and_where_to_put_it(tmp_path):
@@ -212,4 +213,4 @@ def test_what_has_no_generator_is_not_asked_of_it(tmp_path, choice):
     content = {"study": "s", "paths": {"root": str(tmp_path)}, "backbones": ["test_vit"]}
     study = Study({**content, "datasets": {name: {**rest, "phantom": {"patients": 3}}}})
     with pytest.raises(RadprobeError, match=rf"datasets.{name}.phantom.*no generator"):
-        retrieve.run(study, study.step("retrieve", name))
+        running.run(study, study.step("retrieve", name))

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import running
 from PIL import Image
 
 from radprobe import catalog, phantoms
 from radprobe.artifacts import PARTS, Index, LeakCertificate, Split
 from radprobe.files import RadprobeError
-from radprobe.stages import prepare, retrieve, split
 from radprobe.study import Study
 
 REAL = pytest.mark.skipif(not os.environ.get("RADPROBE_REAL_DATA"), reason="RADPROBE_REAL_DATA is not set")
@@ -27,8 +27,8 @@ def downloads(tmp_path_factory):
 def run(root, dataset, raw="raw", **choice):
     paths = {"root": str(root), "raw": str(raw)}
     study = Study({"study": "s", "paths": paths, "datasets": {dataset: choice}, "backbones": ["test_vit"]})
-    for stage, verb in ((retrieve, "retrieve"), (prepare, "prepare"), (split, "split")):
-        stage.run(study, study.step(verb, dataset))
+    for verb in ("retrieve", "prepare", "split"):
+        running.run(study, study.step(verb, dataset))
     return study.step("prepare", dataset).folder, study.step("split", dataset).folder
 
 

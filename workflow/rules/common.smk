@@ -25,7 +25,7 @@ try:
     if BEGUN:
         config.clear()
         config.update(content)
-    STUDY = Study(dict(config), Path(os.environ["RADPROBE_IDENTITIES"]) if BEGUN else None)
+    STUDY = Study(dict(config), Path(os.environ.get("RADPROBE_IDENTITIES", "")) if BEGUN else None)
     for row in [] if BEGUN else STUDY.external_here:
         STUDY.check_predictions(row)  # in seconds, before anything long has run
     STEPS = {(step.dataset, slug(step.backbone or ""), step.key): step for step in STUDY.steps.values()}
@@ -48,7 +48,7 @@ if not BEGUN:
 # PYTHONPATH, so that conda environments and containers run this checkout and need no installed radprobe.
 os.environ.update(
     RADPROBE_PARAMS=str(FROZEN.resolve()),
-    RADPROBE_IDENTITIES=os.environ["RADPROBE_IDENTITIES"] if BEGUN else str(IDENTITIES.resolve()),
+    RADPROBE_IDENTITIES=os.environ.get("RADPROBE_IDENTITIES", "") if BEGUN else str(IDENTITIES.resolve()),
     RADPROBE_SOURCE=SOURCE,
     PYTHONPATH=SOURCE,
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),

@@ -8,6 +8,7 @@ localrules:
 rule retrieve:
     output:
         f"{WORK}/{{dataset}}/retrieve/{{key}}/raw.json",
+        f"{WORK}/{{dataset}}/retrieve/{{key}}/index.json",
     log:
         f"{WORK}/logs/retrieve/{{dataset}}/{{key}}.log",
     benchmark:

@@ -123,12 +123,17 @@ class Download(Strict):
     unpack: bool = Field(True, description="Is it an archive.")
 
 
-class Published(Strict):
-    """Counts that the publisher or the study states."""
+class PublishedCounts(Strict):
+    """The published size of a benchmark."""
 
     samples: int | None = Field(None, description="Images or slices; null where it is not published.")
     cases: int | None = Field(None, description="Films or volumes; null where each sample is one.")
     patients: int | None = None
+
+
+class Published(PublishedCounts):
+    """Counts that the publisher or the study states."""
+
     parts: dict[str, int] = Field({}, description="Cases of each part of the study's split.")
     source: str
 
@@ -180,8 +185,8 @@ def _rising(given: Any) -> Any:
 Intensity = Annotated[MinMax | Window | Percentiles, Field(discriminator="kind")]
 
 
-class Folder(Strict):
-    """Your own images, as a CSV in the raw folder describes them: one row an image, DICOM series or NIfTI volume."""
+class FolderTable(Strict):
+    """The CSV of an own folder: its columns, and what is asked of the images that it lists."""
 
     table: str = Field("labels.csv", description="The CSV: below the raw folder, or an absolute path.")
     task: Literal["multilabel", "binary", "multiclass", "segmentation"] = Field(description="What is asked of them.")
@@ -196,16 +201,6 @@ class Folder(Strict):
     label: str = Field("label", description="Column of the class name (multiclass).")
     mask: str = Field("mask", description="Column of the mask file (segmentation).")
     split: str | None = Field(None, description="Column of the part: train, val, test. null: we split, by patient.")
-    title: str = Field("Own images", description="How the report calls it.")
-    metadata: list[Metadata] = Field([], description="Columns that the control `metadata` sees instead of images.")
-    modality: str = Field("not stated", description="X-ray, CT, MRI ...")
-    licence: str = Field("not stated", description="Who may use the images.")
-    stored: int = Field(448, gt=0, description="Side of the stored images, pixels.")
-    tolerance: float = Field(2, gt=0, description="Of the normalised surface distance: mm, or thousandths of the side.")
-    size: int | None = Field(
-        None, gt=0, description="Side that a backbone gets; null: 224 to classify, 448 to segment."
-    )
-    intensity: Intensity = Field(MinMax(), description="Range of grey values that becomes black to white.")
 
     @model_validator(mode="after")
     def _classes_of_the_task(self) -> Self:
@@ -219,39 +214,98 @@ class Folder(Strict):
         return self
 
 
-class Dataset(Strict):
-    """A benchmark, or your own folder. Its loader is the module `radprobe.datasets.<loader>`."""
+class Folder(FolderTable):
+    """Your own images, as a CSV in the raw folder describes them: one row an image, DICOM series or NIfTI volume."""
+
+    title: str = Field("Own images", description="How the report calls it.")
+    metadata: list[Metadata] = Field([], description="Columns that the control `metadata` sees instead of images.")
+    modality: str = Field("not stated", description="X-ray, CT, MRI ...")
+    licence: str = Field("not stated", description="Who may use the images.")
+    stored: int = Field(448, gt=0, description="Side of the stored images, pixels.")
+    tolerance: float = Field(2, gt=0, description="Of the normalised surface distance: mm, or thousandths of the side.")
+    size: int | None = Field(
+        None, gt=0, description="Side that a backbone gets; null: 224 to classify, 448 to segment."
+    )
+    intensity: Intensity = Field(MinMax(), description="Range of grey values that becomes black to white.")
+
+
+class RawEntry(Strict):
+    """What the reader of a raw download knows of it. Its loader is the module `radprobe.datasets.<loader>`."""
 
     id: str
     loader: str = Field(description="Module that reads the raw download; by default named as the dataset.")
-    title: str
-    modality: str
     task: Task
     classes: list[str]
+    blank: Literal["zeros", "ignore"] = Field("ignore", description="What a blank label means.")
+    slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
+    root: str | None = Field(None, description="Name of the folder that the official archive unpacks to.")
+    package: Package | None = None
+    folder: FolderTable | None = Field(None, description="Columns of an own CSV.")
+    published: PublishedCounts | None = None
+    layout: str = Field(exclude=True, description="The folder as downloaded, in a line; for messages.")
+
+
+class Dataset(RawEntry):
+    """A benchmark, or your own folder."""
+
+    title: str
+    modality: str
     class_sets: dict[str, list[str]] = Field({}, description="Other lists of classes that studies choose, by name.")
     mask: Literal["binary", "labels"] = Field("labels", description="One binary mask file a class, or one label map.")
-    blank: Literal["zeros", "ignore"] = Field("ignore", description="What a blank label means.")
     stored: int = Field(description="Side of the stored images, pixels.")
     size: int = Field(description="Side of the images that a backbone gets, pixels.")
     intensity: Intensity = MinMax()
     splits: dict[str, SplitRecipe] = {}
-    root: str | None = Field(None, description="Name of the folder that the official archive unpacks to.")
     urls: list[str] = Field([], description="Pages for a person.")
     downloads: list[Download] = Field([], description="What `retrieve` fetches; none for gated sets.")
     by_hand: list[str] = Field(
         [], description="Patterns of files without a link, to be put there before the downloads."
     )
-    package: Package | None = None
-    slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
     metadata: list[Metadata] = Field([], description="What its tables say of a patient or film besides the labels.")
     tolerance: Tolerance | None = Field(None, description="Of the normalised surface distance; of label maps only.")
-    folder: Folder | None = Field(None, description="Columns of an own CSV.")
     gated: bool
     licence: str
     access: str = Field(description="What a user does to get it.")
-    layout: str = Field(description="The folder as downloaded, in a line.")
     citation: str
+    folder: Folder | None = Field(None, description="Columns of an own CSV.")
     published: Published | None = None
+    layout: str = Field(description="The folder as downloaded, in a line.")
+
+    @property
+    def raw(self) -> RawEntry:
+        """What reading its raw download depends on."""
+        known = self.model_dump(include={*RawEntry.model_fields} - {"folder", "published"})
+        folder = FolderTable(**self.folder.model_dump(include={*FolderTable.model_fields})) if self.folder else None
+        return RawEntry(**known, folder=folder, published=self.counts)
+
+    @property
+    def counts(self) -> PublishedCounts | None:
+        """Its published size."""
+        published = self.published
+        return PublishedCounts(**published.model_dump(include={*PublishedCounts.model_fields})) if published else None
+
+    @property
+    def decoding(self) -> "DecodeEntry":
+        """What decoding its images depends on."""
+        return DecodeEntry(
+            task=self.task,
+            classes=self.classes,
+            mask=self.mask,
+            slices=self.slices,
+            window=self.intensity if isinstance(self.intensity, Window) else None,
+            own=self.folder is not None,
+        )
+
+
+class DecodeEntry(Strict):
+    """What decoding the images and masks of a dataset depends on."""
+
+    task: Task
+    classes: list[str]
+    mask: Literal["binary", "labels"]
+    slices: Literal["canonical", "paper"]
+    window: Window | None = Field(description="The range of values with a unit (CT); other values are scaled.")
+    own: bool = Field(description="An own folder: text that may be burned into its images is looked for.")
 
 
 def by_hand(entry: Dataset) -> str:

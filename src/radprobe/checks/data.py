@@ -53,14 +53,9 @@ def _readable(what: str, study: Study, name: str) -> Iterator[Check]:
 
 def _listed(what: str, study: Study, name: str, where: str) -> Iterator[Check]:
     """Read the table of one's own images, as `retrieve` will."""
-    choice, params = study.params.datasets[name], study.params
-    how = choice.allow_missing, params.limit, choice.uncertain
     try:
-        from radprobe.splitting import splits  # it needs packages, which are a check of their own
-
         with redirect_stdout(io.StringIO()):  # its warnings are notes here
-            how = (*how, choice.split_name, params.seed)
-            index = splits.checked_samples(study.dataset(name), study.layout(name), *how)
+            index = study.samples(name)  # it needs packages, which are a check of their own
     except ImportError:
         yield Check(what, "ok", where)
     except RadprobeError as error:

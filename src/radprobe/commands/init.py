@@ -32,7 +32,6 @@ from radprobe.models.backbones import grey
 from radprobe.params import TAKEN
 from radprobe.report import sheet
 from radprobe.report.sheet import Shown
-from radprobe.splitting import splits
 from radprobe.study import Study
 from radprobe.survey.cases import Decision
 from radprobe.survey.doubts import MANY_BAD
@@ -142,9 +141,7 @@ def _content(name: str, folder: Path, proposal: Proposal, table: Path | None) ->
 
 def _samples(study: Study, name: str) -> Index:
     """Return the samples as retrieve will find them, or raise RadprobeError as it will."""
-    choice, layout = study.params.datasets[name], study.layout(name)
-    how = (choice.allow_missing, None, choice.uncertain, choice.split_name, study.params.seed)
-    return splits.checked_samples(study.dataset(name), layout, *how)
+    return study.samples(name)
 
 
 # --- what is said and written -----------------------------------------------------------------------------------------
@@ -219,7 +216,7 @@ def _sheet(entry: Dataset, folder: Path, index: Index) -> bytes:
     chosen = _chosen(index)
     chosen = [case for case in chosen if not isinstance(decoding.check(pictures[case]), Bad)] or chosen
     for case in track(chosen, "decode", len(chosen)):
-        decoded = decoding.decode(_middle(pictures[case], entry), entry, entry.stored)
+        decoded = decoding.decode(_middle(pictures[case], entry), entry.decoding, entry.stored)
         if isinstance(decoded, Bad):
             bad.append(decoded)
             continue

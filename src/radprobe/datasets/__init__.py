@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import Dataset, RawEntry
 
 PHANTOM_MARKER = "PHANTOM.json"
 DOWNLOADING, DOWNLOADED = "DOWNLOADING.json", "DOWNLOADED.json"  # in a raw folder that `retrieve` fills, or has filled
@@ -32,12 +32,12 @@ class Layout:
     files: tuple[Path, ...] = ()  # single volumes, where the folder around them holds other things too
 
 
-def loader(entry: Dataset) -> ModuleType:
+def loader(entry: RawEntry) -> ModuleType:
     """Return the loader module of a dataset."""
     return importlib.import_module(f"radprobe.datasets.{entry.loader}")
 
 
-def locate(entry: Dataset, raw: Path) -> Layout | None:
+def locate(entry: RawEntry, raw: Path) -> Layout | None:
     """Return the layout of a dataset that lies under `raw`; None where there is none, or its download goes on."""
     whole = raw.is_dir() and not (raw / DOWNLOADING).is_file()
     return loader(entry).locate(entry, raw) if whole else None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 
@@ -12,7 +12,7 @@ NAME = r"(amos_\d{4})"
 FIRST_MR = 500  # the publisher's readme: ids below 500 are CT
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find imagesTr and labelsTr with volumes named amos_*, in the folder itself, or one or two folders below.
 
     Variants: `official`, with imagesVa and labelsVa; `training folders`, without them (all volumes merged, or less).
@@ -27,7 +27,7 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     return None
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per slice of the labelled CT volumes. MRI and unlabelled volumes are left out, and counted.
 
     Raises RadprobeError where a CT volume has no label map or a label map no volume, where a volume is in both parts,

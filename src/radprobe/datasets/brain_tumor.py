@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from radprobe.artifacts import LABEL, Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError, in_threads
 
@@ -14,7 +14,7 @@ MOST, LAST_CODE = 64, 0xFFFF  # numbers in a label or a patient's name; the last
 ARCHIVES = "brainTumorDataPublic_*"
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the files N.mat, in the folder itself or one below.
 
     Variants: `official` (the four archives' folders), `flat` (all files in one folder).
@@ -36,7 +36,7 @@ def _is_slice(path: Path) -> bool:
     return path.stem.isdigit() and path.is_file()  # not cvind.mat, the publisher's folds
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per slice, which is a case of its own, with its class and patient as the file says.
 
     A file that cannot be read gives a row without label: prepare then names the file, or sets it aside; where no file

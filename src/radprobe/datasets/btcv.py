@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 
 VARIANTS = {  # folders of the images and of the label maps
@@ -15,7 +15,7 @@ NAME = r"(?:img|label)(\d{4})"
 UNLABELLED = ("Testing/img", "imagesTs")
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the folders of a variant with volumes named img*, in the folder itself, or up to three folders below.
 
     The archive of Synapse unpacks to RawData, often put under Abdomen.
@@ -28,7 +28,7 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     return None
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per slice of the labelled volumes; a case is named as its image, img0001.
 
     Raises RadprobeError where a volume has no label map or a label map no volume, or (unless `allow_missing`) where

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe.artifacts import LABEL, META, Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 
@@ -28,7 +28,7 @@ SEXES = {"Female": "F", "Male": "M"}  # one film has Unknown
 AGAIN = "put the publisher's label table there"
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find train.csv, valid.csv and their images in the folder itself or up to two folders below.
 
     Variants: `official` (train/ and valid/, small or full), `batches` (the full release's archives as they unpack).
@@ -57,7 +57,7 @@ def _unwrapped(folder: Path) -> Path:
     return next((inner for inner in (folder / folder.name, folder / "train") if inner.is_dir()), folder)
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per frontal film that is here; lateral ones are counted.
 
     meta: list (train, val, test: the folder), study, view (AP, PA), sex, age. Raises RadprobeError on missing columns,
@@ -155,7 +155,7 @@ def _refuse_shared_patients(listed: pd.DataFrame, tables: dict[str, Path]) -> No
         raise RadprobeError(tables["train"], f"{patient} is in {names}", "download the tables again")
 
 
-def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: Dataset) -> list[dict]:
+def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: RawEntry) -> list[dict]:
     names = films["patient"] + "_" + films["study"] + "_" + films["view"]
     rows = films[[LABEL + name for name in entry.classes]].assign(
         sample_id=names,

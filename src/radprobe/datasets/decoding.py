@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset, Window
+from radprobe.catalog import DecodeEntry
 from radprobe.datasets import raw
 from radprobe.files import RadprobeError
 from radprobe.imaging import reading, resize, volumes
@@ -97,19 +97,19 @@ def check_mask(path: Path, mask: reading.Header, image: reading.Header) -> None:
         volumes.same_grid(path, nothing, mask.affine, image.shape, image.affine)
 
 
-def decode(picture: Picture, entry: Dataset, side: int) -> Decoded | Bad:
+def decode(picture: Picture, entry: DecodeEntry, side: int) -> Decoded | Bad:
     """Decode and resize all rows of a picture, or say why it cannot be used."""
     try:
         read = _decode_volume if reading.is_volume(picture.image) else _film
         decoded = read(picture, entry, side)
-        if entry.folder and reading.text_possible(picture.image):
+        if entry.own and reading.text_possible(picture.image):
             decoded.oddities[BURNED_IN] = decoded.images[0].size
         return decoded
     except RadprobeError as error:
         return Bad(Path(error.what), error.reason, picture.names, error.remedy)
 
 
-def _film(picture: Picture, entry: Dataset, side: int) -> Decoded:
+def _film(picture: Picture, entry: DecodeEntry, side: int) -> Decoded:
     image = reading.read_grey(picture.image)
     decoded = Decoded(picture, [resize.resize_image(image, side)], [], None, [image.shape], _odd_values(image, entry))
     if picture.masks:
@@ -119,19 +119,19 @@ def _film(picture: Picture, entry: Dataset, side: int) -> Decoded:
     return decoded
 
 
-def _odd_values(values: np.ndarray, entry: Dataset) -> dict[str, int]:
+def _odd_values(values: np.ndarray, entry: DecodeEntry) -> dict[str, int]:
     """Return what looks wrong with the grey values of an image or volume: how many there are of it."""
-    low, high, window = int(values.min()), int(values.max()), entry.intensity
+    low, high, window = int(values.min()), int(values.max()), entry.window
     if high - low <= FLAT:
         return {CONSTANT: values.size}
-    if isinstance(window, Window) and (high <= window.low or low >= window.high):
+    if window and (high <= window.low or low >= window.high):
         return {f"{OUTSIDE} {window.low:g} to {window.high:g}": values.size}
     return {}
 
 
-def _decode_volume(picture: Picture, entry: Dataset, side: int) -> Decoded:
+def _decode_volume(picture: Picture, entry: DecodeEntry, side: int) -> Decoded:
     # only a window is stated in the unit of the values (CT); percentiles and extremes mean the same at any scale
-    volume = reading.read_volume(picture.image, relative=not isinstance(entry.intensity, Window))
+    volume = reading.read_volume(picture.image, relative=entry.window is None)
     slicing = Slicing.of(volume.affine, entry.slices)
     cut = slicing.cut(volume.values)
     images = [resize.resize_image(cut[row.slice], side) for row in picture.rows]
@@ -147,7 +147,7 @@ def _decode_volume(picture: Picture, entry: Dataset, side: int) -> Decoded:
     return decoded
 
 
-def _labels(picture: Picture, entry: Dataset) -> tuple[np.ndarray, dict[str, int]]:
+def _labels(picture: Picture, entry: DecodeEntry) -> tuple[np.ndarray, dict[str, int]]:
     """Read the masks of a picture as one label map, label i + 1 being classes[i]; return it and what looks wrong."""
     if entry.mask == "binary":
         return label_map([reading.read_grey(path) for path in picture.masks])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from radprobe.artifacts import LABEL, META, Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.console import say
 from radprobe.datasets import Layout, raw
 from radprobe.datasets.csv_table import PARTS, Line, Table, read_table
@@ -25,13 +25,13 @@ YEARS = {"": 1, "y": 1, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the CSV that params name."""
     table = raw_folder / entry.folder.table
     return Layout(raw_folder, "csv", tables=(table,)) if table.is_file() else None
 
 
-def listed(layout: Layout, entry: Dataset) -> set[Path]:
+def listed(layout: Layout, entry: RawEntry) -> set[Path]:
     """Return the images and masks that the CSV lists, as far as it can be read."""
     columns = [entry.folder.path, entry.folder.mask]
     try:
@@ -42,7 +42,7 @@ def listed(layout: Layout, entry: Dataset) -> set[Path]:
     return {path for text in cells if text and (path := _inside(layout.root, text))}
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per film, and one per slice of a volume (labels repeated), as the CSV lists them.
 
     meta: list (train, val, test) where the CSV gives the split; age, sex and view where it has such columns. Rows
@@ -88,7 +88,7 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
 # --- the CSV ----------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, entry: Dataset) -> Table:
+def _read(path: Path, entry: RawEntry) -> Table:
     needed = _needed(entry)
     table = read_table(path, needed)
     for name in needed:
@@ -103,7 +103,7 @@ def _read(path: Path, entry: Dataset) -> Table:
     return table
 
 
-def _needed(entry: Dataset) -> list[str]:
+def _needed(entry: RawEntry) -> list[str]:
     folder = entry.folder
     of_task = {"multiclass": [folder.label], "segmentation": [folder.mask]}.get(entry.task, entry.classes)
     return [folder.path, folder.patient, *of_task, *([folder.split] if folder.split else [])]
@@ -112,7 +112,7 @@ def _needed(entry: Dataset) -> list[str]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _files(layout: Layout, entry: Dataset, table: Table, line: Line, allow_missing: bool) -> list[Path]:
+def _files(layout: Layout, entry: RawEntry, table: Table, line: Line, allow_missing: bool) -> list[Path]:
     """Return image and mask of a row; an empty list where one is absent and that is allowed."""
     columns = [entry.folder.path, *([entry.folder.mask] if entry.task == "segmentation" else [])]
     found = []
@@ -147,7 +147,7 @@ def _inside(root: Path, text: str) -> Path | None:
     return None
 
 
-def _refuse_twice(table: Table, entry: Dataset, found: dict[int, list[Path]]) -> None:
+def _refuse_twice(table: Table, entry: RawEntry, found: dict[int, list[Path]]) -> None:
     first: dict[Path, Line] = {}
     for line in table.lines:
         if not found[line.number]:
@@ -178,7 +178,7 @@ def _clear_of_slices(ids: dict[str, str], stacks: set[str]) -> dict[str, str]:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def _described(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
+def _described(entry: RawEntry, table: Table, line: Line) -> dict[str, Any]:
     """Return patient, labels and meta of a row."""
     patient = line.cells[entry.folder.patient]
     if not patient:
@@ -187,7 +187,7 @@ def _described(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
     return {"patient_id": patient, **_labels(entry, table, line), **_meta(entry, table, line)}
 
 
-def _labels(entry: Dataset, table: Table, line: Line) -> dict[str, float]:
+def _labels(entry: RawEntry, table: Table, line: Line) -> dict[str, float]:
     if entry.task == "segmentation":
         return {}
     if entry.task == "multiclass":
@@ -220,7 +220,7 @@ def sign(cell: str) -> float | None:
     return value if value in (0, 1, -1) else None
 
 
-def _meta(entry: Dataset, table: Table, line: Line) -> dict[str, Any]:
+def _meta(entry: RawEntry, table: Table, line: Line) -> dict[str, Any]:
     used = {*_needed(entry)}
     columns = {name.lower(): name for name in table.columns if name.lower() in METAS and name not in used}
     meta: dict[str, Any] = {META + name: line.cells[column] or None for name, column in columns.items()}
@@ -254,7 +254,7 @@ def _alike_patients(described: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {doubt: alike} if alike else {}
 
 
-def _shared_masks(layout: Layout, table: Table, entry: Dataset, found: dict[int, list[Path]]) -> dict[str, list[str]]:
+def _shared_masks(layout: Layout, table: Table, entry: RawEntry, found: dict[int, list[Path]]) -> dict[str, list[str]]:
     """Return the warning of masks that rows of several patients name, with all of them; often a slip in the table."""
     lines: dict[Path, dict[str, str]] = {}
     for line in table.lines:
@@ -272,7 +272,7 @@ def _shared_masks(layout: Layout, table: Table, entry: Dataset, found: dict[int,
     return {doubt: shared} if shared else {}
 
 
-def _refuse_shared_patients(table: Table, entry: Dataset, described: list[dict[str, Any]]) -> None:
+def _refuse_shared_patients(table: Table, entry: RawEntry, described: list[dict[str, Any]]) -> None:
     """Raise RadprobeError where the given split puts one patient into two parts: it would leak."""
     first: dict[str, tuple[Line, str]] = {}
     for line, row in zip(table.lines, described, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radprobe import files
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, loader
 
 
@@ -24,7 +24,7 @@ class RawIdentity:
     state: str
 
 
-def identify(entry: Dataset, layout: Layout) -> RawIdentity:
+def identify(entry: RawEntry, layout: Layout) -> RawIdentity:
     """Return the identity of a raw download: one pass over its folders, which opens tables alone."""
     found = sorted(set(_stats(entry, layout)))
     names = hashlib.sha256(layout.variant.encode())
@@ -37,7 +37,7 @@ def identify(entry: Dataset, layout: Layout) -> RawIdentity:
     return RawIdentity(names.hexdigest()[:16], states.hexdigest()[:16])
 
 
-def _stats(entry: Dataset, layout: Layout) -> Iterator[tuple[str, int, int]]:
+def _stats(entry: RawEntry, layout: Layout) -> Iterator[tuple[str, int, int]]:
     """Yield name, bytes and time (ns) of every file of a download, each once."""
     listed = getattr(loader(entry), "listed", None)
     for path in {*layout.tables, *layout.files, *(listed(layout, entry) if listed else ())}:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 
@@ -13,7 +13,7 @@ BRAIN = (
 )
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the volume at its place in the package's folder, or directly in the folder."""
     file = Path(entry.package.file)
     for variant, path in (("package", raw_folder / file), ("flat", raw_folder / file.name)):
@@ -22,7 +22,7 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     return None
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per axial slice, every 10 slices through the brain; all are of one subject and volume."""
     from radprobe.imaging.reading import read_volume  # the graph is built where no reader is installed
     from radprobe.imaging.volumes import Slicing

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 
@@ -11,7 +11,7 @@ FILMS = "CXR_png"
 MASKS = {"left lung": "leftMask", "right lung": "rightMask"}  # class -> folder under ManualMask
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find CXR_png and ManualMask in the folder itself (MontgomerySet), or one or two folders below."""
     for root in raw.places(raw_folder, depth=2):
         folders = (root / FILMS, *(root / "ManualMask" / name for name in MASKS.values()))
@@ -20,7 +20,7 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     return None
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per film; the patient is the film, its masks are in the catalog's order of classes.
 
     Raises RadprobeError where a film has no mask, or (unless `allow_missing`) where films of the set are absent.
@@ -32,7 +32,7 @@ def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
     return raw.index(entry, rows, raw.coverage(layout, entry, len(films), allow_missing))
 
 
-def _mask(layout: Layout, entry: Dataset, name: str, film: Path) -> str:
+def _mask(layout: Layout, entry: RawEntry, name: str, film: Path) -> str:
     path = f"ManualMask/{MASKS[name]}/{film.name}"
     if not (layout.root / path).is_file():
         raise RadprobeError(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 
 IMAGES, LABELS, UNLABELLED = "imagesTr", "labelsTr", "imagesTs"
@@ -11,7 +11,7 @@ LISTING = "dataset.json"
 OF_A_TASK = ("Task", "Dataset")  # how the archives, and the folders of nnU-Net, begin: Task04_, Task004_, Dataset004_
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find imagesTr and labelsTr in the folder itself, or one or two folders below.
 
     A folder named as the archive unpacks is `official`, another one `flat`; one named as another task is passed by.
@@ -25,12 +25,12 @@ def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
     return None
 
 
-def _is_another_task(folder: str, entry: Dataset) -> bool:
+def _is_another_task(folder: str, entry: RawEntry) -> bool:
     task = entry.root.partition("_")[2]
     return folder.startswith(OF_A_TASK) and not folder.lower().endswith(task.lower())
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per slice of the labelled volumes.
 
     Raises RadprobeError where a volume has no label map or a label map no volume, or (unless `allow_missing`) where

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from radprobe.artifacts import LABEL, META, Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 
@@ -15,7 +15,7 @@ COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patien
 NO_FINDING = "No Finding"
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the table, the two lists and at least one image, in the folder itself or one folder below.
 
     Variants: `official` (images_NNN/images, also Kaggle's), `merged` (all archives unpacked into images/), `flat`
@@ -43,7 +43,7 @@ def _image_folders(root: Path) -> tuple[str, tuple[Path, ...]]:
     return "", ()
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per image that the official lists name and that is here.
 
     Labels are 1 or 0. meta: view, age, sex, list (train_val or test) and list_row, the line in that list.

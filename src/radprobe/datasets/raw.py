@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from radprobe.artifacts import LABEL, META, Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import PHANTOM_MARKER, Layout
 from radprobe.files import RadprobeError, digest
 
@@ -81,7 +81,7 @@ def ids(names: list[str]) -> dict[str, str]:
 
 
 def coverage(
-    layout: Layout, entry: Dataset, here: int, allow_missing: bool, of: Literal["samples", "cases"] = "samples"
+    layout: Layout, entry: RawEntry, here: int, allow_missing: bool, of: Literal["samples", "cases"] = "samples"
 ) -> dict[str, Any]:
     """Return the facts on how many of the published samples (or cases: volumes) are here; of a phantom that is all.
 
@@ -142,7 +142,7 @@ def pairs(images: dict[str, Path], labels: dict[str, Path]) -> list[tuple[str, P
 
 
 def labelled_volumes(
-    layout: Layout, entry: Dataset, found: list[tuple[str, Path, Path]], allow_missing: bool, **facts: Any
+    layout: Layout, entry: RawEntry, found: list[tuple[str, Path, Path]], allow_missing: bool, **facts: Any
 ) -> Index:
     """Return the Index of `found` (case, image, label map), one row a slice; each volume is its own case and patient.
 
@@ -156,7 +156,7 @@ def labelled_volumes(
     return index(entry, rows, {**whole, **facts})
 
 
-def index(entry: Dataset, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Index:
+def index(entry: RawEntry, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Index:
     """Build the Index of `rows`, sorted by sample_id, with what every reader needs among its facts.
 
     A row has sample_id, image and patient_id; volume_id, slice, masks, spacing and affine where they are not those of a

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from radprobe.artifacts import LABEL, Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 from radprobe.files import RadprobeError
 
 GROUPS = ("Covid", "Healthy", "Others")  # sorted: the order in which the study took patients
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the folders Covid, Healthy and Others, in the folder itself (New_Data_CoV2) or one or two folders below."""
     for root in raw.places(raw_folder, depth=2):
         if all((root / group).is_dir() for group in GROUPS):
@@ -22,7 +22,7 @@ def _patients(root: Path) -> list[Path]:
     return [path for group in GROUPS for path in sorted((root / group).iterdir()) if path.is_dir()]
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per slice, in the order of the numbers in the file names; the patient is the case.
 
     A patient is a group and a folder: the same folder names are in several groups. Raises RadprobeError where a

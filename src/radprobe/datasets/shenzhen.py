@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from radprobe.artifacts import Index
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets import Layout, raw
 
 FILMS = ("CXR_png", "ChinaSet_AllFiles/CXR_png", "ChinaSet_AllFiles/ChinaSet_AllFiles/CXR_png", "images", "img")
@@ -11,7 +11,7 @@ MASKS = ("mask", "masks", "mask/mask", "masks/masks", "shcxr-lung-mask/mask", "s
 PREFIX = "CHNCXR_"  # other sets' films lie in the same folders in some copies
 
 
-def locate(entry: Dataset, raw_folder: Path) -> Layout | None:
+def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find films and masks, which come from two sources, side by side in the folder itself or up to two below.
 
     Variants: `official` (ChinaSet_AllFiles/CXR_png or CXR_png), `repacked` (images/ or img/).
@@ -29,7 +29,7 @@ def _has_films(folder: Path) -> bool:
     return folder.is_dir() and next(folder.glob(f"{PREFIX}*.png"), None) is not None
 
 
-def samples(layout: Layout, entry: Dataset, allow_missing: bool) -> Index:
+def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     """Return one row per film that has a mask; the patient is the film. Films without a mask are counted.
 
     Raises RadprobeError where fewer of them than the published 566 are here, unless `allow_missing`.

@@ -4,13 +4,18 @@
 `inputs` are the folders of what it reads and the place it writes to, `runtime` is what its output must not depend on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from radprobe.catalog import Dataset
 from radprobe.manifests import Place
+
+if TYPE_CHECKING:  # the graph needs no table
+    from radprobe.artifacts import Index
 
 Task = Literal["multilabel", "binary", "multiclass", "segmentation", "look"]
 
@@ -58,7 +63,8 @@ class Runtime:
     max_dense_cache_gb: float
     raw: Path | None  # the raw folder of the job's dataset
     weights_file: Path | None  # the local file of the job's backbone
-    remedy: str  # how a person gets the weights of the job's backbone
+    remedy: str  # how a person gets the raw data of the job's dataset, or the weights of its backbone
     predictions: Path | None  # the file or folder of a row from elsewhere
     may_fetch: bool  # may weights be fetched from the hub
-    will_download: bool  # is the raw download to be fetched
+    download: Dataset | None  # the entry of a benchmark that is to be fetched
+    check_split: Callable[["Index"], None] | None  # raises RadprobeError if the split cannot be made

@@ -7,10 +7,10 @@ draw.
 import importlib
 from pathlib import Path
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated raw download of a benchmark to `folder`, with the marker file PHANTOM.json.
 
     Raises RadprobeError if the benchmark's layout cannot hold that number of patients.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.amos import FIRST_MR, PARTS
 from radprobe.files import RadprobeError
 from radprobe.phantoms import anatomy, organs
@@ -14,7 +14,7 @@ ORIENTATIONS = ("LAS", "RAS", "LPS")
 MR = {"Tr": 507, "Va": 508, "Ts": 509}  # one MRI volume in each part
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated amos22 of `patients` labelled CT volumes, two thirds of them in imagesTr.
 
     As in the real one each part has MRI volumes too, imagesTs has no labels, and orientations, spacings and sizes vary.
@@ -36,7 +36,7 @@ def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
     anatomy.mark(root, patients, seed)
 
 
-def _phantom_scan(entry: Dataset, number: int, rng: np.random.Generator) -> Scan:
+def _phantom_scan(entry: RawEntry, number: int, rng: np.random.Generator) -> Scan:
     side, step, thickness = int(rng.integers(88, 113)), rng.uniform(0.6, 0.9) * 5, rng.uniform(1.5, 5) * 4
     shape = (side, side + 4 * int(rng.integers(0, 3)), int(rng.integers(18, 29)))
     values, labels = organs.abdomen(shape, entry.classes, rng)

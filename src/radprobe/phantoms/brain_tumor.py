@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.brain_tumor import CLASSES
 from radprobe.phantoms import anatomy, scans
 
@@ -13,7 +13,7 @@ HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:
 SMALL_SHARE = 0.1  # slices of half the side; the official ones are of 512 px, some of 256
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write generated folders brainTumorDataPublic_1-766 ... with N.mat of 256 px or 128 px, 3 to 6 slices a patient.
 
     MATLAB v7.3: HDF5 behind a header of 512 bytes, arrays transposed, characters as uint16. The tumour's place and

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.btcv import UNLABELLED, VARIANTS
 from radprobe.phantoms import anatomy, organs
 from radprobe.phantoms.organs import Scan
@@ -16,7 +16,7 @@ ORIENTATIONS = ("LAS", "LPS", "RAS", "LAS")
 TESTING = (61, 62)
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated RawData of `patients` labelled volumes and two without labels.
 
     Up to 30 of them have the names of real ones, evenly spaced, so that each published list of cases meets some.
@@ -40,7 +40,7 @@ def _numbers(patients: int) -> list[int]:
     return [NUMBERS[position * len(NUMBERS) // patients] for position in range(patients)]
 
 
-def _phantom_scan(entry: Dataset, number: int, rng: np.random.Generator) -> Scan:
+def _phantom_scan(entry: RawEntry, number: int, rng: np.random.Generator) -> Scan:
     side, step, thickness = int(rng.integers(88, 105)), rng.uniform(0.6, 0.9) * 5, rng.uniform(2.5, 5) * 4
     values, labels = organs.abdomen((side, side, int(rng.integers(16, 29))), entry.classes, rng)
     labels = labels.astype(np.float32) if number % 8 == 5 else labels

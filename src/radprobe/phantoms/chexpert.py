@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.files import RadprobeError
 from radprobe.phantoms import anatomy
 
@@ -25,7 +25,7 @@ FIRST_NUMBER = {"train": 1, "valid": 64541, "test": 64741}  # of patients, as in
 SHARE = 0.2  # of the patients in valid, and in test
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated CheXpert-v1.0-small: train, valid and test, small JPEGs, 1 to 3 studies a patient.
 
     Train has -1 and blank labels, valid and test only 1 and 0; test's labels are a groundtruth.csv, a row a study.

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.montgomery import FILMS, MASKS
 from radprobe.phantoms import anatomy
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated MontgomerySet of `patients` films of about 512 px, sizes varying, not square.
 
     The films' layout, names and formats are the official ones: 8-bit grey films, 1-bit masks, readings as text.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.msd import IMAGES, LABELS, LISTING, UNLABELLED
 from radprobe.phantoms import anatomy, organs
 from radprobe.phantoms.organs import Scan
@@ -13,7 +13,7 @@ from radprobe.phantoms.organs import Scan
 N_UNLABELLED = 2
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated task of `patients` labelled volumes and two without labels, with dataset.json and `._` files.
 
     Axes run towards RAS, as in the real hippocampus volumes.

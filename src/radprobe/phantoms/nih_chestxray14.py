@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.nih_chestxray14 import LISTS, NO_FINDING, TABLES
 from radprobe.phantoms import anatomy
 
@@ -18,7 +18,7 @@ BLOCK = 20  # among so many patients each finding is the main one of one; the ot
 TEST_SHARE = 0.25
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated download: 2 to 5 images a patient in images_001 ... images_012, table and both lists.
 
     Findings are drawn where the table says so and nowhere else. With 20 patients or more all 14 of them occur.

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.sars_cov_2_ct import GROUPS
 from radprobe.phantoms import anatomy, scans
 
 SHARES = {"Covid": 80, "Others": 80, "Healthy": 50}  # patients of each group in the official set
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write a generated New_Data_CoV2 of `patients` patients with 4 to 12 slices each, in the official proportions.
 
     Slice sizes vary, some PNGs are RGBA, file numbers have no leading zeros, and macOS has left a file. Covid shows

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radprobe.catalog import Dataset
+from radprobe.catalog import RawEntry
 from radprobe.datasets.shenzhen import FILMS, MASKS, PREFIX
 from radprobe.phantoms import anatomy
 
 MODES = ("RGB", "L", "P")  # of the PNGs, in turn
 
 
-def generate(folder: Path, entry: Dataset, patients: int, seed: int) -> None:
+def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """Write ChinaSet_AllFiles/CXR_png and mask/: `patients` films with a mask, and a sixth as many without.
 
     Films are about 300 px, not square, of varying PNG modes; masks are 8-bit, 0 and 255.

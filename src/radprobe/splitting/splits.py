@@ -1,5 +1,6 @@
 """The recipes that give every sample its part: train, val or test. A patient is always in one part."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from radprobe import files
 from radprobe.artifacts import PARTS, Index, Split
 from radprobe.catalog import (
     FEWEST_FOLDS,
-    Dataset,
     Folds,
     Named,
     OfficialLists,
@@ -19,7 +19,6 @@ from radprobe.catalog import (
     Stratified,
     Systematic,
 )
-from radprobe.datasets import Layout, loader
 from radprobe.files import RadprobeError
 
 PILOT = {"train": 0.5, "val": 0.2, "test": 0.3}  # share of a pilot's patients, where the publisher's lists say the part
@@ -186,46 +185,25 @@ def _counts(split: Split, index: Index) -> dict[str, dict[str, Any]]:
     return counts
 
 
-def checked_samples(
-    entry: Dataset, layout: Layout, allow_missing: bool, limit: int | None, uncertain: str, split: str, seed: int
-) -> Index:
-    """Return the samples of a raw download, after a check that the study's split can be made of them.
-
-    Reads tables, lists, file names and the headers of volumes, no pixels: what is wrong with them is said in seconds.
-    """
-    whole = loader(entry).samples(layout, entry, allow_missing)
-    whole.facts["uncertain"] = uncertain
-    index = limited(whole, entry, limit)
-    check_split(index, entry, split, seed)
-    return index
-
-
-def check_split(index: Index, entry: Dataset, split: str, seed: int) -> None:
-    """Raise RadprobeError where a named split of a dataset (if it has any) cannot be made of `index`."""
-    if entry.splits:
-        check_parts(make_split(index, entry.splits[split], split, seed), index, entry)
-
-
-def limited(index: Index, entry: Dataset, limit: int | None) -> Index:
-    """Return the samples of `limit` patients (all, where there are no more), and say so in facts.
+def limited(index: Index, limit: int, lists: OfficialLists | None) -> Index:
+    """Return the samples of `limit` patients (all, if there are no more), and say so in facts.
 
     They are evenly spaced in the order of their labels, then names, so that each label has its share. Of each part of
-    the publisher's lists there are as many as PILOT says, as far as it has them: of CheXpert's patients 1 % are in val
-    and test, and a pilot would miss them.
+    the publisher's `lists` there are as many as PILOT says, as far as it has them: of CheXpert's patients 1 % are in
+    val and test, and a pilot would miss them.
     """
-    if limit is None or limit >= index.table["patient_id"].nunique():
+    if limit >= index.table["patient_id"].nunique():
         return index
     held = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"]).max()
-    patients = [patient for *_, patient in sorted(zip(*held.to_numpy().T, held.index, strict=True))]
-    recipe = entry.splits.get("study")
-    part_of = _official_lists(index, recipe, 0) if isinstance(recipe, OfficialLists) else {}
+    ordered = [patient for *_, patient in sorted(zip(*held.to_numpy().T, held.index, strict=True))]
+    part_of = _official_lists(index, lists, 0) if lists else {}
     by_part: dict[str | None, list[str]] = {}
-    for patient in patients:
+    for patient in ordered:
         by_part.setdefault(part_of.get(patient), []).append(patient)
     quotas = _quotas({part: len(some) for part, some in by_part.items()}, limit)
     chosen = {patient for part, some in by_part.items() for patient in _evenly(some, quotas[part])}
     table = index.table[index.table["patient_id"].isin(chosen)].reset_index(drop=True)
-    return Index(table, {**index.facts, "limit": {"patients": limit, "of": len(patients)}})
+    return Index(table, {**index.facts, "limit": {"patients": limit, "of": len(ordered)}})
 
 
 def _quotas(sizes: dict[str | None, int], limit: int) -> dict[str | None, int]:
@@ -237,13 +215,14 @@ def _quotas(sizes: dict[str | None, int], limit: int) -> dict[str | None, int]:
     return quotas
 
 
-def check_parts(split: Split, index: Index, entry: Dataset) -> None:
-    """Raise RadprobeError where a part is empty, or where val or test has no class with positives and negatives.
+def check_parts(split: Split, index: Index, others: Iterable[str] = (), own: bool = False) -> None:
+    """Raise RadprobeError if a part is empty, or if val or test has no class with positives and negatives.
 
-    Of folds, each must hold what val and test must.
+    Of folds, each must hold what val and test must. The remedy names the `others`, splits of the dataset by name, and
+    what else can be done with an `own` folder.
     """
     dataset, name = split.facts["dataset"], split.facts["name"]
-    remedy = _remedy(entry, split, index)
+    remedy = _remedy(split, index, others, own)
     what = "fold" if split.is_folded else "part"
     patients = split.table["patient_id"].nunique()
     if split.is_folded and patients < (folds := split.facts["recipe"]["folds"]):
@@ -270,8 +249,9 @@ def _defined(split: Split, index: Index, rows: np.ndarray) -> bool:
     return bool(((labels == 1).any(0) & (labels == 0).any(0)).any())
 
 
-def _remedy(entry: Dataset, split: Split, index: Index) -> str:
+def _remedy(split: Split, index: Index, others: Iterable[str], own: bool) -> str:
     ways = []
+    dataset, name = split.facts["dataset"], split.facts["name"]
     if split.is_folded and split.facts["recipe"]["folds"] > FEWEST_FOLDS:
         ways.append("ask for fewer folds")
     if index.facts["limit"]:
@@ -279,11 +259,11 @@ def _remedy(entry: Dataset, split: Split, index: Index) -> str:
     if index.facts["partial"]:
         ways.append("complete the copy")
     if index.facts["phantom"]:
-        ways.append(f"raise datasets.{entry.id}.phantom.patients")
-    others = [f"datasets.{entry.id}.split: {other}" for other in entry.splits if other != split.facts["name"]]
-    if entry.folder:
-        ways.append(f"add patients; or give a split of your own: datasets.{entry.id}.folder.split")
-    return "; or ".join([*ways, *others]) or "check the raw copy against its publisher's list"
+        ways.append(f"raise datasets.{dataset}.phantom.patients")
+    if own:
+        ways.append(f"add patients; or give a split of your own: datasets.{dataset}.folder.split")
+    ways += [f"datasets.{dataset}.split: {other}" for other in others if other != name]
+    return "; or ".join(ways) or "check the raw copy against its publisher's list"
 
 
 def against_published(split: Split, index: Index, published: Published | None) -> dict[str, Any]:

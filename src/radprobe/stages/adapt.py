@@ -100,6 +100,6 @@ def _save_adapter(step: Step, job: Job, network: Network) -> None:
     facts = {"backbone": frozen(step.backbone), "base": adapters.identity(job.weights), "key": step.key}
     facts |= {"mode": step.knobs["mode"], "lora": job.lora}
     facts |= {"dataset": step.dataset, "classes": job.split.classes}
-    if k := step.dependency("split").knobs["recipe"].get("folds"):
+    if k := getattr(step.dependency("split").job.recipe, "folds", None):
         facts["folds"] = k  # it was trained without the first of them
     adapters.save(job.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)

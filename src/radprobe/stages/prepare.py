@@ -1,7 +1,7 @@
 """prepare: verify all samples cheaply, then decode each file once and pack it as Index, Truth and Pixels."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,25 +13,56 @@ import pandas as pd
 
 from radprobe import files
 from radprobe.artifacts import Index, Pixels, RawManifest, Truth
-from radprobe.catalog import Dataset
 from radprobe.console import say, track
 from radprobe.datasets import decoding
 from radprobe.datasets.decoding import Bad, Decoded, Picture, RowWriter
 from radprobe.files import RadprobeError
-from radprobe.manifests import set_aside
+from radprobe.jobs import Inputs, Runtime
+from radprobe.jobs.prepare import PrepareJob
+from radprobe.manifests import Place, set_aside
 from radprobe.splitting import splits
-from radprobe.study import Step, Study
+
+
+class RawFiles:
+    """The raw files that were hashed, below their root on this machine."""
+
+    def __init__(self, listed: RawManifest, manifest: Path, folder: Path | None):
+        self.manifest = manifest
+        self.root = folder / listed.facts["inside"] if folder else listed.root
+        self.bytes = dict(zip(listed.table["path"], listed.table["bytes"], strict=True))
+        self.sha256 = dict(zip(listed.table["path"], listed.table["sha256"], strict=True))
+
+    def check_sizes(self, pictures: list[Picture]) -> None:
+        """Raise RadprobeError if a file of the pictures is missing or has another size than when it was hashed."""
+        for path in (path for picture in pictures for path in picture.files):
+            if not path.is_file() or self.bytes.get(self._name(path)) != path.stat().st_size:
+                raise self._changed(path)
+
+    def check_content(self, picture: Picture) -> None:
+        """Raise RadprobeError if a file of a picture is not the one that was hashed.
+
+        It is asked after the file was decoded, so that a file which changes under this stage is noticed as well.
+        """
+        for path in picture.files:
+            if not path.is_file() or files.sha256(path) != self.sha256.get(self._name(path)):
+                raise self._changed(path)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _changed(self, what: Path) -> RadprobeError:
+        set_aside(self.manifest)
+        reason = "changed since it was retrieved; the manifest of the raw files is set aside"
+        return RadprobeError(what, reason, "run again: the raw files are found and hashed again")
 
 
 @dataclass
-class Job:
-    """One preparation: what it is told, and the findings that grow as it goes."""
+class Preparation:
+    """A job in progress: the raw files that it decodes, and the findings that grow as it goes."""
 
-    entry: Dataset
-    side: int
+    job: PrepareJob
     threads: int
-    max_quarantine: int
-    compare: Callable[[Picture], None]
+    raw: RawFiles
     bad: list[Bad] = field(default_factory=list)
     oddities: list[tuple[str, str, int]] = field(default_factory=list)  # what looks wrong, sample, pixels
     shapes: list[tuple[int, int]] = field(default_factory=list)
@@ -41,70 +72,45 @@ class Job:
         for result in results:
             if isinstance(result, Bad):
                 self.bad.append(result)
-                decoding.refuse(self.bad, self.max_quarantine)
+                decoding.refuse(self.bad, self.job.max_quarantine)
             else:
                 yield result
 
 
-def run(study: Study, step: Step) -> None:
+def run(job: PrepareJob, inputs: Inputs, runtime: Runtime) -> None:
     """Write Index, Truth (segmentation) and Pixels, their manifests in this order.
 
-    Raises RadprobeError, before anything is decoded, where the study's split cannot be made of the samples, where a raw
-    file changed since it was retrieved, or where more than `max_quarantine` files have no sound header; and later where
-    a raw file changes while it is decoded.
+    Raises RadprobeError, before anything is decoded, if the study's split cannot be made of the samples, if a raw file
+    changed since it was retrieved, or if more than `max_quarantine` files have no sound header; and later if a raw file
+    changes while it is decoded.
     """
-    entry, source = study.dataset(step.dataset), step.dependency("retrieve").folder
-    raw, layout, choice = RawManifest.load(source), study.layout(step.dataset), study.params.datasets[step.dataset]
-    if layout is None or layout.root.resolve() != raw.root.resolve():
-        raise _changed(source / "raw.json", raw.root, "is no longer where the raw files are")
-    how = (step.knobs[name] for name in ("allow_missing", "limit", "uncertain"))
-    index = splits.checked_samples(entry, layout, *how, choice.split_name, study.params.seed)
-    index.facts["slices"] = entry.slices
-    compare = _comparison(raw, source / "raw.json")
-    job = Job(entry, step.knobs["stored"], study.params.threads, step.knobs["max_quarantine"], compare)
-    sound = _check_files(job, decoding.pictures(index, raw.root), raw, source / "raw.json")
-    if job.bad:
-        splits.check_split(_without(index, job.bad), entry, choice.split_name, study.params.seed)
+    source = inputs.folder("retrieve")
+    raw = RawFiles(RawManifest.load(source), source / "raw.json", runtime.raw)
+    index = Index.load(source)
+    if job.limit:
+        index = splits.limited(index, job.limit.patients, job.limit.lists)
+    check_split = runtime.check_split or (lambda index: None)
+    check_split(index)
+    preparation = Preparation(job, runtime.threads, raw)
+    sound = _check_files(preparation, decoding.pictures(index, raw.root))
+    if preparation.bad:
+        check_split(_without(index, preparation.bad))
     dtype = np.uint8 if all(dtype == np.uint8 for _, dtype in sound) else np.int16
-    pixels = _pack(job, [picture for picture, _ in sound], dtype, step)
-    index = _without(index, job.bad)
-    index.facts["quarantine"] = [decoding.described(bad, raw.root) for bad in job.bad]
-    pixels.facts = _report(job, index)
+    pixels = _pack(preparation, [picture for picture, _ in sound], dtype, inputs.place)
+    index = _without(index, preparation.bad)
+    index.facts["quarantine"] = [decoding.described(bad, raw.root) for bad in preparation.bad]
+    pixels.facts = _report(preparation, index)
     for line in pixels.facts["warnings"]:
         say(f"warning: {line}")
-    index.save(step.place)
-    pixels.save(step.place)
+    index.save(inputs.place)
+    pixels.save(inputs.place)
 
 
-def _check_files(job: Job, pictures: list[Picture], raw: RawManifest, manifest: Path) -> list[tuple[Picture, type]]:
+def _check_files(preparation: Preparation, pictures: list[Picture]) -> list[tuple[Picture, type]]:
     """Return the pictures whose headers are sound, with the dtype of their pixels."""
-    known = dict(zip(raw.table["path"], raw.table["bytes"], strict=True))
-    for path in (path for picture in pictures for path in picture.files):
-        if not path.is_file() or known.get(path.relative_to(raw.root).as_posix()) != path.stat().st_size:
-            raise _changed(manifest, path, "changed since it was retrieved")
-    checked = files.stream_in_threads(decoding.check, pictures, job.threads)
-    return list(job.usable(track(checked, "check headers", len(pictures))))
-
-
-def _comparison(raw: RawManifest, manifest: Path) -> Callable[[Picture], None]:
-    """Return what raises RadprobeError where a file of a picture is not the one that was hashed.
-
-    It is asked after the file was decoded, so that a file which changes under this stage is noticed as well.
-    """
-    known = dict(zip(raw.table["path"], raw.table["sha256"], strict=True))
-
-    def compare(picture: Picture) -> None:
-        for path in picture.files:
-            if not path.is_file() or files.sha256(path) != known.get(path.relative_to(raw.root).as_posix()):
-                raise _changed(manifest, path, "changed since it was retrieved")
-
-    return compare
-
-
-def _changed(manifest: Path, what: Path, how: str) -> RadprobeError:
-    set_aside(manifest)
-    reason = f"{how}; the manifest of the raw files is set aside"
-    return RadprobeError(what, reason, "run again: the raw files are found and hashed anew")
+    preparation.raw.check_sizes(pictures)
+    checked = files.stream_in_threads(decoding.check, pictures, preparation.threads)
+    return list(preparation.usable(track(checked, "check headers", len(pictures))))
 
 
 def _without(index: Index, bad: list[Bad]) -> Index:
@@ -112,9 +118,10 @@ def _without(index: Index, bad: list[Bad]) -> Index:
     return Index(index.table[~index.table["sample_id"].isin(gone)].reset_index(drop=True), dict(index.facts))
 
 
-def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
+def _pack(preparation: Preparation, pictures: list[Picture], dtype: type, place: Place) -> Pixels:
     """Stream images, masks and Truth to disk in one pass, in the order of the Index."""
-    folder, square, segmentation = step.folder, (job.side, job.side), job.entry.task == "segmentation"
+    job, folder = preparation.job, place.folder
+    square, segmentation = (job.stored, job.stored), job.entry.task == "segmentation"
     with ExitStack() as stack:
 
         def writer(name: str, dtype: type) -> RowWriter:
@@ -124,7 +131,7 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
         masks = writer("masks.npy", np.uint8) if segmentation else None
 
         def cases() -> Iterator[tuple]:
-            for decoded in _decode(job, pictures):
+            for decoded in _decode(preparation, pictures):
                 for image in decoded.images:
                     images.append(image)
                 for mask in decoded.masks:
@@ -133,55 +140,56 @@ def _pack(job: Job, pictures: list[Picture], dtype: type, step: Step) -> Pixels:
                     first = decoded.picture.rows[0]
                     yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
 
-        Truth.write(step.place, cases(), job.entry.classes)
-    if not job.shapes:
-        decoding.refuse(job.bad, 0)
+        Truth.write(place, cases(), job.entry.classes)
+    if not preparation.shapes:
+        decoding.refuse(preparation.bad, 0)
     mapped = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks")[: 1 + segmentation]]
-    return Pixels(mapped[0], mapped[1] if segmentation else None, np.array(job.shapes, np.int32))
+    return Pixels(mapped[0], mapped[1] if segmentation else None, np.array(preparation.shapes, np.int32))
 
 
-def _decode(job: Job, pictures: list[Picture]) -> Iterator[Decoded]:
+def _decode(preparation: Preparation, pictures: list[Picture]) -> Iterator[Decoded]:
     # a volume is large: no more of them are held than threads work on
     ahead = 1 if any(len(picture.rows) > 1 for picture in pictures) else 2
+    job = preparation.job
 
     def decode(picture: Picture) -> Decoded | Bad:
-        decoded = decoding.decode(picture, job.entry, job.side)
-        job.compare(picture)
+        decoded = decoding.decode(picture, job.entry, job.stored)
+        preparation.raw.check_content(picture)
         return decoded
 
-    stream = files.stream_in_threads(decode, pictures, job.threads, ahead)
-    for decoded in job.usable(track(stream, "decode", len(pictures))):
+    stream = files.stream_in_threads(decode, pictures, preparation.threads, ahead)
+    for decoded in preparation.usable(track(stream, "decode", len(pictures))):
         first = decoded.picture.rows[0]
         name = first.sample_id if len(decoded.picture.rows) == 1 else first.volume_id
-        job.oddities += [(kind, name, pixels) for kind, pixels in decoded.oddities.items()]
-        job.shapes += decoded.shapes
+        preparation.oddities += [(kind, name, pixels) for kind, pixels in decoded.oddities.items()]
+        preparation.shapes += decoded.shapes
         yield decoded
 
 
-def _report(job: Job, index: Index) -> dict[str, Any]:
+def _report(preparation: Preparation, index: Index) -> dict[str, Any]:
     """Return the verification report: what was checked, what looks wrong, and the published counts beside ours."""
-    table, facts = index.table, index.facts
+    table, facts, job = index.table, index.facts, preparation.job
     counts = {"samples": len(table), "cases": table["volume_id"].nunique(), "patients": table["patient_id"].nunique()}
     # slices are published along the last stored axis: cut otherwise, a volume may have another number of them
     cut_otherwise = facts["slices"] != "paper" and table["affine"].map(len).any()
     compared = set(counts) - ({"samples"} if cut_otherwise else set())
-    published = job.entry.published.model_dump(include=compared, exclude_none=True) if job.entry.published else None
-    whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or job.bad)
+    published = job.published.model_dump(include=compared, exclude_none=True) if job.published else None
+    whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or preparation.bad)
     equal = published.items() <= counts.items() if published and whole else None
-    warnings = decoding.warnings(job.oddities)
+    warnings = decoding.warnings(preparation.oddities)
     if equal is False:
         warnings.append(f"counts {counts} differ from the published {published}")
-    warnings += [f"set aside: {bad.file.name}: {bad.why}" for bad in job.bad]
+    warnings += [f"set aside: {bad.file.name}: {bad.why}" for bad in preparation.bad]
     return {
-        "checked": len(table) + sum(len(bad.names) for bad in job.bad),
+        "checked": len(table) + sum(len(bad.names) for bad in preparation.bad),
         "counts": counts,
         "published": published,
         "equals_published": equal,
-        "constant": [name for kind, name, _ in job.oddities if kind == decoding.CONSTANT],
+        "constant": [name for kind, name, _ in preparation.oddities if kind == decoding.CONSTANT],
         "warnings": warnings,
         "quarantined": facts["quarantine"],
-        "stored": job.side,
-        "original_sizes": _range(job.shapes),
+        "stored": job.stored,
+        "original_sizes": _range(preparation.shapes),
         **_geometry(table),
     }
 

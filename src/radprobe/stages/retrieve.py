@@ -1,57 +1,67 @@
-"""retrieve: find (or generate) raw downloads, and hash every file of them."""
+"""retrieve: find (or generate, or fetch) a raw download, list its samples, and hash every file of it."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from radprobe import catalog, files, phantoms
+from radprobe import files, phantoms
 from radprobe.artifacts import Index, RawManifest
-from radprobe.catalog import Dataset, Package
+from radprobe.catalog import Package
 from radprobe.console import say, track
-from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, UNLESS_BY_HAND, Layout, locate, raw
+from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, UNLESS_BY_HAND, Layout, loader, locate, raw
 from radprobe.downloads.archives import folder_name
 from radprobe.files import RadprobeError
-from radprobe.manifests import Manifest
-from radprobe.names import EXTERNAL
-from radprobe.params import Params, Paths, Phantom
+from radprobe.jobs import Inputs, Runtime
+from radprobe.jobs.retrieve import RetrieveJob
 from radprobe.phantoms import anatomy
-from radprobe.splitting import splits
-from radprobe.study import Step, Study
 
 
-def run(study: Study, step: Step) -> None:
-    """Write the RawManifest of a dataset. Raises RadprobeError where no raw folder of a known layout is there."""
-    dataset, folder = step.dataset, study.raw_folder(step.dataset)
-    entry, choice = study.dataset(dataset), study.params.datasets[dataset]
-    params = study.params
-    if choice.phantom:
-        _generate(entry, choice.phantom, folder)
-    elif study.will_download(dataset):
+def run(job: RetrieveJob, inputs: Inputs, runtime: Runtime) -> None:
+    """Write the RawManifest and the whole Index of a dataset.
+
+    What is wrong with tables, lists, names and headers is said before anything is hashed. Raises RadprobeError if no
+    raw folder of a known layout is there.
+    """
+    folder = runtime.raw
+    if folder is None:
+        raise ValueError(f"{job.entry.id} has no raw folder")
+    if job.phantom:
+        _generate(job, job.phantom.patients, job.phantom.seed, folder)
+    elif runtime.download:
         from radprobe.downloads.acquire import acquire  # it needs requests; data that are here need none
 
-        acquire(entry, folder)
-    layout = locate(entry, folder)
+        acquire(runtime.download, folder)
+    layout = locate(job.entry, folder)
     if layout is None:
-        raise RadprobeError(folder, _why_absent(folder), catalog.how_to_get(entry, folder))
-    say(f"{dataset}: layout '{layout.variant}' in {layout.root}")
-    # what is wrong with tables, lists and headers is said before anything is hashed
-    how = choice.allow_missing, None, choice.uncertain
-    index = splits.checked_samples(entry, layout, *how, choice.split_name, params.seed)
-    splits.check_split(splits.limited(index, entry, params.limit), entry, choice.split_name, params.seed)
-    table = _hashed(layout, index, params.threads)
-    downloads = _downloads(folder)
-    source = "phantom" if choice.phantom else "download" if downloads else "user"
-    if entry.package and layout.variant == "package":
-        _check_package(entry.package, layout, table)
-        source = f"package:{entry.package.name}=={entry.package.version}"
+        raise RadprobeError(folder, _why_absent(folder), runtime.remedy)
+    say(f"{job.entry.id}: layout '{layout.variant}' in {layout.root}")
+    index = loader(job.entry).samples(layout, job.entry, job.allow_missing)
+    index.facts |= {"uncertain": job.uncertain, "slices": job.entry.slices}
+    if runtime.check_split:
+        runtime.check_split(index)
+    manifest = _manifest(job, layout, _hashed(layout, index, runtime.threads), _downloads(folder))
     counts = {"samples": len(index.table), "patients": int(index.table["patient_id"].nunique())}
-    facts = {"counts": counts, "identity": step.knobs["fingerprint"], **({"downloads": downloads} if downloads else {})}
-    RawManifest(layout.root, layout.variant, source, table, facts).save(step.place)
+    manifest.facts |= {"counts": counts, "identity": job.fingerprint, "inside": str(layout.root.relative_to(folder))}
+    index.save(inputs.place)
+    manifest.save(inputs.place)
 
 
-def _downloads(folder: Path) -> dict[str, dict]:
+def _manifest(
+    job: RetrieveJob, layout: Layout, table: pd.DataFrame, downloads: dict[str, dict[str, Any]]
+) -> RawManifest:
+    """Return the list of the raw files, with where they come from."""
+    source = "phantom" if job.phantom else "download" if downloads else "user"
+    package = job.entry.package
+    if package and layout.variant == "package":
+        _check_package(package, layout, table)
+        source = f"package:{package.name}=={package.version}"
+    return RawManifest(layout.root, layout.variant, source, table, {"downloads": downloads} if downloads else {})
+
+
+def _downloads(folder: Path) -> dict[str, dict[str, Any]]:
     """Return url, bytes and sha256 of each file that was downloaded to a raw folder; {} where it was not."""
     record = folder / DOWNLOADED
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
@@ -69,66 +79,29 @@ def _why_absent(folder: Path) -> str:
     return f"no known layout is in it{archives}"
 
 
-def found(study: Study) -> str:
-    """Return as JSON the SHA-256 of each dataset's list of raw files and of each backbone's weights; null: not here.
-
-    And, by dataset, the content of the predictions that were made elsewhere.
-    Raises RadprobeError where dvc.yaml, which asks for it, does not fit the params.
-    """
-    _check_versioned(study.params)
-    raw: dict[str, str | None] = dict.fromkeys(study.params.datasets)
-    weights: dict[str, str | None] = {}
-    for step in study.steps.values():
-        if step.verb == "retrieve" and step.done:
-            raw[step.dataset] = Manifest.read(step.outputs[0]).files["raw.parquet"]["sha256"]
-        elif step.verb == "weights" and step.done:
-            weights[step.backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
-    elsewhere: dict[str, dict[str, str | None]] = {name: {} for name in study.params.datasets}
-    for row, dataset in study.external.items():
-        step = study.steps.get((EXTERNAL, dataset, row))
-        elsewhere[dataset][row] = step.knobs["content"] if step else None
-    found = {"datasets": raw, "backbones": weights, "predictions": elsewhere, "identities": study.identities}
-    return json.dumps(found, indent=1)
-
-
-MEND = "list each dataset of the study once, under dvc.push or dvc.keep, and nothing else"
-
-
-def _check_versioned(params: Params) -> None:
-    """Raise RadprobeError where params do not say for each dataset whether it is pushed, or name other folders."""
-    listed, known = params.dvc.push + params.dvc.keep if params.dvc else [], list(params.datasets)
-    for name in sorted({*listed, *known}):
-        if listed.count(name) != known.count(name):
-            raise RadprobeError("params: dvc", f"{name} is not once under push or keep, or is no dataset", MEND)
-    default = Paths()
-    for name in ("root", "work", "results", "reports"):
-        if getattr(params.paths, name) != getattr(default, name):
-            raise RadprobeError(f"params: paths.{name}", "dvc.yaml names this folder itself", "leave it out")
-
-
-def _generate(entry: Dataset, phantom: Phantom, folder: Path) -> None:
+def _generate(job: RetrieveJob, patients: int, seed: int, folder: Path) -> None:
     """Generate a phantom, in a folder that gets its name when complete; one that is there and complete stays."""
-    if entry.folder or entry.package:
+    if job.entry.folder or job.entry.package:
         reason = "there is no generator of it: only downloads are generated"
-        raise RadprobeError(f"params: datasets.{entry.id}.phantom", reason, "remove phantom")
-    layout = locate(entry, folder)
-    if layout and _complete(layout, phantom):
+        raise RadprobeError(f"params: datasets.{job.entry.id}.phantom", reason, "remove phantom")
+    layout = locate(job.entry, folder)
+    if layout and _complete(layout, patients, seed):
         return
     partial = folder.with_name(folder.name + files.TEMPORARY)
     for leftover in (partial, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    phantoms.generate(partial, entry, phantom.patients, phantom.seed)
+    phantoms.generate(partial, job.entry, patients, seed)
     partial.rename(folder)
 
 
-def _complete(layout: Layout, phantom: Phantom) -> bool:
+def _complete(layout: Layout, patients: int, seed: int) -> bool:
     marker = layout.root / PHANTOM_MARKER
     if not marker.is_file():
         return False
     n_files = sum(path.is_file() for path in layout.root.rglob("*")) - 1  # without the marker
-    expected = {"patients": phantom.patients, "seed": phantom.seed, "generator": anatomy.VERSION, "files": n_files}
-    return json.loads(marker.read_text(encoding="utf-8")) == expected
+    expected = {"patients": patients, "seed": seed, "generator": anatomy.VERSION, "files": n_files}
+    return bool(json.loads(marker.read_text(encoding="utf-8")) == expected)
 
 
 def _hashed(layout: Layout, index: Index, threads: int) -> pd.DataFrame:
@@ -144,7 +117,7 @@ def _hashed(layout: Layout, index: Index, threads: int) -> pd.DataFrame:
         if not path.is_file():  # a device or a pipe would be read without end
             raise RadprobeError(path, "is no file, or a link that leads to none", "put the file there, or unlist it")
         inside = path.is_relative_to(layout.root)  # a table may lie elsewhere
-        name = path.relative_to(layout.root) if inside else path
+        name = path.relative_to(layout.root) if inside else Path("table", path.name)  # wherever it lies
         return name.as_posix(), path.stat().st_size, files.sha256(path)
 
     rows = list(track(files.stream_in_threads(row, wanted, threads), "hash files", len(wanted)))

@@ -9,9 +9,10 @@ from radprobe import files
 from radprobe.artifacts import Index, LeakCertificate, Pixels, Split
 from radprobe.console import say
 from radprobe.files import RadprobeError
+from radprobe.jobs import Inputs, Runtime
+from radprobe.jobs.split import SplitJob
 from radprobe.learning.device import threads
 from radprobe.splitting import leaks, splits
-from radprobe.study import Step, Study
 
 SHOWN = 3  # near-duplicates that are named on the console; the certificate has them all
 SHARED = {
@@ -23,27 +24,26 @@ SHARED = {
 REFUSED = "overlaps.csv"
 
 
-def run(study: Study, step: Step) -> None:
+def run(job: SplitJob, inputs: Inputs, runtime: Runtime) -> None:
     """Write Split and LeakCertificate; warn about near-duplicates.
 
     Raises RadprobeError on an empty part, or on anything shared between parts for which params give no exception; then
     overlaps.csv in the step's folder lists all of it.
     """
-    source = step.dependency("prepare").folder
-    index, pixels, entry = Index.load(source), Pixels.load(source), study.dataset(step.dataset)
-    name = step.knobs["name"]
-    split = splits.make_split(index, entry.splits[name], name, step.knobs["seed"])
-    splits.check_parts(split, index, entry)
-    split.facts["published"] = splits.against_published(split, index, entry.published)
-    with threads(study.params.threads):
-        certificate = leaks.compare(index, split, pixels.images, step.knobs["leaks_allowed"])
-    _refuse(step.dataset, certificate, step.folder / REFUSED, split.group_names)
-    split.save(step.place)
-    certificate.save(step.place)
+    source, place = inputs.folder("prepare"), inputs.place
+    index, pixels = Index.load(source), Pixels.load(source)
+    split = splits.make_split(index, job.recipe, job.name, job.seed)
+    splits.check_parts(split, index, job.others, job.own)
+    split.facts["published"] = splits.against_published(split, index, job.published)
+    with threads(runtime.threads):
+        certificate = leaks.compare(index, split, pixels.images, [each.model_dump() for each in job.leaks_allowed])
+    _refuse(job.dataset, certificate, place.folder / REFUSED, split.group_names)
+    split.save(place)
+    certificate.save(place)
     sizes = ", ".join(f"{split.facts['parts'][part]['samples']} {part}" for part in split.facts["parts"])
     shared = f"{len(certificate.excepted)} known overlap(s) excepted" if certificate.excepted else "nothing is shared"
     between = "folds" if split.is_folded else "parts"
-    say(f"{step.dataset}, split '{name}': {sizes}; {shared} between {between}")
+    say(f"{job.dataset}, split '{job.name}': {sizes}; {shared} between {between}")
     for warning in _warnings(certificate):
         say(f"warning: {warning}")
     if split.facts["published"]["equal"] is False:
@@ -52,9 +52,9 @@ def run(study: Study, step: Step) -> None:
         say(f"left out, too few positive or negative patients: {', '.join(split.facts['left_out'])}")
 
 
-def write_listing(step: Step, path: Path) -> None:
+def write_listing(prepared: Path, parted: Path, path: Path) -> None:
     """Write a split that is made as a small CSV: patient, case, split (or fold)."""
-    splits.write_listing(Split.load(step.folder), Index.load(step.dependency("prepare").folder), path)
+    splits.write_listing(Split.load(parted), Index.load(prepared), path)
     say(f"written: {path}")
 
 

@@ -1,0 +1,20 @@
+"""What a split depends on."""
+
+from pydantic import Field
+
+from radprobe.catalog import Published, SplitRecipe
+from radprobe.jobs import Job
+from radprobe.params import LeakException
+
+
+class SplitJob(Job):
+    """The parts (or folds) of a dataset, and what they may share."""
+
+    dataset: str
+    name: str
+    recipe: SplitRecipe
+    seed: int
+    leaks_allowed: list[LeakException]
+    published: Published | None
+    others: list[str] = Field(exclude=True)  # the other splits of the dataset, for messages
+    own: bool = Field(exclude=True)  # an own folder, for messages
