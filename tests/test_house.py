@@ -24,9 +24,9 @@ MAY_IMPORT = {
     "names": {"catalog"},
     "params": {"catalog", "files", "names"},
     "entries": {"catalog", "files", "names", "params"},
-    "jobs": {"catalog", "manifests", "params"},
+    "jobs": {"catalog", "manifests", "names", "params", "metrics"},  # of metrics the options alone: no numbers
     "study": {"catalog", "files", "manifests", "names", "params", "entries", "jobs", "datasets"},
-    "estimate": {"catalog", "files", "names", "study"},
+    "estimate": {"catalog", "files", "jobs", "names", "study"},
     "checks": BASE | {"study", "estimate", "datasets", "splitting"},
     "imaging": BASE,
     "metrics": BASE,
@@ -37,9 +37,9 @@ MAY_IMPORT = {
     "splitting": BASE | {"datasets"},
     "survey": BASE | {"imaging", "datasets", "splitting"},
     "learning": BASE | {"models", "metrics", "imaging"},
-    "report": BASE | {"imaging", "metrics", "study", "params"},
+    "report": BASE | {"imaging", "metrics", "jobs", "study", "params"},
     "stages": BASE | ROOMS | {"jobs", "study", "params"},  # the last two leave with the last untyped job
-    "commands": BASE | ROOMS | {"study", "params", "survey", "estimate", "checks"},
+    "commands": BASE | ROOMS | {"jobs", "study", "params", "survey", "estimate", "checks"},
     "cli": BASE | {"study", "jobs", "params", "gpus"},
     "__main__": {"cli"},
     "__init__": set(),

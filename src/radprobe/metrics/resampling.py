@@ -11,13 +11,15 @@ Both use the quantiles of Student's t instead of the normal ones, as a bootstrap
 (Hesterberg 2015, The American Statistician 69:371-386).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
+
+from radprobe.metrics.options import Bootstrap
 
 CHUNK, VALUES = 64, 2**18  # resamples that are computed at once, more of few patients: this bounds memory
 LEVEL = 95  # percent
@@ -26,39 +28,6 @@ Z = -float(ndtri(TAIL))  # the normal quantile of an interval
 FEW = 30  # patients up to which an interval is flagged
 SLACK = 0.05  # the least denominator of the BCa correction: strong skew would turn it around
 JACKKNIFE = 400  # patients up to which the BCa interval leaves each out once
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: the number of resamples, their seed, and the fewest patients that allow an interval.
-
-    folds: of the cross-validation that the predictions come from, 1 without one.
-    """
-
-    resamples: int
-    seed: int
-    min_patients: int
-    folds: int = 1
-
-    @classmethod
-    def of(cls, knobs: Mapping[str, Any]) -> Self:
-        """Return what the knobs of a step say of intervals."""
-        return cls(**{each.name: knobs[each.name] for each in fields(cls) if each.name in knobs})
-
-    @property
-    def alone(self) -> Self:
-        """What makes values without intervals: a macro is over the same classes."""
-        return replace(self, resamples=1)
-
-    def size(self, patients: int) -> int:
-        """Return how many patients a resample draws: all, of k folds their number over 1 + (k - 1) / k.
-
-        A patient that is tested in one fold has trained the fits of others, so the errors of folds go together. Nadeau
-        and Bengio (2003, Machine Learning 52:239-281) put their correlation at the share of the test samples, 1 / k:
-        the variance of a mean over k folds is then 1 + (k - 1) / k times that of independent ones, which resamples of
-        so many fewer patients have (the m out of n bootstrap).
-        """
-        return max(1, round(patients / (2 - 1 / self.folds)))
 
 
 def patients_of(patient_ids) -> tuple[np.ndarray, int]:

@@ -13,6 +13,7 @@ from radprobe.console import say, track
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, PHANTOM_MARKER, UNLESS_BY_HAND, Layout, locate, raw
 from radprobe.downloads.archives import folder_name
 from radprobe.files import RadprobeError
+from radprobe.jobs.external import ExternalJob
 from radprobe.manifests import Manifest
 from radprobe.names import EXTERNAL
 from radprobe.params import Params, Paths, Phantom
@@ -114,7 +115,7 @@ def found(study: Study) -> str:
     elsewhere: dict[str, dict[str, str | None]] = {name: {} for name in study.params.datasets}
     for row, dataset in study.external.items():
         step = study.steps.get((EXTERNAL, dataset, row))
-        elsewhere[dataset][row] = step.knobs["content"] if step else None
+        elsewhere[dataset][row] = step.job.content if step and isinstance(step.job, ExternalJob) else None
     found = {"datasets": raw, "backbones": weights, "predictions": elsewhere, "identities": study.identities}
     return json.dumps(found, indent=1)
 
