@@ -13,7 +13,8 @@ import threadpoolctl
 from sklearn.metrics import roc_auc_score
 
 from radprobe.metrics.classification import Classifier
-from radprobe.metrics.resampling import Bootstrap, counts, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import counts, resampled
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from radprobe.metrics.classification import Classifier
-from radprobe.metrics.resampling import Bootstrap, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import resampled
 
 FOLDS = 5
 CS = (1e-3, 1e-2, 1e-1, 1, 10)

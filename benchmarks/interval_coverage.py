@@ -17,7 +17,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from radprobe.metrics import classification, operating
-from radprobe.metrics.resampling import Bootstrap, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import resampled
 
 MANY = 1_000_000  # samples that stand for the truth
 FEWEST = 10  # patients, with the rarer label where there are two, under which there is no interval

@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from radprobe.metrics.resampling import Bootstrap, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import resampled
 from radprobe.metrics.simultaneous import Family
 
 ROWS, PATIENTS, RESAMPLES = 36, 400, 2000

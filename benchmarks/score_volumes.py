@@ -25,7 +25,8 @@ import sys
 from radprobe.stages import score
 from radprobe.study import Study
 study = Study(sys.argv[1])
-score.run(study, study.step("score", "{DATASET}", "{BACKBONE}"))
+step = study.step("score", "{DATASET}", "{BACKBONE}")
+score.run(step.job, step.inputs, study.runtime(step))
 """
 
 

@@ -21,11 +21,12 @@ import pandas as pd
 from scipy.stats import norm
 
 from radprobe.metrics.classification import Classifier
-from radprobe.metrics.resampling import Bootstrap, Resampled
+from radprobe.metrics.comparing import ComparedTable
+from radprobe.metrics.options import Bootstrap, ComparedRow
+from radprobe.metrics.resampling import Resampled
 from radprobe.metrics.segmentation import Segmenter
 from radprobe.report import recommendation, verdict
 from radprobe.report.ranking import Column, compared, estimate
-from radprobe.stages.compare import Table
 
 PAGE = Path(__file__).parents[1] / "docs/intervals.md"
 START, END = "<!-- verdict_truth: start -->", "<!-- verdict_truth: end -->"
@@ -93,7 +94,7 @@ class Simulated:
         return [float(self.statistic.point)]
 
 
-class SimulatedTable(Table):
+class SimulatedTable(ComparedTable):
     """Compare's table without DeLong's p-value, which has no part in any sentence."""
 
     def _delong(self, pair) -> float:
@@ -153,8 +154,8 @@ def _matrices(dsc: np.ndarray) -> np.ndarray:
 
 def column_of(rows: dict[str, Simulated], metric: str) -> Column:
     """Return the column that the page shows of these rows."""
-    table = SimulatedTable(rows, metric, {PIXELS})
-    found = list(table.rows())
+    table = SimulatedTable(rows, metric, [ComparedRow(name, (name,), name == PIXELS, is_random=False) for name in rows])
+    found = list(table.scores())
     scores = {row["backbone"]: estimate(row, "value") for row in found}
     column = Column("task", "logistic", metric, scores, dict.fromkeys(rows, 60.0), frozenset({PIXELS}))
     return compared(column, list(table.differences(MARGIN)), found, MARGIN)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import running
 
 from radprobe import files
 from radprobe.artifacts import (
@@ -18,7 +19,6 @@ from radprobe.artifacts import (
 )
 from radprobe.artifacts.tables import write_array
 from radprobe.manifests import seal
-from radprobe.stages import compare, external, score
 from radprobe.study import Study
 
 PARTS = {"montgomery": {"train": 30, "val": 12, "test": 24}, "nih_chestxray14": {"train": 80, "val": 40, "test": 80}}
@@ -297,7 +297,7 @@ MAKERS = {
     "probe": _probe,
     "segment": _segment,
     "adapt": _adapt,
-    "external": lambda made, step, generator: external.run(made, step),
-    "score": lambda made, step, generator: score.run(made, step),
-    "compare": lambda made, step, generator: compare.run(made, step),
+    "external": lambda made, step, generator: running.run(made, step),
+    "score": lambda made, step, generator: running.run(made, step),
+    "compare": lambda made, step, generator: running.run(made, step),
 }

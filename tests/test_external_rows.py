@@ -157,7 +157,7 @@ def test_gc_keeps_what_the_file_as_it_is_needs(tmp_path):
 def test_predictions_that_dvc_brought_need_no_file(tmp_path):
     made = study(tmp_path, {"reader": table(tmp_path)})
     step = made.step("external", FILMS, "reader")
-    facts = {"protocols": {"external": {"content": step.knobs["content"]}}}
+    facts = {"protocols": {"external": {"content": step.job.content}}}
     files.write_json(step.folder / "predictions.json", {"facts": facts})
     (tmp_path / "reader.csv").unlink()
     pulled = study(tmp_path, {"reader": "reader.csv"})
@@ -198,7 +198,7 @@ def test_dvc_sees_the_content(tmp_path, monkeypatch):
     made = study(tmp_path, {"reader": table(tmp_path)}, **kept)
     found = json.loads(retrieved.found(made))["predictions"]
     assert found[LUNGS] == {}
-    assert found[FILMS]["reader"] == made.step("external", FILMS, "reader").knobs["content"]
+    assert found[FILMS]["reader"] == made.step("external", FILMS, "reader").job.content
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert all({"work/retrieved.json": ["predictions.${item}"]} in stages[name]["do"]["params"] for name in RESULTS)
 

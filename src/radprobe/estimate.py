@@ -16,6 +16,7 @@ from typing import Any
 from radprobe import catalog, files
 from radprobe.files import RadprobeError
 from radprobe.jobs.embed import EmbedJob, Encoding
+from radprobe.jobs.score import ScoreJob
 from radprobe.jobs.split import SplitJob
 from radprobe.names import mode_of, slug
 from radprobe.study import ON_GPU, Step, Study
@@ -23,7 +24,7 @@ from radprobe.study import ON_GPU, Step, Study
 STUDIES = 20  # the newest of those recorded are looked at
 # what says that two jobs of a verb do the same to an image; all knobs but OF_THE_IMAGE where a verb is not named here
 SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
-SAME |= {"score": ("resamples",), "external": ("task",)}
+SAME |= {"score": (), "external": ()}
 FITTING = {"probe", "segment", "adapt"}
 OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
 
@@ -169,6 +170,8 @@ def _kind(study: Study, step: Step) -> str:
     names = SAME.get(step.verb, sorted(set(step.knobs) - OF_THE_IMAGE))
     how = _encoding(step)
     knobs = {name: getattr(how, name) if how else step.knobs.get(name) for name in names}
+    if isinstance(step.job, ScoreJob):
+        knobs = {"resamples": step.job.intervals.resamples}
     return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs])
 
 

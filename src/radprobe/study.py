@@ -22,9 +22,12 @@ from radprobe.datasets.identity import RawIdentity, identify
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
+from radprobe.jobs.compare import CompareJob
 from radprobe.jobs.embed import EmbedJob, encoding
+from radprobe.jobs.external import ExternalJob
 from radprobe.jobs.prepare import PrepareJob, limit
 from radprobe.jobs.retrieve import RetrieveJob
+from radprobe.jobs.score import ScoreJob
 from radprobe.jobs.split import SplitJob
 from radprobe.jobs.weights import AdapterFacts, WeightsJob
 from radprobe.manifests import Manifest, Place
@@ -594,11 +597,12 @@ class Study(Entries):
                 needs.append(steps["weights", None, with_weights(name)])  # maps that are not stored are made again
             predictions[name] = self._predictions(dataset, name, entry, needs)
             yield predictions[name]
-            yield self._step("score", dataset, name, self._scoring(dataset), prepare, split, predictions[name])
-        compared = [step for name, step in predictions.items() if name != CEILING]
-        knobs = {"variants": [[each.of, each.ours, each.theirs] for each in pairs_of(entry.task)]}
-        knobs |= self._resampling(dataset)
-        yield self._step("compare", dataset, None, knobs, prepare, *compared)
+            job = ScoreJob.of(dataset, name, entry, self.params)
+            yield self._step("score", dataset, name, job, prepare, split, predictions[name])
+        compared = {name: step for name, step in predictions.items() if name != CEILING}
+        families = {name: self.backbone(name).family for name in compared}
+        comparison = CompareJob.of(dataset, entry, families, pairs_of(entry.task), self.params)
+        yield self._step("compare", dataset, None, comparison, prepare, *compared.values())
 
     def _prepare(self, dataset: str) -> Step:
         entry, choice = self.dataset(dataset), self.params.datasets[dataset]
@@ -636,10 +640,11 @@ class Study(Entries):
     def _external(self, row: str, needs: list[Step]) -> Step:
         """Return the step of a row from elsewhere, of its file as it is; of an absent one as DVC brought it."""
         dataset, content = self.external[row], external.identity(self.predictions_file(row))
-        knobs = {"task": self.dataset(dataset).task, "scale": self.made_elsewhere(row).scale}
+        entry, scale = self.dataset(dataset), self.made_elsewhere(row).scale
         made = self.path("results") / dataset / EXTERNAL / slug(row)
         known = [content] if content else [*external.pulled(made), None]
-        steps = [self._step(EXTERNAL, dataset, row, {**knobs, "content": each}, *needs) for each in known]
+        jobs = [ExternalJob.of(dataset, row, entry, scale, each) for each in known]
+        steps = [self._step(EXTERNAL, dataset, row, job, *needs) for job in jobs]
         return next((step for step in steps if step.done), steps[-1])
 
     def _predictions(self, dataset: str, backbone: str, entry: Dataset, needs: list[Step]) -> Step:
@@ -671,20 +676,6 @@ class Study(Entries):
         knobs |= {"mode": mode, **way, **shared[head]}
         knobs |= {"recipe": _encodes(model), "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
         return knobs
-
-    def _scoring(self, dataset: str) -> dict[str, Any]:
-        """Return what scores depend on besides predictions."""
-        entry = self.dataset(dataset)
-        tolerance = {"tolerance": entry.tolerance.value} if entry.task == "segmentation" else {}
-        resampling = self._resampling(dataset)
-        del resampling["margin"]  # only comparisons know it
-        return {**resampling, **tolerance}
-
-    def _resampling(self, dataset: str) -> dict[str, Any]:
-        """Return what intervals depend on: params, and the number of folds where there are some."""
-        split = self.params.datasets[dataset].split
-        folds = {} if isinstance(split, str) else {"folds": split.folds}
-        return {**_dump(self.params.score), **folds}
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
         if backbone == METADATA:

@@ -13,6 +13,7 @@ from radprobe.files import RadprobeError
 CLASSES = ["Edema", "Mass"]
 SETS = {"classes": CLASSES, "class_sets": {"more": ["Nodule"]}}
 ENTRY = catalog.datasets()["nih_chestxray14"].model_copy(update=SETS)
+OTHERS = ["Nodule"]
 PARTS = {"a": "train", "b": "val", "c": "val", "d": "test", "e": "test", "f": ""}
 EXPECTED = Expected(PARTS, CLASSES, {}, True)
 GOOD = "sample_id,Edema,Mass\nb,0.1,0.2\nc,0.3,0.4\nd,0.5,0.6\ne,0.7,0.8\n"
@@ -21,7 +22,7 @@ GOOD = "sample_id,Edema,Mass\nb,0.1,0.2\nc,0.3,0.4\nd,0.5,0.6\ne,0.7,0.8\n"
 def read(tmp_path, content, scale="auto", needed=CLASSES):
     file = tmp_path / "readers.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return external.read_scores(file, ENTRY, needed, scale)
+    return external.read_scores(file, ENTRY.classes, OTHERS, needed, scale)
 
 
 def refused(tmp_path, content, **options) -> RadprobeError:
@@ -123,7 +124,7 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     file.touch()
     os.truncate(file, external.MAX_BYTES + 1)
     with pytest.raises(RadprobeError, match="at most 500 MB are read"):
-        external.read_scores(file, ENTRY, CLASSES)
+        external.read_scores(file, ENTRY.classes, OTHERS, CLASSES)
 
 
 def test_a_stated_scale_is_held_to(tmp_path):
@@ -240,7 +241,7 @@ def test_a_folder_is_no_csv_and_a_csv_no_folder(tmp_path):
     with pytest.raises(RadprobeError, match="is no folder"):
         external.map_folder(file)
     with pytest.raises(RadprobeError, match="is no file"):
-        external.read_scores(tmp_path, ENTRY, CLASSES)
+        external.read_scores(tmp_path, ENTRY.classes, OTHERS, CLASSES)
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------

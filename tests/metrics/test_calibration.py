@@ -10,7 +10,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from radprobe.metrics import calibration
 from radprobe.metrics.classification import MACRO
-from radprobe.metrics.resampling import Bootstrap, counts
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import counts
 
 HOW = Bootstrap(resamples=100, seed=0, min_patients=5)
 LOGITS, SOFTMAX = {}, {"softmax": True}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from radprobe.metrics.classification import MACRO, Classifier, rows, sigmoid32
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.options import Bootstrap
 
 HOW = Bootstrap(resamples=200, seed=0, min_patients=10)
 

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from radprobe.metrics.classification import Classifier
 from radprobe.metrics.delong import components, p_value
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.options import Bootstrap
 from radprobe.metrics.simultaneous import Family
 
 

@@ -6,7 +6,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from radprobe.metrics import operating
 from radprobe.metrics.operating import METRICS, Operating, called, thresholds
-from radprobe.metrics.resampling import Bootstrap, counts
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import counts
 
 
 def made(n=80, classes=3, seed=0, unknown=0.1):

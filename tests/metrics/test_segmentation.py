@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radprobe.metrics.classification import MACRO
-from radprobe.metrics.resampling import Bootstrap, counts
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import counts
 from radprobe.metrics.segmentation import Segmenter, case_rows, confusion, macro_dsc, rows, without_background
 
 HOW = Bootstrap(resamples=200, seed=0, min_patients=10)

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from radprobe.metrics.resampling import Bootstrap, Support, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import Support, resampled
 from radprobe.metrics.simultaneous import Chance, Family, paired, pooled
 
 HOW = Bootstrap(resamples=500, seed=0, min_patients=10)

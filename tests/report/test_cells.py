@@ -13,7 +13,7 @@ from webpage import LOADING, Page
 
 from radprobe.artifacts import Predictions, Scores
 from radprobe.metrics import operating, scoring
-from radprobe.metrics.resampling import Bootstrap
+from radprobe.metrics.options import Bootstrap
 from radprobe.report import again, words
 from radprobe.report.cells import classified, pages, segmented, told
 from radprobe.report.collect import Findings

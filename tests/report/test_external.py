@@ -131,7 +131,7 @@ def test_its_card_tells_its_content_and_no_network(made):
     findings = Findings(made)
     cards = {card["name"]: card for card in trust.backbones(findings, {})}
     lines = dict(cards["nnunet"]["sections"]["Card"])
-    assert lines["digest of its content"] == made.step("external", LUNGS, "nnunet").knobs["content"]
+    assert lines["digest of its content"] == made.step("external", LUNGS, "nnunet").job.content
     assert "Weights" not in cards["nnunet"]["sections"]
     assert (cards["nnunet"]["parameters"], cards["nnunet"]["gflops"]) == ("–", "–")
 

@@ -19,7 +19,8 @@ from radprobe import catalog, phantoms
 from radprobe.artifacts import Index, RawManifest, Scores, Split
 from radprobe.catalog.paper import margins, published
 from radprobe.metrics import classification, resampling
-from radprobe.metrics.resampling import Bootstrap, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import resampled
 from radprobe.report import again, ledger
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Estimate

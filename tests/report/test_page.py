@@ -3,6 +3,7 @@ import re
 
 import pandas as pd
 import pytest
+import running
 import synthetic_study
 from webpage import LOADING, Page
 
@@ -53,12 +54,10 @@ def test_near_duplicates_among_the_test_cases_are_said_beside_the_verdict(text):
 
 def test_where_every_test_case_looks_like_a_copy_the_verdict_says_so(root, render, monkeypatch):
     study = synthetic_study.study(root)
-    monkeypatch.setattr(
-        score, "_near_cases", lambda step: set(Truth.load(step.dependency("prepare").folder).maps.table.index)
-    )
+    monkeypatch.setattr(score, "_near_cases", lambda inputs: set(Truth.load(inputs.folder("prepare")).maps.table.index))
     for backbone in study.backbones:
         if step := study.steps.get(("score", "montgomery", backbone)):
-            score.run(study, step)
+            running.run(study, step)
     page = Page(render(root)).words
     assert "Every test case looks like a copy of one in another part." in page
     assert "without them" not in page

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import running
 import synthetic_study
 from PIL import Image
 from small_params import NO_CONTROLS
@@ -13,9 +14,9 @@ from small_params import NO_CONTROLS
 from radprobe.artifacts import Comparison, Index, LabelMaps, Predictions, Scores, Split, Truth
 from radprobe.commands import export
 from radprobe.files import RadprobeError
+from radprobe.imaging.label_files import read_on_grid
 from radprobe.metrics.calibration import NO_PROBABILITY
 from radprobe.metrics.operating import WITHOUT_VAL
-from radprobe.stages import compare, external, score
 from radprobe.study import Study
 
 FILMS, LUNGS = "nih_chestxray14", "montgomery"
@@ -47,10 +48,10 @@ def made(root):
 
 def make(study: Study, dataset: str, row: str) -> tuple[Predictions, Scores]:
     """Run `external` and `score` for a row."""
-    for verb, run in (("external", external.run), ("score", score.run)):
+    for verb in ("external", "score"):
         step = study.step(verb, dataset, row)
         step.folder.mkdir(parents=True, exist_ok=True)
-        run(study, step)
+        running.run(study, step)
     return tuple(
         kind.load(study.step(verb, dataset, row).folder)
         for verb, kind in (("external", Predictions), ("score", Scores))
@@ -60,7 +61,7 @@ def make(study: Study, dataset: str, row: str) -> tuple[Predictions, Scores]:
 def compared(study: Study, dataset: str) -> pd.DataFrame:
     step = study.step("compare", dataset)
     step.folder.mkdir(parents=True, exist_ok=True)
-    compare.run(study, step)
+    running.run(study, step)
     return Comparison.load(step.folder).table
 
 
@@ -178,7 +179,7 @@ def test_logits_of_exclusive_classes_rank_by_their_softmax(root, made, tmp_path,
     monkeypatch.setattr(study, "dataset", lambda name: entry.model_copy(update={"task": "multiclass"}))
     step = study.step("external", FILMS, "net")
     step.folder.mkdir(parents=True)
-    external.run(study, step)
+    running.run(study, step)
     found = Predictions.load(step.folder)
     logits = found.table[[f"logit:{name}" for name in found.classes]].to_numpy()
     ranked = found.table[[f"score:{name}" for name in found.classes]].to_numpy()
@@ -266,7 +267,7 @@ def a_volume(tmp_path, labels, affine):
     """Write one NIfTI label map, and return it as the stage reads it, for an image of AFFINE and 4 x 5 x 6 voxels."""
     file = tmp_path / "case.nii.gz"
     nibabel.save(nibabel.Nifti1Image(labels, affine), file)
-    return external._map(file, (4, 5, 6), list(AFFINE.ravel()), ["one", "two"])
+    return read_on_grid(file, (4, 5, 6), list(AFFINE.ravel()), ["one", "two"])
 
 
 def test_a_volume_is_brought_to_the_axes_of_its_image(tmp_path):
@@ -294,7 +295,7 @@ def test_a_volume_on_another_grid_is_refused(tmp_path, shape, affine, said):
 def test_an_image_for_a_volume_is_refused(tmp_path):
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "case.png")
     with pytest.raises(RadprobeError, match="is an image, and the truth of its case is a volume"):
-        external._map(tmp_path / "case.png", (4, 5, 6), list(AFFINE.ravel()), ["one"])
+        read_on_grid(tmp_path / "case.png", (4, 5, 6), list(AFFINE.ravel()), ["one"])
 
 
 # --- the file while it is read ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import running
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from small_params import NO_CONTROLS
@@ -14,7 +15,7 @@ from radprobe.artifacts import Adapter, Predictions, Scores, Split
 from radprobe.entries import Entries, read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import folds, loop
-from radprobe.stages import adapt, probe, score, segment
+from radprobe.stages import adapt, probe, segment
 from radprobe.study import Study
 
 NIH, MONTGOMERY, K, N = "nih_chestxray14", "montgomery", 4, 80
@@ -100,7 +101,7 @@ def test_permuting_the_labels_of_a_fold_leaves_what_is_said_of_it_as_it_is(tmp_p
 def test_scores_rank_within_folds_and_say_so_by_their_values(tmp_path):
     s, found = probed(tmp_path)
     step = s.step("score", NIH, "test_vit")
-    score.run(s, step)
+    running.run(s, step)
     table = Scores.load(step.folder).table.set_index(["protocol", "part", "metric", "class"])["value"]
     for protocol in set(found.facts["protocols"]) - {"shuffled"}:  # whose value is the mean over shuffles
         of_folds = [each for _, each in found.rows(protocol, "test").groupby("fold")]
@@ -189,7 +190,7 @@ def of_params(split, folder=None):
 def test_folds_make_no_few_shot_draws_widen_intervals_and_change_the_keys_of_what_depends_on_them():
     folded, plain = (Study(of_params(split)).as_if_complete() for split in ({"folds": 5}, "study"))
     assert folded.step("probe", "mine", "test_vit").knobs["few_shot"] is None
-    assert folded.step("score", "mine", "test_vit").knobs["folds"] == 5
+    assert folded.step("score", "mine", "test_vit").job.intervals.folds == 5
     for key, step in folded.steps.items():
         depends = key[0] in ("split", "probe", "score", "compare")
         assert (step.key != plain.steps[key].key) == depends, key

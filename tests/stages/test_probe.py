@@ -23,7 +23,7 @@ from radprobe.learning import selection
 from radprobe.manifests import Place, seal
 from radprobe.metrics import operating
 from radprobe.names import METADATA
-from radprobe.stages import probe, score
+from radprobe.stages import probe
 from radprobe.study import Study
 
 READING = ("linear", "logistic")  # what reads several inputs
@@ -244,7 +244,7 @@ def test_permuting_test_labels_changes_test_metrics_and_nothing_else(tmp_path):
         s, step = made(tmp_path / name, change)
         probe.run(s, step)
         found.append(Predictions.load(step.folder))
-        score.run(s, s.step("score", NIH, "test_vit"))
+        running.run(s, s.step("score", NIH, "test_vit"))
         scored.append(Scores.load(s.step("score", NIH, "test_vit").folder).table)
     one, two = found
     scores = [f"score:{name}" for name in CLASSES]
@@ -265,7 +265,7 @@ def ran(root, **top):
     linear = {**SMALL["linear"], "learning_rates": [0.05], "blocks": [1], "patch_mean": [False]}
     s, step = made(root, top=top, linear=linear)
     probe.run(s, step)
-    score.run(s, s.step("score", NIH, "test_vit"))
+    running.run(s, s.step("score", NIH, "test_vit"))
     return Predictions.load(step.folder), Scores.load(s.step("score", NIH, "test_vit").folder).table
 
 
@@ -566,7 +566,7 @@ def test_the_floor_is_the_mean_of_its_shuffles_and_their_range(tmp_path):
     found = Predictions.load(step.folder)
     names = [artifacts.again("shuffled", number) for number in range(30)]
     assert len(found.facts["protocols"]["shuffled"]["seeds"]) == 30
-    score.run(s, s.step("score", NIH, "test_vit"))
+    running.run(s, s.step("score", NIH, "test_vit"))
     table = Scores.load(s.step("score", NIH, "test_vit").folder).table
     assert not table["protocol"].str.contains("~").any()
     for part in ("val", "test"):

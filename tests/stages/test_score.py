@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import running
 import synthetic_study
 from scipy.stats import rankdata
 from small_params import NO_CONTROLS
@@ -13,7 +14,7 @@ from radprobe.files import RadprobeError
 from radprobe.metrics import calibration, scoring
 from radprobe.metrics.resampling import counts
 from radprobe.metrics.surfaces import METRICS
-from radprobe.stages import compare, score
+from radprobe.stages import score
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_the_temperature_comes_from_val_alone(finished, tmp_path):
     shuffled = np.random.default_rng(0).permutation(test.sum())
     table.loc[test, targets] = table.loc[test, targets].to_numpy()[shuffled]
     predictions.save(step.place)
-    score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+    running.run(study, study.steps["score", "nih_chestxray14", "derived"])
     after = scores(tmp_path, "nih_chestxray14", "derived")
     assert not after.table.equals(before.table)
     notes = [each.table.loc[each.table["metric"] == "brier_recalibrated", "note"].tolist() for each in (before, after)]
@@ -102,7 +103,7 @@ def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(finished, 
     targets = [name for name in predictions.table if name.startswith("target:")]
     predictions.table.loc[predictions.table["part"] == "val", targets] = np.nan
     predictions.save(step.place)
-    score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+    running.run(study, study.steps["score", "nih_chestxray14", "derived"])
     after = scores(tmp_path, "nih_chestxray14", "derived")
     rows = after.table[after.table["metric"].str.endswith("_recalibrated")]
     assert len(rows) == 2 * 15 * 6
@@ -202,7 +203,7 @@ def test_scoring_again_gives_the_same_table(finished, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     study = synthetic_study.study(tmp_path)
     before = scores(tmp_path, "nih_chestxray14", "derived").table
-    score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+    running.run(study, study.steps["score", "nih_chestxray14", "derived"])
     assert scores(tmp_path, "nih_chestxray14", "derived").table.equals(before)
 
 
@@ -218,7 +219,7 @@ def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp
     monkeypatch.setattr(scoring, "Classified", Counted)
     step = study.steps["compare", "nih_chestxray14", None]
     before = Comparison.load(step.folder)
-    compare.run(study, step)
+    running.run(study, step)
     assert {protocol for protocol, *_ in times} >= {"lora", "linear"}
     assert set(times.values()) == {1}
     after = Comparison.load(step.folder)
@@ -228,7 +229,7 @@ def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp
     beside = before.table.query("backbone == 'derived+lora' or other == 'derived+lora'")
     assert beside["protocol"].nunique() == 5
     times.clear()
-    score.run(study, study.steps["score", "nih_chestxray14", "derived+lora"])
+    running.run(study, study.steps["score", "nih_chestxray14", "derived+lora"])
     assert set(times.values()) == {1}
 
 
@@ -245,7 +246,7 @@ def test_different_test_samples_are_not_compared(finished, tmp_path):
     predictions.table = predictions.table[predictions.table["sample_id"] != "p0150"]
     predictions.save(step.place)
     with pytest.raises(RadprobeError, match="different samples"):
-        compare.run(study, study.steps["compare", "nih_chestxray14", None])
+        running.run(study, study.steps["compare", "nih_chestxray14", None])
 
 
 def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
@@ -256,7 +257,7 @@ def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
     predictions.table.loc[predictions.table["sample_id"] == "p0150", "score:Mass"] = np.nan
     predictions.save(step.place)
     with pytest.raises(RadprobeError, match="p0150"):
-        score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+        running.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
 
 def test_a_part_without_predictions_is_refused(finished, tmp_path):
@@ -267,7 +268,7 @@ def test_a_part_without_predictions_is_refused(finished, tmp_path):
     predictions.table = predictions.table[predictions.table["part"] == "val"]
     predictions.save(step.place)
     with pytest.raises(RadprobeError, match="knn, test: has no prediction"):
-        score.run(study, study.steps["score", "nih_chestxray14", "derived"])
+        running.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
 
 def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
@@ -281,7 +282,7 @@ def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
     LabelMaps.write(step.folder, "linear-decoder", small)
     predictions.save(step.place)
     with pytest.raises(RadprobeError, match=r"p0040.*truth is \(64, 64\)"):
-        score.run(study, study.steps["score", "montgomery", "derived"])
+        running.run(study, study.steps["score", "montgomery", "derived"])
 
 
 def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
@@ -298,11 +299,9 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
 
 def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(tmp_path, monkeypatch):
     study = synthetic_study.build(tmp_path)
-    monkeypatch.setattr(
-        score, "_near_cases", lambda step: set(Truth.load(step.dependency("prepare").folder).maps.table.index)
-    )
+    monkeypatch.setattr(score, "_near_cases", lambda inputs: set(Truth.load(inputs.folder("prepare")).maps.table.index))
     step = study.steps["score", "montgomery", "derived"]
-    score.run(study, step)
+    running.run(study, step)
     table = Scores.load(step.folder).table
     rows = table[(table["part"] == "test") & (table["class"] == "macro")].set_index("metric")
     assert rows.loc["dsc", "value"] > 0

@@ -11,7 +11,7 @@ from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
 from radprobe.manifests import seal
 from radprobe.models import backbones, decoders
-from radprobe.stages import score, segment
+from radprobe.stages import segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
@@ -289,7 +289,7 @@ def scored(root, coarse):
     cases = ((f"film{i:04d}", f"film{i:04d}", "", np.kron(coarse[i], np.ones((20, 12), int)), []) for i in range(N))
     Truth.write(truth.place, cases, list(CLASSES))
     segment.run(s, step)
-    score.run(s, s.step("score", MONTGOMERY, "test_vit"))
+    running.run(s, s.step("score", MONTGOMERY, "test_vit"))
     return Scores.load(s.step("score", MONTGOMERY, "test_vit").folder), Predictions.load(step.folder).maps
 
 

@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+import running
 from nibabel import orientations
 
 from radprobe.artifacts import PARTS, Embeddings, Index, Pixels, Predictions, Scores, Split, Truth
@@ -11,7 +12,7 @@ from radprobe.commands import export
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
 from radprobe.manifests import seal
-from radprobe.stages import prepare, retrieve, score, segment, split
+from radprobe.stages import prepare, retrieve, segment, split
 from radprobe.study import Study
 
 MSD = "msd_hippocampus"
@@ -131,7 +132,7 @@ def test_a_volume_of_one_slice_goes_through_to_its_score_and_its_file(tmp_path):
     maps = Predictions.load(step.folder).maps["linear-decoder"]
     assert maps.table.loc[thin, "part"] == "test"
     assert maps[thin].shape == (*file.shape[:2], 1)
-    score.run(chosen, chosen.step("score", MSD, "test_vit"))
+    running.run(chosen, chosen.step("score", MSD, "test_vit"))
     found = Scores.load(chosen.step("score", MSD, "test_vit").folder)
     values = found.cases[(found.cases["case_id"] == thin) & (found.cases["class"] == "anterior")].set_index("metric")
     assert values.loc["dsc", "value"] > 0.85

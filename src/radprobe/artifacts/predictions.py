@@ -13,6 +13,8 @@ from radprobe.artifacts.label_maps import LabelMaps
 from radprobe.artifacts.tables import read_table, write_table
 from radprobe.manifests import Place
 
+PREDICTED = ("val", "test")
+
 
 def again(protocol: str, number: int) -> str:
     """Return the name under which Predictions hold what the fit with the n-th other seed says of test."""
@@ -70,6 +72,35 @@ class Predictions:
         few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
         decoders = [Path(name).stem for name in manifest.files if name.endswith(".safetensors")]
         return cls(facts.pop("classes"), table, maps, facts, few_shot, training, decoders)
+
+    @property
+    def protocols(self) -> list[str]:
+        """The names of all protocols."""
+        return list(self.facts["protocols"])
+
+    @property
+    def embedding(self) -> dict[str, Any]:
+        """What is recorded of the embedding."""
+        return self.facts["embedding"]
+
+    @property
+    def few_shot_fits(self) -> dict[str, Any]:
+        """What is recorded of the fits of few-shot draws."""
+        return self.facts["few_shot"]
+
+    def protocol(self, name: str) -> dict[str, Any]:
+        """Return what is recorded of a protocol."""
+        return self.facts["protocols"][name]
+
+    def other_fits(self, protocol: str) -> list[str]:
+        """Return the names under which the fits of a protocol with other seeds, or other shuffles, are held."""
+        seeds = self.protocol(protocol).get("seeds", [0])
+        return [again(protocol, number) for number in range(1, len(seeds))]
+
+    def parts(self, protocol: str) -> list[str]:
+        """Return the parts that a protocol predicts: of predictions from elsewhere, val may be missing."""
+        facts = self.protocol(protocol)
+        return [part for part in PREDICTED if "external" not in facts or f"n_{part}" in facts]
 
     def rows(self, protocol: str, part: str) -> pd.DataFrame:
         """Return the rows of `table` that are of a protocol and part, by sample_id."""

@@ -5,12 +5,12 @@ comparison that the report will make; its critical value is that of the backbone
 raise it a little.
 """
 
-from radprobe import catalog, estimate
-from radprobe.artifacts import Predictions, Truth
+from radprobe import estimate
+from radprobe.artifacts import Predictions
 from radprobe.console import about, say
+from radprobe.jobs.compare import CompareJob
 from radprobe.manifests import Manifest
-from radprobe.metrics.resampling import Bootstrap
-from radprobe.metrics.scoring import Cell, protocols_of
+from radprobe.metrics.scoring import Cell, truth_of
 from radprobe.metrics.simultaneous import Family
 from radprobe.names import FLOOR, PREFERRED, STANDING, first_init
 from radprobe.study import Step, Study
@@ -31,21 +31,22 @@ def run(study: Study) -> None:
 def _of(study: Study, dataset: str) -> str:
     """Return what validation predictions of a study say of a dataset, "" where fewer than two backbones have any."""
     steps = [step for step in study.steps.values() if step.dataset == dataset and step.verb == "score"]
-    made = {step.backbone: source for step in steps if (source := _predictions(step)).done}
+    made = {step.backbone: source for step in steps if step.backbone and (source := _predictions(step)).done}
     candidates = [name for name in made if study.backbone(name).family != "control" and first_init(name) == name]
     if len(candidates) < 2:
         return ""
     found = {name: Predictions.load(made[name].folder) for name in candidates}
     protocol = _protocol(study, found)
-    having = {name: each for name, each in found.items() if protocol in protocols_of(each)}
+    if protocol is None:
+        return ""
+    having = {name: each for name, each in found.items() if protocol in each.protocols}
     if len(having) < 2:
         return ""
-    entry = study.dataset(dataset)
-    truth = Truth.load(study.step("prepare", dataset).folder) if entry.task == "segmentation" else None
-    metric = catalog.PRIMARY_METRIC[entry.task]
-    how = Bootstrap.of(study.step("compare", dataset).knobs)
-    cells = {name: Cell(each, truth, metric, how) for name, each in having.items()}
-    family = Family({name: cell.scored(protocol, "val").macro(metric, how) for name, cell in cells.items()}, {})
+    job = CompareJob.of(dataset, study.dataset(dataset), {}, [], study.params)
+    truth = truth_of(study.step("prepare", dataset).folder, job.task)
+    cells = {name: Cell(each, truth, job.metric, job.intervals) for name, each in having.items()}
+    scores = {name: cell.scored(protocol, "val").macro(job.metric, cell.how) for name, cell in cells.items()}
+    family = Family(scores, {})
     return _sentence(study, dataset, protocol, family)
 
 
@@ -55,7 +56,7 @@ def _predictions(score: Step) -> Step:
 
 def _protocol(study: Study, found: dict[str, Predictions]) -> str | None:
     """Return the protocol of the verdict, else the first that two backbones have; None where none has val for two."""
-    names = [name for each in found.values() for name in protocols_of(each)]
+    names = [name for each in found.values() for name in each.protocols]
     frozen = [name for name in dict.fromkeys(names) if name not in (FLOOR, *STANDING) and names.count(name) > 1]
     preferred = [name for name in (study.params.report.headline, *PREFERRED) if name in frozen]
     return next(iter([*preferred, *frozen]), None)

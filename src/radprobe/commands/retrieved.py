@@ -3,6 +3,7 @@
 import json
 
 from radprobe.files import RadprobeError
+from radprobe.jobs.external import ExternalJob
 from radprobe.manifests import Manifest
 from radprobe.names import EXTERNAL
 from radprobe.params import Params, Paths
@@ -26,7 +27,7 @@ def found(study: Study) -> str:
     elsewhere: dict[str, dict[str, str | None]] = {name: {} for name in study.params.datasets}
     for row, dataset in study.external.items():
         step = study.steps.get((EXTERNAL, dataset, row))
-        elsewhere[dataset][row] = step.knobs["content"] if step else None
+        elsewhere[dataset][row] = step.job.content if step and isinstance(step.job, ExternalJob) else None
     found = {"datasets": raw, "backbones": weights, "predictions": elsewhere, "identities": study.identities}
     return json.dumps(found, indent=1)
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,7 +141,7 @@ def _ignored(given: Mapping[str, str | None], expected: Expected, unknown: list[
     return {kind: cases for kind, cases in kinds.items() if cases}
 
 
-def _first(names) -> str:
+def _first(names: Iterable[str]) -> str:
     shown = list(names)[:SHOWN]
     return ", ".join(textwrap.shorten(name, 80) for name in shown)
 
@@ -165,26 +165,28 @@ class ScoreTable:
         return self.values[[row[case] for case in cases]][:, columns]
 
 
-def read_scores(path: Path, entry: Dataset, needed: list[str], scale: str = "auto") -> ScoreTable:
-    """Read a CSV: an id column (ID_COLUMNS), a column per class, and perhaps `part`.
+def read_scores(
+    path: Path, classes: Sequence[str], others: Sequence[str], needed: Sequence[str], scale: str = "auto"
+) -> ScoreTable:
+    """Read a CSV: an id column (ID_COLUMNS), a column per class of the dataset, and perhaps `part`.
 
-    `needed`: the classes that must have a column. Columns of other classes of the dataset are not read.
+    `others`: classes of the dataset's other lists; columns of them are not read. `needed`: the classes that must have
+    a column.
     Raises RadprobeError, naming line and column, on a column that is missing, unknown or there twice, an id that is
     blank or there twice, and a score that is no finite number.
     """
     import numpy as np  # the graph of a study without such rows needs no numbers
 
     _check_file(path)
-    every = [needed, entry.classes, *entry.class_sets.values()]
-    known = list(dict.fromkeys(name for classes in every for name in classes))
+    known = list(dict.fromkeys([*needed, *classes, *others]))
     table = read_table(path, (*ID_COLUMNS, *known))
     id_column = _check_columns(table, known, needed)
     if not table.lines:
         raise RadprobeError(path, "has no row below its header", "write one row per case")
-    classes = [name for name in entry.classes if name in table.columns]
-    classes += [name for name in needed if name not in classes]
-    values = np.array([[_number(table, line, name) for name in classes] for line in table.lines], np.float64)
-    return ScoreTable(_ids(table, id_column), classes, values, _scale(table, classes, values, scale))
+    read = [name for name in classes if name in table.columns]
+    read += [name for name in needed if name not in read]
+    values = np.array([[_number(table, line, name) for name in read] for line in table.lines], np.float64)
+    return ScoreTable(_ids(table, id_column), read, values, _scale(table, read, values, scale))
 
 
 def _check_file(path: Path) -> None:
@@ -198,7 +200,7 @@ def _check_file(path: Path) -> None:
         raise RadprobeError(path, reason, "write one row per case and one column per class, and nothing else")
 
 
-def _check_columns(table: Table, known: list[str], needed: list[str]) -> str:
+def _check_columns(table: Table, known: Sequence[str], needed: Sequence[str]) -> str:
     """Return the name of the id column."""
     for name in table.columns:
         if table.columns.count(name) > 1:
@@ -357,7 +359,8 @@ def check(path: Path, entry: Dataset, needed: list[str], scale: str, expected: E
     if entry.task == "segmentation":
         folder = map_folder(path)
         return folder.match(expected)[1].notes if expected else []
-    table = read_scores(path, entry, needed, scale)
+    others = [name for names in entry.class_sets.values() for name in names]
+    table = read_scores(path, entry.classes, others, needed, scale)
     return match(path, table.cases, expected).notes if expected else []
 
 
@@ -379,7 +382,7 @@ def pulled(folder: Path) -> list[str]:
     return found
 
 
-_DIGESTS: dict[tuple, str] = {}  # by path, size and time
+_DIGESTS: dict[tuple[str, int, int], str] = {}  # by path, size and time
 
 
 def identity(path: Path) -> str | None:

@@ -62,7 +62,7 @@ class Slicing:
 
 
 def same_grid(
-    path: Path, labels: np.ndarray, own: np.ndarray, shape: tuple[int, int, int], affine: np.ndarray
+    path: Path, labels: np.ndarray, own: np.ndarray, shape: tuple[int, ...], affine: np.ndarray
 ) -> np.ndarray:
     """Bring the label map `labels` [X, Y, Z] of affine `own` to the grid of its image (`shape`, `affine`), as a view.
 

@@ -14,7 +14,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
 
 from radprobe.metrics.classification import MACRO, macro, row, sums
-from radprobe.metrics.resampling import Bootstrap, patients_of, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import patients_of, resampled
 
 BINS = 15  # at most, as in Guo et al. 2017 (arXiv 1706.04599)
 FEWEST = 10  # samples of a bin, at least

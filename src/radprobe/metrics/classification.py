@@ -12,7 +12,8 @@ from functools import partial, reduce
 import numpy as np
 import scipy.sparse
 
-from radprobe.metrics.resampling import Bootstrap, Resampled, Support, patients_of, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import Resampled, Support, patients_of, resampled
 
 MACRO = "macro"
 PER_PAIR = 6  # the variance of an AUROC is at least that of 6 m n / (m + n) cases, see `support_of`

@@ -9,7 +9,8 @@ import numpy as np
 
 from radprobe.metrics.calibration import exclusive, probability
 from radprobe.metrics.classification import MACRO, macro, row, sums, support_of
-from radprobe.metrics.resampling import Bootstrap, Support, patients_of, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import Support, patients_of, resampled
 
 METRICS = ("balanced_accuracy", "f1")
 NO_THRESHOLD = "no threshold from val"

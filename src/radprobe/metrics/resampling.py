@@ -11,13 +11,16 @@ Both use the quantiles of Student's t instead of the normal ones, as a bootstrap
 (Hesterberg 2015, The American Statistician 69:371-386).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
+
+from radprobe.metrics.options import Bootstrap
 
 CHUNK, VALUES = 64, 2**18  # resamples that are computed at once, more of few patients: this bounds memory
 LEVEL = 95  # percent
@@ -28,40 +31,7 @@ SLACK = 0.05  # the least denominator of the BCa correction: strong skew would t
 JACKKNIFE = 400  # patients up to which the BCa interval leaves each out once
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: the number of resamples, their seed, and the fewest patients that allow an interval.
-
-    folds: of the cross-validation that the predictions come from, 1 without one.
-    """
-
-    resamples: int
-    seed: int
-    min_patients: int
-    folds: int = 1
-
-    @classmethod
-    def of(cls, knobs: Mapping[str, Any]) -> Self:
-        """Return what the knobs of a step say of intervals."""
-        return cls(**{each.name: knobs[each.name] for each in fields(cls) if each.name in knobs})
-
-    @property
-    def alone(self) -> Self:
-        """What makes values without intervals: a macro is over the same classes."""
-        return replace(self, resamples=1)
-
-    def size(self, patients: int) -> int:
-        """Return how many patients a resample draws: all, of k folds their number over 1 + (k - 1) / k.
-
-        A patient that is tested in one fold has trained the fits of others, so the errors of folds go together. Nadeau
-        and Bengio (2003, Machine Learning 52:239-281) put their correlation at the share of the test samples, 1 / k:
-        the variance of a mean over k folds is then 1 + (k - 1) / k times that of independent ones, which resamples of
-        so many fewer patients have (the m out of n bootstrap).
-        """
-        return max(1, round(patients / (2 - 1 / self.folds)))
-
-
-def patients_of(patient_ids) -> tuple[np.ndarray, int]:
+def patients_of(patient_ids: ArrayLike) -> tuple[np.ndarray, int]:
     """Return each sample's patient as an integer [n], and how many patients there are.
 
     Patients are numbered in sorted order, so that equal patients get equal resamples whatever the order of samples.
@@ -180,7 +150,7 @@ class Resampled:
         if support.most is None:
             low, high = np.quantile(defined, _tails(support, float(self.point), defined, self.without))
         else:
-            low, high = _wilson(support, float(self.point), self.standard_error)
+            low, high = _wilson(support, support.most, float(self.point), self.standard_error)
         return float(low), float(high), "; ".join(notes)
 
 
@@ -200,10 +170,10 @@ def average(every: Sequence[Resampled]) -> Resampled:
     return replace(every[0], point=np.mean([each.point for each in every], axis=0), drawn=drawn, without=without)
 
 
-def _wilson(support: Support, point: float, error: float) -> tuple[float, float]:
-    """Return the Wilson score interval of a rate over point (1 - point) / error^2 cases, at most `support.most`."""
+def _wilson(support: Support, most: float, point: float, error: float) -> tuple[float, float]:
+    """Return the Wilson score interval of a rate over point (1 - point) / error^2 cases, at most `most`."""
     spread = point * (1 - point)
-    cases = support.most if error == 0 or spread == 0 else min(spread / error**2, support.most)
+    cases = most if error == 0 or spread == 0 else min(spread / error**2, most)
     q = support.multiplier(Z)
     middle = (point + q**2 / (2 * cases)) / (1 + q**2 / cases)
     half = q / (1 + q**2 / cases) * np.sqrt(spread / cases + q**2 / (4 * cases**2))
@@ -216,16 +186,16 @@ def _tails(support: Support, point: float, drawn: np.ndarray, without: np.ndarra
     ends = np.array([-widened, widened])
     left = None if without is None else without[~np.isnan(without)]
     if left is None or len(left) < 2 or np.ptp(left) == 0:
-        return ndtr(ends)
+        return np.asarray(ndtr(ends))
     share = ((drawn < point).mean() + (drawn <= point).mean()) / 2
     if not 0 < share < 1:
-        return ndtr(ends)
+        return np.asarray(ndtr(ends))
     bias = ndtri(share)
     apart = left.mean() - left
     apart = np.ldexp(apart, -np.frexp(np.abs(apart).max())[1])  # no unit, exactly: cubes of small numbers would be 0
     acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
     moved = bias + ends
-    return ndtr(bias + moved / np.maximum(1 - acceleration * moved, SLACK))
+    return np.asarray(ndtr(bias + moved / np.maximum(1 - acceleration * moved, SLACK)))
 
 
 def resampled(statistic: Callable[[np.ndarray], np.ndarray], patients: int, how: Bootstrap) -> Resampled:

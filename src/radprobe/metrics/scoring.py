@@ -2,15 +2,22 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from radprobe.artifacts import Predictions, Truth
+from radprobe.catalog import Task
 from radprobe.files import RadprobeError
 from radprobe.metrics import calibration, classification, operating, segmentation
-from radprobe.metrics.resampling import Bootstrap, Resampled
+from radprobe.metrics.operating import Called
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import Resampled
 from radprobe.metrics.surfaces import METRICS, surfaces
+
+Record = dict[str, Any]  # a row of a table, by column
 
 
 @dataclass(frozen=True)
@@ -52,24 +59,33 @@ class Classified:
         patients = self.table["patient_id"]
         return classification.Classifier(self.scores, self.targets, patients, self.folds, how.min_patients).counted
 
-    def rows(self, how: Bootstrap) -> list[dict]:
+    def rows(self, how: Bootstrap) -> list[Record]:
         """Return the rows of all metrics."""
         patients = self.table["patient_id"]
         return classification.rows(self.scores, self.logits, self.targets, self.classes, patients, how, self.folds)
 
-    def operating(self, val: "Classified | None", facts: dict, how: Bootstrap) -> list[dict]:
+    def operating(self, val: "Classified | None", facts: Record, how: Bootstrap) -> list[Record]:
         """Return the rows at the thresholds of val, which are those of the head before its refit; and calibration.
 
         Without val (predictions from elsewhere) what val decides is undefined.
         """
-        nothing = np.empty((0, len(self.classes)))
-        of_val = (val.scores, val.targets) if val else (nothing, nothing)
-        folds = (self.folds, val.folds) if val and self.folds is not None else None
-        made = operating.called_by_val(self.scores, facts, *of_val, folds)
-        called = operating.rows(operating.Operating(made, self.targets, self.table["patient_id"]), self.classes, how)
-        return [*called, *self._calibration(facts, how), *self._recalibrated(val, facts, how)]
+        called = operating.Operating(self.called(val, facts), self.targets, self.table["patient_id"])
+        return [
+            *operating.rows(called, self.classes, how),
+            *self._calibration(facts, how),
+            *self._recalibrated(val, facts, how),
+        ]
 
-    def temperatures(self, facts: dict) -> dict[int, float]:
+    def called(self, val: "Classified | None", facts: Record) -> Called:
+        """Return what is called positive at the thresholds of val; none has a threshold without val."""
+        nothing = np.empty((0, len(self.classes)))
+        scores, targets = (val.scores, val.targets) if val else (nothing, nothing)
+        folds = None
+        if val and val.folds is not None and self.folds is not None:
+            folds = (self.folds, val.folds)
+        return operating.called_by_val(self.scores, facts, scores, targets, folds)
+
+    def temperatures(self, facts: Record) -> dict[int, float]:
         """Return the temperature of these scores, those of val, by fold; NaN if none minimises their loss."""
         return {
             fold: calibration.temperature(self.scores[rows], self.targets[rows], facts)
@@ -81,13 +97,13 @@ class Classified:
         folds = np.zeros(len(self.table), int) if self.folds is None else self.folds
         return {int(fold): folds == fold for fold in np.unique(folds)}
 
-    def _calibration(self, facts: dict, how: Bootstrap) -> list[dict]:
+    def _calibration(self, facts: Record, how: Bootstrap) -> list[Record]:
         probability = calibration.probability(self.scores, facts)
         if np.isnan(probability).all():
             return self._undefined(facts, "", calibration.NO_PROBABILITY)
         return calibration.rows(self._stated(probability, facts), self.classes, how)
 
-    def _recalibrated(self, val: "Classified | None", facts: dict, how: Bootstrap) -> list[dict]:
+    def _recalibrated(self, val: "Classified | None", facts: Record, how: Bootstrap) -> list[Record]:
         """Return the rows of calibration at the temperature of val, named `<metric>_recalibrated`."""
         suffix = calibration.RECALIBRATED
         if facts.get("scale") == "score":
@@ -104,10 +120,10 @@ class Classified:
         said = f"temperature {lowest}" if len(found) == 1 else f"temperature of each fold ({lowest} to {highest})"
         return calibration.rows(self._stated(probability, facts), self.classes, how, suffix, f"{said}, fitted on val")
 
-    def _undefined(self, facts: dict, suffix: str, why: str) -> list[dict]:
+    def _undefined(self, facts: Record, suffix: str, why: str) -> list[Record]:
         return calibration.undefined_rows(self.classes, calibration.exclusive(facts), suffix, why)
 
-    def _stated(self, probability: np.ndarray, facts: dict) -> calibration.Stated:
+    def _stated(self, probability: np.ndarray, facts: Record) -> calibration.Stated:
         exclusive = calibration.exclusive(facts)
         return calibration.Stated(probability, self.targets, self.table["patient_id"].to_numpy(), exclusive)
 
@@ -148,13 +164,9 @@ class Segmented:
         self.segmenter = segmentation.Segmenter(np.reshape(matrices, (-1, n + 1, n + 1)), table["patient_id"], by_name)
         self.samples = table[["case_id", "patient_id"]].rename(columns={"case_id": "id"})
 
-    def rows(self, how: Bootstrap) -> list[dict]:
+    def rows(self, how: Bootstrap) -> list[Record]:
         """Return the rows of all metrics; those of distances say in which unit they are where it is not mm alone."""
         return segmentation.rows(self.segmenter, self.classes, how, self._unit())
-
-    def operating(self, val: "Segmented | None", facts: dict, how: Bootstrap) -> list[dict]:
-        """Return no row: label maps have no threshold."""
-        return []
 
     def _unit(self) -> str:
         if not self.in_pixels:
@@ -194,6 +206,6 @@ def _distances(truth: Truth, case: str, found: np.ndarray, n: int, tolerance: fl
     return surfaces(labels, found, n, spacing, tolerance if spacing else tolerance / 1000 * max(labels.shape))
 
 
-def protocols_of(predictions: Predictions) -> list[str]:
-    """Return the names of all protocols."""
-    return list(predictions.facts["protocols"])
+def truth_of(prepared: Path, task: Task) -> Truth | None:
+    """Open the truth in the folder of a `prepare`; None if the task is to classify."""
+    return Truth.load(prepared) if task == "segmentation" else None

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from radprobe.metrics.classification import MACRO, macro
-from radprobe.metrics.resampling import Bootstrap, Resampled, Support, patients_of, resampled
+from radprobe.metrics.options import Bootstrap
+from radprobe.metrics.resampling import Resampled, Support, patients_of, resampled
 
 NOWHERE = "absent from truth and prediction"
 DISTANCES = ("hd95", "assd")

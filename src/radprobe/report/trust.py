@@ -5,6 +5,7 @@ from typing import Any
 from radprobe.artifacts import PARTS
 from radprobe.catalog import Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
+from radprobe.jobs.external import ExternalJob
 from radprobe.names import EXTERNAL, RANDOM, SCRATCH, mode_of, with_weights
 from radprobe.report import look, verdict, words
 from radprobe.report.collect import Findings
@@ -91,7 +92,7 @@ def elsewhere(findings: Findings, row: str) -> dict[str, Any]:
         "notes": entry.notes,
         "of": findings.study.dataset(dataset).title,
         "file": facts.get("external"),
-        "digest of its content": step and step.knobs["content"],
+        "digest of its content": step.job.content if step and isinstance(step.job, ExternalJob) else None,
         "scale": facts.get("scale"),
         "cases ignored": facts.get("ignored"),
     }

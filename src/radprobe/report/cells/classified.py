@@ -10,6 +10,7 @@ from radprobe.artifacts import Predictions
 from radprobe.metrics import calibration, curves, operating
 from radprobe.metrics.classification import MACRO
 from radprobe.metrics.resampling import patients_of
+from radprobe.metrics.scoring import Classified
 from radprobe.report import words
 from radprobe.report.cells import charts
 from radprobe.report.cells.told import Rows
@@ -25,15 +26,20 @@ class Test:
     """One protocol's scores of test [n, classes]: how likely each class is said to be, and which are called."""
 
     def __init__(self, predictions: Predictions, protocol: str):
-        self.classes, facts = predictions.classes, predictions.facts["protocols"][protocol]
-        test, val = (predictions.rows(protocol, part) for part in ("test", "val"))
-        self.ids, self.patients = test["sample_id"].to_numpy(), test["patient_id"].to_numpy()
-        self.scores, self.targets = predictions.matrices(test)
-        self.folds = test["fold"].to_numpy() if "fold" in test else np.ones(len(test), int)
-        folds = (self.folds, val["fold"].to_numpy()) if "fold" in test else None
-        made = operating.called_by_val(self.scores, facts, *predictions.matrices(val), folds)
-        self.at, self.probability, self.positive = made.at, made.probability, made.positive
-        self.has_val = len(val) > 0
+        facts = predictions.protocol(protocol)
+        test = Classified(predictions, protocol, "test")
+        val = None if predictions.rows(protocol, "val").empty else Classified(predictions, protocol, "val")
+        made = test.called(val, facts)
+        self.classes = predictions.classes
+        self.ids = test.samples["id"].to_numpy()
+        self.patients = test.samples["patient_id"].to_numpy()
+        self.scores = test.scores
+        self.targets = test.targets
+        self.folds = np.ones(len(test.samples), int) if test.folds is None else test.folds
+        self.at = made.at
+        self.probability = made.probability
+        self.positive = made.positive
+        self.has_val = val is not None
         is_probability = not np.isnan(made.probability).all()
         self.said = made.probability if is_probability else self.scores  # scores from elsewhere may be on any scale
         self.said_as = "probability stated" if is_probability else "score"
