@@ -20,6 +20,7 @@ import torch
 from radprobe import console, files
 from radprobe.files import RadprobeError
 from radprobe.learning.device import fits
+from radprobe.learning.selection import Diverged
 from radprobe.models import backbones
 
 Batch = TypeVar("Batch")
@@ -62,10 +63,6 @@ class Fitted:
     diverged: list[str]
 
 
-class Diverged(RadprobeError):
-    """No head is left: the loss of every one was not finite."""
-
-
 @dataclass
 class _State:
     """All that a run that goes on must know, besides modules and optimizer."""
@@ -96,7 +93,7 @@ def fit(
     `steps_per_epoch` batches. losses: yields tensors that, one after the other, are one loss per head; each is
     backpropagated as it comes, so that one graph lives at a time. validate: returns a value per head, higher is better,
     NaN undefined; the best state of each head is put back at the end, the last one where there is no validation.
-    A head whose loss is not finite is switched off, named in `diverged`; RadprobeError where no other is left.
+    A head whose loss is not finite is switched off, named in `diverged`; Diverged if no other is left.
 
     With `folder`, every epoch ends in a checkpoint there and in history.csv, and a run that was killed goes on after
     its last whole epoch, to the same weights. Another schedule or other heads than the checkpoint's are refused.

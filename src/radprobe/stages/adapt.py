@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from radprobe import console
 from radprobe.artifacts import PARTS, Adapter, FewShot, Index, LeakCertificate, Pixels, Predictions, Split, Weights
-from radprobe.learning import candidates, draws, folds, loop
+from radprobe.learning import candidates, few_shot, folds
 from radprobe.learning.adapting import Classification, Job, Network, Segmentation, Task
 from radprobe.learning.device import device, device_name, fits, measured
 from radprobe.models import adapters, tuned
@@ -65,35 +64,36 @@ def _fit(step: Step, task: Task) -> Predictions:
     facts |= {"softmax": step.knobs["task"] == "multiclass"}
     facts |= {f"n_{part}": task.size(job.split, part) for part in PARTS}
     everything = {"protocols": {mode: facts}, "embedding": NO_COST, "device": device_name(job.where)}
-    few_shot = None
+    curve = None
     if wanted := step.knobs["few_shot"]:
         took = {}
         with measured(took, job.where):
-            few_shot = _few_shot(task)
+            curve = _few_shot(task)
         everything["few_shot"] = {**wanted, "mode": mode, **took}
     said, curves = task.predict(choice.networks), choice.curves.assign(protocol=mode)
     _save_adapter(step, job, choice.networks["test"])
     value, settings = facts["value"], facts["chosen"]
     console.say(f"{step.dataset} {step.backbone}: val {task.chosen_by} {value:.4f} with {settings}")
-    return Predictions(job.split.classes, **said, facts=everything, few_shot=few_shot, training=curves)
+    return Predictions(job.split.classes, **said, facts=everything, few_shot=curve, training=curves)
 
 
 def _few_shot(task: Task) -> FewShot:
     """Adapt to each draw with the first learning rates and fixed steps; say what each makes of test."""
     job, knobs, wanted = task.job, task.job.knobs, task.job.knobs["few_shot"]
-    every = draws.every(job.index, job.split, knobs["task"], wanted, knobs["seed"], paper=False)
-    rates, rows, scores = (knobs["backbone_rates"][0], knobs["head_rates"][0]), [], []
-    for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
+    every = few_shot.every(
+        job.index, job.split, knobs["task"], wanted["shots"], wanted["draws"], knobs["seed"], paper=False
+    )
+    rates = (knobs["backbone_rates"][0], knobs["head_rates"][0])
+
+    def fit(draw: few_shot.Draw) -> np.ndarray:
         epochs = max(1, round(wanted["steps"] / math.ceil(task.batches(draw.split) / knobs["accumulate"])))
-        folder = job.training / f"draw{number}"
-        try:
-            network = task.fit(rates, job.schedule(epochs), ("train",), draw.split, folder=folder).network
-        except loop.Diverged as error:
-            console.say(f"{protocol}, draw {number + 1}: {error}")
-            network = None
-        scores.append(task.test(network, draw.split))
-        rows.append(draw.row(protocol))
-    return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), np.stack(scores))
+        folder = job.training / draw.name
+        network = task.fit(rates, job.schedule(epochs), ("train",), draw.split, folder=folder).network
+        return task.test(network, draw.split)
+
+    fitted = few_shot.fit_each(every, fit)
+    scores = [task.test(None, draw.split) if own is None else own for draw, own in zip(every, fitted, strict=True)]
+    return few_shot.scored(every, np.stack(scores))
 
 
 def _save_adapter(step: Step, job: Job, network: Network) -> None:

@@ -30,7 +30,7 @@ from radprobe.artifacts import (
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
 from radprobe.imaging.resize import to_original
-from radprobe.learning import decoders, draws, features, folds, label_maps, loop, selection
+from radprobe.learning import decoders, features, few_shot, folds, label_maps, loop, selection
 from radprobe.learning.augment import Views
 from radprobe.learning.device import device, device_name, measured
 from radprobe.learning.maps import Maps
@@ -124,13 +124,13 @@ def _fit_all(step: Step, job: Job, layers: dict[str, tuple[int, ...]]) -> Predic
         training.append(history.assign(protocol=protocol.name))
         chosen, val = facts[protocol.name]["chosen"], facts[protocol.name]["value"]
         console.say(f"{step.dataset} {step.backbone} {protocol.name}: val DSC {val:.4f} with {chosen}")
-    facts, few_shot = {"protocols": facts}, None
+    facts, curve = {"protocols": facts}, None
     if "linear" in layers and step.knobs["few_shot"]:
         took: dict[str, Any] = {}
         with measured(took, job.where):
-            few_shot = _few_shot(job, step.knobs, layers["linear"])
+            curve = _few_shot(job, step.knobs, layers["linear"])
         facts["few_shot"] = {**step.knobs["few_shot"], **took}
-    found = Predictions(job.split.classes, maps=maps, facts=facts, few_shot=few_shot, training=pd.concat(training))
+    found = Predictions(job.split.classes, maps=maps, facts=facts, few_shot=curve, training=pd.concat(training))
     found.decoders = list(facts["protocols"])
     return found
 
@@ -275,17 +275,24 @@ def _candidates(rates: list[float], fitted: decoders.Fitted) -> list[dict[str, A
 def _few_shot(job: Job, knobs: dict[str, Any], layers: tuple[int, ...]) -> FewShot:
     """Fit a linear decoder to each draw, learning rate and steps fixed; count the labels of every test case."""
     wanted, batch_size = knobs["few_shot"], knobs["linear"]["batch_size"]
-    every = draws.every(job.index, job.split, "segmentation", wanted, job.seed, knobs["paper"])
-    rows, fitted = [], []
-    for protocol, draw in console.track(every, "few-shot (draws)", len(every)):
+    every = few_shot.every(
+        job.index, job.split, "segmentation", wanted["shots"], wanted["draws"], job.seed, knobs["paper"]
+    )
+
+    def fit(draw: few_shot.Draw) -> torch.nn.Module:
         maps = job.maps(layers, "train", split=draw.split)
         epochs = max(1, round(wanted["steps"] / math.ceil(len(maps) / batch_size)))
         how = _recipe({**knobs["linear"], "batch_size": min(batch_size, len(maps))}, job.seed, epochs)
         build = partial(networks.build, {"kind": "linear", "labels": job.labels}, maps.statistics())
-        fitted += decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how).decoders
-        rows.append(draw.row(protocol))
-    tests = job.maps(layers, "test")
-    return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), decoders.counts(fitted, tests, job.labels)[1])
+        (decoder,) = decoders.fit(build, maps, job.labels, [wanted["learning_rate"]], how).decoders
+        return decoder
+
+    fitted = few_shot.fit_each(every, fit)
+    kept = [number for number, decoder in enumerate(fitted) if decoder is not None]
+    cases, counted = decoders.counts([fitted[number] for number in kept], job.maps(layers, "test"), job.labels)
+    counts = np.zeros((len(every), len(cases), job.labels, job.labels), np.int64)
+    counts[kept] = counted
+    return few_shot.scored(every, counts)
 
 
 # --- the ceiling, and what is asked of a split ------------------------------------------------------------------------
