@@ -15,6 +15,7 @@ from typing import Any
 
 from radprobe import catalog, files
 from radprobe.files import RadprobeError
+from radprobe.jobs.adapt import AdaptJob
 from radprobe.names import mode_of, slug
 from radprobe.study import ON_GPU, Step, Study
 
@@ -23,7 +24,7 @@ STUDIES = 20  # the newest of those recorded are looked at
 SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
 SAME |= {"score": ("resamples",), "external": ("task",)}
 FITTING = {"probe", "segment", "adapt"}
-OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
+OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity", "dataset", "backbone", "encoder", "embed"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _gflops(study: Study, step: Step) -> float:
     cost = study.cost(step.backbone)
     if cost is None or not cost.gflops_224:  # no network that it knows: controls, networks from scratch
         return 1
-    side = step.knobs.get("size") or study.backbone(step.backbone).side(study.dataset(step.dataset).size)
+    given = step.job.size if isinstance(step.job, AdaptJob) else step.knobs.get("size")
+    side = given or study.backbone(step.backbone).side(study.dataset(step.dataset).size)
     return _flops_at(cost, side)
 
 
@@ -151,7 +153,15 @@ def _kind(study: Study, step: Step) -> str:
     known = bool(cost and cost.gflops_224)
     names = SAME.get(step.verb, sorted(set(step.knobs) - OF_THE_IMAGE))
     knobs = {name: step.knobs.get(name) for name in names}
-    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs])
+    job = _without(step.job.model_dump(mode="json"), OF_THE_IMAGE) if step.job else None
+    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs, job])
+
+
+def _without(content: Any, names: set[str]) -> Any:
+    """Return JSON without the keys of these names, at any depth."""
+    if isinstance(content, dict):
+        return {key: _without(value, names) for key, value in content.items() if key not in names}
+    return content
 
 
 def benchmark_file(study: Study, step: Step) -> Path:

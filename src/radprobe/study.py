@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from radprobe import catalog, files, manifests, params
-from radprobe.catalog import PAPER, Architecture, Backbone, Dataset, Window, package_folder
+from radprobe.catalog import PAPER, Architecture, Dataset, Window, package_folder
 from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, locate
 from radprobe.datasets.identity import RawIdentity, identify
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
+from radprobe.jobs.adapt import AdaptJob
+from radprobe.jobs.segment import SegmentJob
 from radprobe.manifests import Manifest, Place
 from radprobe.names import (
     CEILING,
@@ -77,6 +79,13 @@ class Step:
             return f"retrieve --backbone {self.backbone}"
         verb = "score" if self.verb == "compare" else self.verb
         return " ".join(filter(None, (verb, self.dataset, self.backbone)))
+
+    @property
+    def has_few_shot(self) -> bool:
+        """Are heads fitted to few-shot draws."""
+        if isinstance(self.job, SegmentJob | AdaptJob):
+            return self.job.few_shot is not None
+        return bool(self.knobs.get("few_shot"))
 
     @property
     def outputs(self) -> list[Path]:
@@ -595,31 +604,20 @@ class Study(Entries):
         if backbone in self.external:
             return self._external(backbone, needs)
         verb, p = self.predicting(dataset, backbone), self.params
-        knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
-        if backbone == CEILING:
-            knobs = {}
-        elif mode := mode_of(backbone):
-            knobs |= self._adapting(mode, self.backbone(backbone), entry)
-        elif backbone in SCRATCH:
-            side = self.backbone(backbone).side(entry.size)
-            knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
-        else:
-            knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
+        model = self.backbone(backbone)
+        if verb == "adapt" and p.adapt:
+            return self._step("adapt", dataset, backbone, AdaptJob.of(p, p.adapt, entry, model), *needs)
+        if verb == "segment":
+            job = SegmentJob.of(p, entry, model, self._decoders(entry))
+            return self._step("segment", dataset, backbone, job, *needs)
+        knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task, **_dump(p.probe)}
         if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
             knobs["few_shot"] = None  # a curve over draws belongs to one training set
         if is_further_init(backbone):
             knobs["few_shot"] = None  # the curves of a control are those of its first initialisation
-        if p.repeats > 1 and backbone != CEILING and verb != "adapt":
+        if p.repeats > 1:
             knobs["repeats"] = p.repeats
-        return self._step(verb, dataset, backbone, knobs, *needs)
-
-    def _adapting(self, mode: str, model: Backbone, entry: Dataset) -> dict[str, Any]:
-        adapt, head = self.params.adapt, "segment" if entry.task == "segmentation" else "classify"
-        shared, way = _dump(adapt), _dump(adapt.ways[mode])
-        knobs = {key: shared[key] for key in ("warmup", "patience", "accumulate", "precision", "few_shot")}
-        knobs |= {"mode": mode, **way, **shared[head]}
-        knobs |= {"recipe": model.encodes, "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
-        return knobs
+        return self._step("probe", dataset, backbone, knobs, *needs)
 
     def _scoring(self, dataset: str) -> dict[str, Any]:
         """Return what scores depend on besides predictions."""

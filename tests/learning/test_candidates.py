@@ -25,7 +25,7 @@ class FakeTask:
         if rates in (self.diverge if val else self.again):
             raise loop.Diverged("loss", f"{rates} is not finite", "lower it")
         curves = pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0]})
-        return tuning.Fitted(f"{'+'.join(parts)} {rates}", self.values[rates], sum(rates), curves)
+        return tuning.TunedNetwork(f"{'+'.join(parts)} {rates}", self.values[rates], sum(rates), curves)
 
 
 VALUES = {(1, 3): 0.6, (1, 4): 0.9, (2, 3): 0.8, (2, 4): 0.7}

@@ -10,7 +10,7 @@ from torch import nn
 
 from radprobe.files import RadprobeError
 from radprobe.learning import loop
-from radprobe.learning.loop import Head, Schedule
+from radprobe.learning.loop import Trainee, Schedule
 
 CPU, N, BATCH = torch.device("cpu"), 24, 6
 X = torch.randn((N, 5), generator=torch.Generator().manual_seed(0))
@@ -25,7 +25,7 @@ def network(seed=0, dropout=0.2):
 def heads(rates, **how):
     made = [network(**how) for _ in rates]
     return [
-        Head(f"rate {rate:g}", each, [{"params": list(each.parameters()), "lr": rate}])
+        Trainee(f"rate {rate:g}", each, [{"params": list(each.parameters()), "lr": rate}])
         for rate, each in zip(rates, made, strict=True)
     ]
 

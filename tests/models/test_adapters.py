@@ -13,8 +13,8 @@ from radprobe.files import RadprobeError
 from radprobe.learning import loop
 from radprobe.models import adapters, architectures, backbones, weights
 from radprobe.models.adapters import BITFIT, END_TO_END, LORA
-from radprobe.models.decoders import Linear, UNet
-from radprobe.models.tuned import Classifier, Segmenter, encode, groups, vectors
+from radprobe.models.decoders import PixelwiseLinear, UNet
+from radprobe.models.tuned import BackboneClassifier, BackboneSegmenter, encode, groups, vectors
 from radprobe.names import HEAD, MODES
 
 SWIGLU = tiny.like("vit_giant_patch14_dinov2", 28, options={"depth": 2, "embed_dim": 48, "num_heads": 2})
@@ -57,15 +57,15 @@ def classifier(entry, mode, **how):
     made = encoder(entry, mode, **how)
     with torch.no_grad():
         channels = vectors(made.eval(), images(entry)).shape[1]
-    return Classifier(made, statistics(channels), 3)
+    return BackboneClassifier(made, statistics(channels), 3)
 
 
 def step(network, parameters, loss, steps=2):
     """Take steps of the loop itself: the first moves LoRA's second matrix only, which starts at 0."""
-    schedule = loop.Schedule(steps, seed=0, decay="constant")
+    schedule = loop.Schedule(steps, seed=0)
     one = torch.device("cpu")
     loop.fit(
-        [loop.Head("x", network, parameters)],
+        [loop.Trainee("x", network, parameters)],
         lambda *_: [0],
         lambda _: iter([loss()]),
         schedule,
@@ -139,7 +139,9 @@ def test_d02_after_steps_exactly_what_should_have_moved_has_moved_to_segment(mod
     with torch.no_grad():
         maps = made.eval()(x[:, 0], torch.tensor([[0.0, 1.0]] * N)).dense
     known = [one for each in maps for one in statistics(each.shape[1])]
-    network = Segmenter(made, Linear(known, 3) if kind == "linear" else UNet(known, 3, [8, 4]), RATES[0])
+    network = BackboneSegmenter(
+        made, PixelwiseLinear(known, 3) if kind == "linear" else UNet(known, 3, [8, 4]), RATES[0]
+    )
 
     def loss():
         return network([x], (8, 8)).square().mean() + network([x], (8, 8))[:, 0].mean()
