@@ -44,8 +44,8 @@ def maps(n=12, channels=6, grid=8, size=30, seed=0, scale=1.0):
 
 
 def fit(data, rates, epochs, batch_size, seed=0, loss="dice", kind=PixelwiseLinear, **more):
-    """Fit one kind of decoder, without a schedule of the rate, as the plain loops below do."""
-    how = decoders.DecoderRecipe(batch_size, loss, loop.Schedule(epochs=epochs, seed=seed, decay="constant"))
+    """Fit one kind of decoder."""
+    how = decoders.DecoderRecipe(batch_size, loss, loop.Schedule(epochs=epochs, seed=seed))
     statistics = data.statistics()
     return decoders.fit(lambda: kind(statistics, 3), data, 3, rates, how, **more)
 
@@ -101,11 +101,13 @@ def alone(data, rate, epochs, batch_size, seed):
         layer.weight.copy_(start.weight[:, :, None, None])
         layer.bias.zero_()
     adam = torch.optim.Adam(layer.parameters(), lr=rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(orders))
     for batch in orders:
         adam.zero_grad()
         logits = interpolate(layer(x[batch]), data.masks.shape[1:], mode="bilinear", align_corners=False)
         loss(logits, data.labels(batch)[:, None]).backward()
         adam.step()
+        cosine.step()
     assert sorted(np.concatenate(orders)) == sorted([*range(len(data))] * epochs)
     return layer
 

@@ -1,5 +1,7 @@
 """What a way to adapt says it trains is what moves, and nothing else; what it saves is what it trained."""
 
+import dataclasses
+
 import pytest
 import torch
 from models import tiny
@@ -27,9 +29,9 @@ NETWORKS = {
     "transformers": tiny.TOKENS["rad-dino"],
     "open_clip": tiny.TOKENS["open_clip's own"],
 }
-SETTINGS = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": None}
+SETTINGS = adapters.LoraOptions(rank=4, alpha=8, dropout=0.1)
 CASES = [(mode, name) for mode in MODES for name in NETWORKS if not (mode == LORA and "CNN" in name)]
-CNN_LORA = {**SETTINGS, "targets": ["conv_pw", "conv1"]}
+CNN_LORA = dataclasses.replace(SETTINGS, targets=("conv_pw", "conv1"))
 RATES, N = (0.01, 0.1), 4
 
 
@@ -166,9 +168,9 @@ def test_lora_of_a_cnn_is_refused_with_its_layers_and_done_where_they_are_named(
 
 def test_names_that_no_layer_has_are_refused_by_name():
     with pytest.raises(RadprobeError, match=r"no layer named nowhere; its layers are called .*conv_pw"):
-        classifier(NETWORKS["CNN"], LORA, lora={**SETTINGS, "targets": ["nowhere"]})
+        classifier(NETWORKS["CNN"], LORA, lora=dataclasses.replace(SETTINGS, targets=("nowhere",)))
     with pytest.raises(RadprobeError, match="no layer named conv_dw"):  # by groups of channels: cannot be merged
-        classifier(NETWORKS["CNN"], LORA, lora={**SETTINGS, "targets": ["conv_dw"]})
+        classifier(NETWORKS["CNN"], LORA, lora=dataclasses.replace(SETTINGS, targets=("conv_dw",)))
 
 
 def test_named_layers_are_adapted_besides_those_of_attention_and_mlp():
@@ -220,7 +222,13 @@ def test_what_was_trained_is_saved_alone_and_merged_into_plain_weights_that_give
     network.eval()
     path = tmp_path / "adapter.safetensors"
     base = Weights(None, None, "random", {"seed": 0})
-    facts = {"backbone": "x", "mode": mode, "lora": lora, "base": adapters.identity(base), "dataset": "d"}
+    facts = {
+        "backbone": "x",
+        "mode": mode,
+        "lora": dataclasses.asdict(lora),
+        "base": adapters.identity(base),
+        "dataset": "d",
+    }
     adapters.save(path, network.encoder, network.head.state_dict(), facts)
     told = read_adapter(path)
     found = adapters.merged(entry, base, path, told, tmp_path)

@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+import running
 from nibabel import orientations
 
 from radprobe.artifacts import PARTS, Embeddings, Index, Pixels, Predictions, Scores, Split, Truth
@@ -11,7 +12,7 @@ from radprobe.commands import export
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
 from radprobe.manifests import seal
-from radprobe.stages import prepare, retrieve, score, segment, split
+from radprobe.stages import prepare, retrieve, score, split
 from radprobe.study import Study
 
 MSD = "msd_hippocampus"
@@ -97,7 +98,7 @@ def segmented(chosen):
         names,
     )
     step = chosen.step("segment", MSD, "test_vit")
-    segment.run(chosen, step)
+    running.run(chosen, step)
     return step
 
 

@@ -57,7 +57,7 @@ def choose(task: Task) -> TunedChoice:
     if searched is None or searched.network is None:  # its checkpoint has it
         searched = _fit(task, trial.number, trial.rates, len(candidates))
     curves = pd.concat([searched.history.assign(phase="search"), choice.refitted.history.assign(phase="refit")])
-    return TunedChoice(choice, {"val": searched.network, "test": choice.refitted.network}, curves)
+    return TunedChoice(choice, {"val": searched.trained, "test": choice.refitted.trained}, curves)
 
 
 def _search(task: Task) -> list[Candidate[Trial]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from radprobe.metrics import segmentation
 from radprobe.models.decoders import Decoder, PixelwiseLinear
 
 LossName = Literal["dice", "dice_ce"]  # Dice, or Dice plus cross-entropy
+D = TypeVar("D", bound=Decoder)
 SMOOTH = 1e-5
 CHOSEN_BY = "macro DSC at the stored size: mean over classes of the mean over cases"
 
@@ -123,10 +124,10 @@ class DecoderRecipe:
 
 
 @dataclass(frozen=True)
-class FittedDecoders:
+class FittedDecoders(Generic[D]):
     """A decoder for each learning rate: each as it was in its best epoch by val, or in the last one without val."""
 
-    decoders: list[Decoder]
+    decoders: list[D]
     values: list[float]  # macro DSC on val, NaN without val or where it diverged
     epochs: list[int]
     history: pd.DataFrame  # loop.COLUMNS
@@ -134,7 +135,7 @@ class FittedDecoders:
 
 
 def fit(
-    make: Callable[[], Decoder],
+    make: Callable[[], D],
     maps: Maps,
     classes: int,
     rates: Sequence[float],
@@ -142,7 +143,7 @@ def fit(
     val: Maps | None = None,
     folder: Path | None = None,
     what: str | None = None,
-) -> FittedDecoders:
+) -> FittedDecoders[D]:
     """Train one decoder, as `make` builds it, per learning rate on `maps`, for labels 0 (background) ... classes - 1.
 
     Each is what it would be if trained alone: shuffles and initial weights depend on the seed only. `folder` holds
@@ -201,7 +202,7 @@ def _fused(decoders: list[PixelwiseLinear], recipe: DecoderRecipe, each: Each) -
     return losses
 
 
-def _one_by_one(decoders: list[Decoder], recipe: DecoderRecipe, each: Each) -> loop.Losses[MapsAndLabels]:
+def _one_by_one(decoders: Sequence[Decoder], recipe: DecoderRecipe, each: Each) -> loop.Losses[MapsAndLabels]:
     def losses(batch: MapsAndLabels) -> Iterator[torch.Tensor]:
         maps, labels = batch
         for decoder in decoders:
@@ -215,13 +216,13 @@ def _loss(z: torch.Tensor, labels: torch.Tensor, recipe: DecoderRecipe, each: Ea
     return Loss(Upsampling(z.shape[2:], labels.shape[1:], z.device), recipe.loss == "dice_ce", each)
 
 
-def macro_dsc(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> list[float]:
+def macro_dsc(decoders: Sequence[Decoder], maps: Maps, classes: int) -> list[float]:
     """Return each decoder's macro DSC at the stored size, by the definition that test is scored with."""
     return [segmentation.macro_dsc(matrices) for matrices in counts(decoders, maps, classes)[1]]
 
 
 @torch.inference_mode()
-def counts(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def counts(decoders: Sequence[Decoder], maps: Maps, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the cases, sorted, and pixels by true (row) and predicted (column) label, [decoders, cases, K, K].
 
     They are counted at the stored size, over one pass of the features.

@@ -33,11 +33,16 @@ USE = {"train": "trained", "val": "chosen"}
 class DecoderOptions(Protocol):
     """The options that all decoders have."""
 
-    learning_rates: list[float]
-    epochs: int
-    patience: int | None
-    batch_size: int
-    loss: decoders.LossName
+    @property
+    def learning_rates(self) -> Sequence[float]: ...  # noqa: D102
+    @property
+    def epochs(self) -> int: ...  # noqa: D102
+    @property
+    def patience(self) -> int | None: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def loss(self) -> decoders.LossName: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ class _Fit:
     def _parts(self) -> dict[str, Maps]:
         return {"train": self.train, "val": self.val, "test": self.test}
 
-    def _search(self) -> decoders.FittedDecoders:
+    def _search(self) -> decoders.FittedDecoders[Decoder]:
         """Fit every learning rate on train; val says which epoch is the best of each."""
         protocol = self.protocol
         return decoders.fit(
@@ -229,7 +234,9 @@ class _Fit:
             what=protocol.name,
         )
 
-    def _refit(self, make: Callable[[], Decoder], seed: int, candidate: Candidate[Decoder]) -> decoders.FittedDecoders:
+    def _refit(
+        self, make: Callable[[], Decoder], seed: int, candidate: Candidate[Decoder]
+    ) -> decoders.FittedDecoders[Decoder]:
         """Fit a candidate on train and val. Raises Diverged."""
         protocol, settings = self.protocol, candidate.settings
         total = protocol.refit_epochs  # the paper trains networks from scratch longer when they are tested

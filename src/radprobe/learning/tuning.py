@@ -77,6 +77,13 @@ class TunedNetwork:
     epochs: int
     history: pd.DataFrame
 
+    @property
+    def trained(self) -> Network:
+        """The network. Raises ValueError if it was not kept."""
+        if self.network is None:
+            raise ValueError("the network of this fit was not kept")
+        return self.network
+
 
 def fit(
     make: Callable[[], BackboneClassifier],

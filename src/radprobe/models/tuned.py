@@ -49,6 +49,8 @@ class LinearHead(nn.Module):
 
     def __init__(self, mean: torch.Tensor, std: torch.Tensor, classes: int):
         super().__init__()
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         self.weight = nn.Parameter(torch.randn(classes, len(mean)) * INIT_STD)

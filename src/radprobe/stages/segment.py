@@ -3,7 +3,6 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 
@@ -19,14 +18,6 @@ from radprobe.learning.device import device, device_name
 from radprobe.models import backbones
 from radprobe.models.decoders import DecoderPlan
 from radprobe.names import FROM_SCRATCH
-
-
-class Cost(TypedDict):
-    """What an embedding took."""
-
-    seconds: float
-    peak_gb: float
-
 
 Layers = dict[str, tuple[int, ...]]  # by decoder, those that it reads
 
@@ -62,7 +53,7 @@ def _fitted(
     """Return what the decoders of a job predict, each fitted on the split or on its folds."""
     on = device(runtime.device)
     dense: features.Dense
-    cost: Cost = {"seconds": 0.0, "peak_gb": 0.0}
+    cost = {"seconds": 0.0, "peak_gb": 0.0}
     layers: Layers = {}
     if job.scratch:
         dense = _grey(job.scratch, training.seed, index, pixels, on)
