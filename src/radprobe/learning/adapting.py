@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from radprobe.learning import decoders, few_shot, label_maps, loop, selection, t
 from radprobe.learning.augment import Views
 from radprobe.learning.cases import Cases, ranking
 from radprobe.learning.features import Grey
-from radprobe.learning.maps import EVERY, Maps, channel_statistics
+from radprobe.learning.maps import EVERY, Maps, channel_statistics, masks_of
 from radprobe.learning.tuning import Network
 from radprobe.models import adapters, backbones
 from radprobe.models.adapters import LoraOptions
@@ -188,7 +189,7 @@ class Classification:
         tables = []
         for part, network in networks.items():
             cases = self._of(split, part)
-            found = tuning.logits(network, self._images(split, part))
+            found = tuning.logits(cast(BackboneClassifier, network), self._images(split, part))
             tables.append(self.cases.table(cases, mode, part, split.classes, found, self.labels[cases], self.exclusive))
         return Predictions(split.classes, table=pd.concat(tables, ignore_index=True))
 
@@ -201,7 +202,8 @@ class Classification:
         scores = np.full((len(cases), len(split.classes)), np.nan, np.float32)
         if network:
             taught = selection.both_present(self.labels[self._of(split, "train")].numpy())
-            found = tuning.logits(network, self._images(self.adaptation.split, "test"))
+            tests = self._images(self.adaptation.split, "test")
+            found = tuning.logits(cast(BackboneClassifier, network), tests)
             scores[:, taught] = ranking(found, self.exclusive).numpy()[:, taught]
         return scores[np.argsort(self.cases.ids[cases])]
 
@@ -226,7 +228,7 @@ class Segmentation:
         shared = self.adaptation
         rows = split.rows(shared.index, *parts)
         cases = shared.index.table["volume_id"].to_numpy()[rows]
-        return Maps(self.grey, (-1,), shared.pixels.masks, rows, cases, shared.device)
+        return Maps(self.grey, (-1,), masks_of(shared.pixels), rows, cases, shared.device)
 
     def size(self, split: Split, *parts: str) -> int:
         """Return the number of images in some parts."""
@@ -273,7 +275,9 @@ class Segmentation:
         """Write the label maps that the networks of val and of test predict of their part."""
         shared, mode = self.adaptation, self.adaptation.options.mode
         cases = (
-            label_maps.predicted(network, self._maps(shared.split, part), shared.index, shared.pixels, part)
+            label_maps.predicted(
+                cast(BackboneSegmenter, network), self._maps(shared.split, part), shared.index, shared.pixels, part
+            )
             for part, network in networks.items()
         )
         LabelMaps.write(shared.folder, mode, chain.from_iterable(cases))
@@ -284,7 +288,8 @@ class Segmentation:
         tests = self._maps(self.adaptation.split, "test")
         if network is None:
             return np.zeros((len(np.unique(tests.cases)), self.labels, self.labels), np.int64)
-        return decoders.counts([network], tests, self.labels)[1][0]
+        counts: np.ndarray = decoders.counts([cast(BackboneSegmenter, network)], tests, self.labels)[1][0]
+        return counts
 
 
 Task = Classification | Segmentation
@@ -309,4 +314,5 @@ def few_shot_curve(task: Task, options: FewShotAdapting) -> FewShot:
 
 def _some(rows: np.ndarray) -> np.ndarray:
     """Return rows for the statistics that heads standardise by: evenly spaced, all of them where they are few."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS)).round().astype(int)]
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS)).round().astype(int)]
+    return chosen

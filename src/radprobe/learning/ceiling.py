@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 from radprobe.artifacts import Index, LabelMaps, Pixels, Predictions, Split
 from radprobe.imaging.resize import to_original
 from radprobe.learning import label_maps
+from radprobe.learning.maps import masks_of
 from radprobe.names import CEILING
 
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
@@ -35,5 +36,6 @@ def _cases(index: Index, pixels: Pixels, split: Split, part: str) -> Iterator[la
 
 def _original(pixels: Pixels, row: int, labels: int) -> np.ndarray:
     """Return a stored label map on the original grid."""
-    mask = torch.from_numpy(pixels.masks[row].copy()).long()
-    return to_original(one_hot(mask, labels).movedim(-1, 0), tuple(pixels.shapes[row]))
+    mask = torch.from_numpy(masks_of(pixels)[row].copy()).long()
+    height, width = pixels.shapes[row]
+    return to_original(one_hot(mask, labels).movedim(-1, 0), (int(height), int(width)))

@@ -65,7 +65,8 @@ class Loss:
         1 - (2 <p, t> + s) / (<p> + <t> + s), and the cross-entropy the mean over images and pixels of -log p of the
         label.
         """
-        return _AtFullSize.apply(z, labels, heads, self)
+        losses: torch.Tensor = _AtFullSize.apply(z, labels, heads, self)
+        return losses
 
     def slope(self, z: torch.Tensor, labels: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of each head and the gradient of their sum with respect to z."""
@@ -189,7 +190,7 @@ def _batches(maps: Maps, batch_size: int, epoch: int, generator: torch.Generator
         yield maps.features(batch.numpy(), view), maps.labels(batch.numpy(), view)
 
 
-def _fused(decoders: list[PixelwiseLinear], recipe: DecoderRecipe, each: Each) -> loop.Losses[MapsAndLabels]:
+def _fused(decoders: Sequence[PixelwiseLinear], recipe: DecoderRecipe, each: Each) -> loop.Losses[MapsAndLabels]:
     """Return the losses of all linear decoders at once: one matrix product, since they share their input."""
 
     def losses(batch: MapsAndLabels) -> Iterator[torch.Tensor]:

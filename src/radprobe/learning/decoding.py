@@ -21,7 +21,7 @@ from radprobe.files import RadprobeError
 from radprobe.learning import decoders, few_shot, label_maps, loop, selection
 from radprobe.learning.device import measured
 from radprobe.learning.features import Dense
-from radprobe.learning.maps import Maps
+from radprobe.learning.maps import Maps, masks_of
 from radprobe.learning.selection import Candidate
 from radprobe.models import decoders as networks
 from radprobe.models.decoders import Decoder, DecoderPlan
@@ -138,7 +138,7 @@ class DecodingTask:
         """Return the maps of some parts, through `layers`."""
         rows = (split or self.split).rows(self.index, *parts)
         cases = self.index.table["volume_id"].to_numpy()[rows]
-        return Maps(self.dense, layers, self.pixels.masks, rows, cases, self.device)
+        return Maps(self.dense, layers, masks_of(self.pixels), rows, cases, self.device)
 
 
 def predictions(task: DecodingTask, protocols: Sequence[DecoderProtocol], draws: FewShotDecoding | None) -> Predictions:

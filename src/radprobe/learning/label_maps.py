@@ -28,14 +28,16 @@ def predicted(decoder: Decoder, maps: Maps, index: Index, pixels: Pixels, part: 
             probabilities = _probabilities(decoder, maps, batch, stored)
             sizes = pixels.shapes[maps.rows[batch]]
             slices += [
-                to_original(each, tuple(map(int, size))) for each, size in zip(probabilities, sizes, strict=True)
+                to_original(each, (int(height), int(width)))
+                for each, (height, width) in zip(probabilities, sizes, strict=True)
             ]
         yield joined(index, maps.rows[places], slices, part)
 
 
 @torch.inference_mode()
 def _probabilities(decoder: Decoder, maps: Maps, batch: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    return decoder(maps.features(batch), size).softmax(1)
+    logits: torch.Tensor = decoder(maps.features(batch), size)
+    return logits.softmax(1)
 
 
 def joined(index: Index, rows: np.ndarray, slices: list[np.ndarray], part: str) -> Case:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from radprobe.artifacts import Pixels
 from radprobe.learning.augment import moved
 from radprobe.learning.features import Dense
 
@@ -67,6 +68,13 @@ class Maps:
     def statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return mean and standard deviation [C] of each layer's channels, streaming."""
         return channel_statistics(self.features(batch) for batch in self.in_order())
+
+
+def masks_of(pixels: Pixels) -> np.ndarray:
+    """Return the label maps [n, H, W]. Raises ValueError if there are none: `decoding.check` says so before."""
+    if pixels.masks is None:
+        raise ValueError("the pixels have no masks")
+    return pixels.masks
 
 
 class _Sums:

@@ -132,7 +132,8 @@ def _some(rows: np.ndarray, most: int, generator: torch.Generator) -> np.ndarray
     """Return some of the slices of a volume, drawn without replacement, in order."""
     if len(rows) <= most:
         return rows
-    return rows[np.sort(torch.randperm(len(rows), generator=generator)[:most].numpy())]
+    chosen: np.ndarray = rows[np.sort(torch.randperm(len(rows), generator=generator)[:most].numpy())]
+    return chosen
 
 
 def _loss(network: BackboneClassifier, batch: ImageBatch, exclusive: bool) -> torch.Tensor:
@@ -143,7 +144,8 @@ def _loss(network: BackboneClassifier, batch: ImageBatch, exclusive: bool) -> to
         each = -logits.log_softmax(1) * target
     else:
         each = binary_cross_entropy_with_logits(logits, target, reduction="none") * known
-    return each.sum(1).mean()
+    loss: torch.Tensor = each.sum(1).mean()
+    return loss
 
 
 def _means(vectors: torch.Tensor, case: torch.Tensor, n: int) -> torch.Tensor:

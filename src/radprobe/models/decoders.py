@@ -86,7 +86,8 @@ class PixelwiseLinear(Decoder):
     @override
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         (x,) = self.standardised(maps)
-        return (self.weight @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[2:])
+        z = self.weight @ x.flatten(2) + self.bias[:, None]
+        return z.view(*z.shape[:2], *x.shape[2:])
 
 
 class UNet(Decoder):
@@ -112,7 +113,8 @@ class UNet(Decoder):
         x = self.enter(deepest)
         for number, block in enumerate(self.blocks):
             x = block(x, skips[number] if number < len(skips) else None)
-        return self.leave(x)
+        logits: torch.Tensor = self.leave(x)
+        return logits
 
 
 class PaperUNet(Decoder):
@@ -147,7 +149,8 @@ class FromImages(Decoder):
     @override
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         (images,) = maps
-        return self.network(images)
+        logits: torch.Tensor = self.network(images)
+        return logits
 
 
 def build(plan: DecoderPlan, statistics: Statistics) -> Decoder:
@@ -222,12 +225,14 @@ class _Up(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
-        doubled = [2 * side for side in x.shape[2:]]
-        larger = skip is not None and skip.shape[2] > x.shape[2]
-        x = upsampled(x, skip.shape[2:] if larger else doubled)
-        if skip is not None:
+        size = [2 * side for side in x.shape[2:]]
+        if skip is not None and skip.shape[2] > x.shape[2]:
+            size = list(skip.shape[2:])
+        x = upsampled(x, size)
+        if skip is not None and self.skip is not None:
             x = torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1)
-        return self.mix(x)
+        mixed: torch.Tensor = self.mix(x)
+        return mixed
 
 
 def _groups(channels: int) -> int:
@@ -242,7 +247,8 @@ class _PaperUp(nn.Module):
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         x = self.up(x)
-        return self.mix(torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1))
+        mixed: torch.Tensor = self.mix(torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1))
+        return mixed
 
 
 def _block(before: int, after: int) -> nn.Sequential:

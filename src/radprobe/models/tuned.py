@@ -17,7 +17,8 @@ from radprobe.models.decoders import INIT_STD, Decoder, ParameterGroup, Statisti
 
 def encode(encoder: Encoder, images: torch.Tensor) -> Features:
     """Encode grey images from 0 to 1, [B, 1, size, size]."""
-    return encoder(images[:, 0], images.new_tensor([0.0, 1.0]).expand(len(images), 2))
+    features: Features = encoder(images[:, 0], images.new_tensor([0.0, 1.0]).expand(len(images), 2))
+    return features
 
 
 def groups(encoder: Encoder, head: nn.Module, backbone_rate: float, head_rate: float) -> list[ParameterGroup]:
@@ -41,7 +42,8 @@ class BackboneClassifier(nn.Module):
 
     @override
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        return self.head(vectors)
+        logits: torch.Tensor = self.head(vectors)
+        return logits
 
 
 class LinearHead(nn.Module):
