@@ -265,7 +265,7 @@ def _segment(made, step, generator):
 
 def _adapt(made, step, generator):
     """A backbone that was trained is much better than its frozen self, which the head alone is near."""
-    mode, n = step.knobs["mode"], {"head": 400, "bitfit": 20_000, "lora": 3_000_000, "end_to_end": 22_000_000}
+    mode, n = step.job.mode, {"head": 400, "bitfit": 20_000, "lora": 3_000_000, "end_to_end": 22_000_000}
     took = {**_took({"backbone_rate": 0.001, "head_rate": 0.01, "epochs": 7}), "seconds": 600.0}
     facts = {"protocols": {mode: {**took, "parameters": n[mode], "parameters_of_all": 22_000_000}}}
     facts["embedding"] = {"seconds": 0.0, "peak_gb": 0.0}

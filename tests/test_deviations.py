@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import running
 import torch
 from frozen import prepare, study
 from safetensors.torch import load_file
@@ -19,7 +20,6 @@ from radprobe.learning import cases, selection
 from radprobe.metrics.classification import sigmoid32
 from radprobe.models import backbones
 from radprobe.names import mode_of
-from radprobe.stages import adapt
 from radprobe.study import Study
 
 NIH = "nih_chestxray14"
@@ -46,7 +46,7 @@ def adapted(root, head_rates):
     films[labels[:, 0] == 1, :16] += 120
     prepare(s, NIH, films.astype(np.uint8), labels, classes=("bright above",))
     step = s.step("adapt", NIH, "test_vit+end_to_end")
-    adapt.run(s, step)
+    running.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]["end_to_end"]
     return facts, load_file(Adapter.file(step.folder))
 

@@ -393,9 +393,9 @@ def test_the_head_alone_is_made_with_the_head_rates_of_every_way_beside_it():
     study = adapting(lora=None, bitfit={"head_rates": [0.01, 0.1]}, end_to_end={"head_rates": [0.001, 0.01]})
     name = "tf_efficientnet_lite0"
     head, bitfit = (study.step("adapt", "montgomery", f"{name}+{mode}") for mode in ("head", "bitfit"))
-    assert head.knobs["head_rates"] == [0.01, 0.1, 0.001]
-    differing = {key for key in bitfit.knobs if bitfit.knobs[key] != head.knobs[key]}
-    assert differing == {"mode", "backbone_rates", "head_rates"}
+    assert head.job.head_rates == [0.01, 0.1, 0.001]
+    differing = {key for key, value in bitfit.job if value != getattr(head.job, key)}
+    assert differing == {"backbone", "mode", "backbone_rates", "head_rates"}
     cnn = adapting(bitfit=None, end_to_end=None)  # LoRA has no layer in it, so it has no way left
     assert {gone.name for gone in cnn.missing} >= {f"{name}+lora", f"{name}+head"}
     assert not [key for key in cnn.steps if key[0] == "adapt"]

@@ -15,6 +15,7 @@ from typing import Any
 
 from radprobe import catalog, files
 from radprobe.files import RadprobeError
+from radprobe.jobs.adapt import AdaptJob
 from radprobe.jobs.embed import EmbedJob, Encoding
 from radprobe.jobs.score import ScoreJob
 from radprobe.jobs.split import SplitJob
@@ -26,7 +27,7 @@ STUDIES = 20  # the newest of those recorded are looked at
 SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
 SAME |= {"score": (), "external": ()}
 FITTING = {"probe", "segment", "adapt"}
-OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
+OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity", "dataset", "backbone", "encoder", "embed"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def _gflops(study: Study, step: Step) -> float:
         return 1
     if how := _encoding(step):
         return _flops_at(cost, how.size)
-    side = step.knobs.get("size") or study.backbone(step.backbone).side(study.dataset(step.dataset).size)
+    given = step.job.size if isinstance(step.job, AdaptJob) else None
+    side = given or study.backbone(step.backbone).side(study.dataset(step.dataset).size)
     return _flops_at(cost, side)
 
 
@@ -172,7 +174,16 @@ def _kind(study: Study, step: Step) -> str:
     knobs = {name: getattr(how, name) if how else step.knobs.get(name) for name in names}
     if isinstance(step.job, ScoreJob):
         knobs = {"resamples": step.job.intervals.resamples}
-    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs])
+    fits = step.verb in FITTING and step.job
+    job = _without(step.job.model_dump(mode="json"), OF_THE_IMAGE) if fits else None
+    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs, job])
+
+
+def _without(content: Any, names: set[str]) -> Any:
+    """Return JSON without the keys of these names, at any depth."""
+    if isinstance(content, dict):
+        return {key: _without(value, names) for key, value in content.items() if key not in names}
+    return content
 
 
 def benchmark_file(study: Study, step: Step) -> Path:

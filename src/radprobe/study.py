@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radprobe import catalog, files, manifests, params
-from radprobe.catalog import PAPER, Backbone, Dataset, Recipe, package_folder
+from radprobe.catalog import PAPER, Dataset, package_folder
 from radprobe.catalog.paper import pairs_of
 from radprobe.datasets import DOWNLOADED, DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_hand, external, loader, locate
 from radprobe.datasets.identity import RawIdentity, identify
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
+from radprobe.jobs.adapt import AdaptJob
 from radprobe.jobs.compare import CompareJob
 from radprobe.jobs.embed import EmbedJob, encoding
 from radprobe.jobs.external import ExternalJob
 from radprobe.jobs.prepare import PrepareJob, limit
 from radprobe.jobs.retrieve import RetrieveJob
 from radprobe.jobs.score import ScoreJob
+from radprobe.jobs.segment import SegmentJob
 from radprobe.jobs.split import SplitJob
 from radprobe.jobs.weights import AdapterFacts, WeightsJob
 from radprobe.manifests import Manifest, Place
@@ -84,6 +86,13 @@ class Step:
     def command(self) -> str:
         """The subcommand and arguments that make the step."""
         return " ".join(filter(None, (self.verb, self.dataset, self.backbone)))
+
+    @property
+    def has_few_shot(self) -> bool:
+        """Are heads fitted to few-shot draws."""
+        if isinstance(self.job, SegmentJob | AdaptJob):
+            return self.job.few_shot is not None
+        return bool(self.knobs.get("few_shot"))
 
     @property
     def outputs(self) -> list[Path]:
@@ -651,31 +660,20 @@ class Study(Entries):
         if backbone in self.external:
             return self._external(backbone, needs)
         verb, p = self.predicting(dataset, backbone), self.params
-        knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
-        if backbone == CEILING:
-            knobs = {}
-        elif mode := mode_of(backbone):
-            knobs |= self._adapting(mode, self.backbone(backbone), entry)
-        elif backbone in SCRATCH:
-            side = self.backbone(backbone).side(entry.size)
-            knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
-        else:
-            knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
+        model = self.backbone(backbone)
+        if verb == "adapt" and p.adapt:
+            return self._step("adapt", dataset, backbone, AdaptJob.of(p, p.adapt, entry, model), *needs)
+        if verb == "segment":
+            job = SegmentJob.of(p, entry, model, self._decoders(entry))
+            return self._step("segment", dataset, backbone, job, *needs)
+        knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task, **_dump(p.probe)}
         if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
             knobs["few_shot"] = None  # a curve over draws belongs to one training set
         if is_further_init(backbone):
             knobs["few_shot"] = None  # the curves of a control are those of its first initialisation
-        if p.repeats > 1 and backbone != CEILING and verb != "adapt":
+        if p.repeats > 1:
             knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)
-
-    def _adapting(self, mode: str, model: Backbone, entry: Dataset) -> dict[str, Any]:
-        adapt, head = self.params.adapt, "segment" if entry.task == "segmentation" else "classify"
-        shared, way = _dump(adapt), _dump(adapt.ways[mode])
-        knobs = {key: shared[key] for key in ("warmup", "patience", "accumulate", "precision", "few_shot")}
-        knobs |= {"mode": mode, **way, **shared[head]}
-        knobs |= {"recipe": _encodes(model), "size": model.side(entry.size), "intensity": _dump(entry.intensity)}
-        return knobs
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
         if backbone == METADATA:
@@ -734,10 +732,6 @@ def logged_in() -> bool:
     except ModuleNotFoundError:  # an environment that fetches nothing
         return True
     return get_token() is not None
-
-
-def _encodes(model: Backbone) -> dict[str, Any]:
-    return model.model_dump(include={*Recipe.model_fields} - {"native_size", "sizes"})
 
 
 def _dump(model: Any) -> Any:

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from radprobe.files import RadprobeError
-from radprobe.learning import candidates, loop, tuning
+from radprobe.learning import candidates, tuning
+from radprobe.learning.selection import Diverged
 
 NAN = float("nan")
 
@@ -16,16 +17,17 @@ class FakeTask:
 
     def __init__(self, values, diverge=(), again=()):
         self.values, self.diverge, self.again, self.fits = values, diverge, again, []
-        knobs = {"backbone_rates": [1, 2], "head_rates": [3, 4], "epochs": 9, "patience": 2}
-        self.job = SimpleNamespace(knobs=knobs, name="vit+lora", training=Path("training"), split="split")
-        self.job.schedule = lambda epochs, patience=None, stop=None: (epochs, patience, stop)
+        options = SimpleNamespace(backbone_rates=[1, 2], head_rates=[3, 4], epochs=9, patience=2)
+        shared = {"options": options, "name": "vit+lora", "training": Path("training"), "split": "split"}
+        self.adaptation = SimpleNamespace(**shared)
+        self.adaptation.schedule = lambda epochs, patience=None, stop=None: (epochs, patience, stop)
 
     def fit(self, rates, schedule, parts, split, val=False, folder=None, what=None):
         self.fits.append((rates, schedule, parts, folder.name))
         if rates in (self.diverge if val else self.again):
-            raise loop.Diverged("loss", f"{rates} is not finite", "lower it")
+            raise Diverged("loss", f"{rates} is not finite", "lower it")
         curves = pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0]})
-        return tuning.Fitted(f"{'+'.join(parts)} {rates}", self.values[rates], sum(rates), curves)
+        return tuning.TunedNetwork(f"{'+'.join(parts)} {rates}", self.values[rates], sum(rates), curves)
 
 
 VALUES = {(1, 3): 0.6, (1, 4): 0.9, (2, 3): 0.8, (2, 4): 0.7}
@@ -44,7 +46,7 @@ def test_the_best_by_val_is_fitted_again_on_train_and_val_for_its_epochs():
 
 
 def test_only_the_best_keeps_its_network_while_others_are_tried():
-    held = [each.fitted.network for each in candidates._search(FakeTask(VALUES))]
+    held = [each.fitted.fitted.network for each in candidates._search(FakeTask(VALUES))]
     assert held == [None, "train (1, 4)", None, None]
 
 
@@ -73,13 +75,13 @@ def test_where_none_is_left_it_says_why(given, why):
 def test_what_diverges_or_is_undefined_is_never_chosen():
     task = FakeTask({**VALUES, (2, 3): NAN}, diverge=[(1, 4)])
     found = candidates.choose(task)
-    assert found.best.rates == (2, 4)
+    assert found.choice.best.fitted.rates == (2, 4)
     assert [each["value"] for each in found.facts["candidates"]] == [0.6, None, None, 0.7]
     assert not np.isnan(found.facts["value"])
 
 
 def test_a_single_pair_that_diverges_says_where():
     task = FakeTask(VALUES, diverge=[(1, 3)])
-    task.job.knobs |= {"backbone_rates": [1], "head_rates": [3]}
-    with pytest.raises(loop.Diverged, match="not finite"):
+    task.adaptation.options = SimpleNamespace(backbone_rates=[1], head_rates=[3], epochs=9, patience=2)
+    with pytest.raises(Diverged, match="not finite"):
         candidates.choose(task)

@@ -2,9 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from radprobe.artifacts import Index
-from radprobe.learning.cases import Cases
+from radprobe.learning.cases import Cases, permuted
 
 
 def cases(volumes):
@@ -33,3 +35,16 @@ def test_scores_of_other_cases_or_classes_make_no_predictions(scores, targets):
         cases(["a", "b", "c"]).table(
             np.arange(3), "knn", "test", ["x", "y"], torch.zeros(scores), torch.zeros(targets), False
         )
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.integers(0, 100))
+def test_permuted_labels_are_all_there_and_those_of_a_patient_stay_together(sizes, seed):
+    patients = np.repeat([f"p{number}" for number in range(len(sizes))], sizes)
+    patients = np.random.default_rng(0).permutation(patients)
+    source = permuted(patients, seed)
+    assert sorted(source) == list(range(len(patients)))
+    runs = patients[source][np.argsort(patients, kind="stable")]  # whose labels the cases have, patient by patient
+    assert len(runs) - (runs[1:] == runs[:-1]).sum() == len(sizes)
+    assert np.array_equal(source, permuted(patients, seed))
+    if len(set(sizes)) == 1:  # whole patients are exchanged
+        assert all(len(set(patients[source][patients == name])) == 1 for name in set(patients))

@@ -12,7 +12,7 @@ from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop
 from radprobe.learning.augment import Views, moved
 from radprobe.learning.maps import Maps, channel_statistics
-from radprobe.models.decoders import Linear, UNet
+from radprobe.models.decoders import PixelwiseLinear, UNet
 
 CPU = torch.device("cpu")
 RATES = [0.001, 0.01, 0.1]
@@ -43,9 +43,9 @@ def maps(n=12, channels=6, grid=8, size=30, seed=0, scale=1.0):
     return Maps(Stored(dense), (-1,), masks, np.arange(n), np.arange(n), CPU)
 
 
-def fit(data, rates, epochs, batch_size, seed=0, loss="dice", kind=Linear, **more):
-    """Fit one kind of decoder, without a schedule of the rate, as the plain loops below do."""
-    how = decoders.Recipe(batch_size, loss, loop.Schedule(epochs=epochs, seed=seed, decay="constant"))
+def fit(data, rates, epochs, batch_size, seed=0, loss="dice", kind=PixelwiseLinear, **more):
+    """Fit one kind of decoder."""
+    how = decoders.DecoderRecipe(batch_size, loss, loop.Schedule(epochs=epochs, seed=seed))
     statistics = data.statistics()
     return decoders.fit(lambda: kind(statistics, 3), data, 3, rates, how, **more)
 
@@ -95,17 +95,19 @@ def alone(data, rate, epochs, batch_size, seed):
     x = data.features(every)[0]
     x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), correction=0, keepdim=True)
     torch.manual_seed(seed)
-    start = Linear(statistics, 3)
+    start = PixelwiseLinear(statistics, 3)
     layer, loss = torch.nn.Conv2d(x.shape[1], 3, 1), DiceLoss(softmax=True, to_onehot_y=True)
     with torch.no_grad():
         layer.weight.copy_(start.weight[:, :, None, None])
         layer.bias.zero_()
     adam = torch.optim.Adam(layer.parameters(), lr=rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(orders))
     for batch in orders:
         adam.zero_grad()
         logits = interpolate(layer(x[batch]), data.masks.shape[1:], mode="bilinear", align_corners=False)
         loss(logits, data.labels(batch)[:, None]).backward()
         adam.step()
+        cosine.step()
     assert sorted(np.concatenate(orders)) == sorted([*range(len(data))] * epochs)
     return layer
 
@@ -144,11 +146,11 @@ def test_the_number_of_threads_changes_no_bit_of_the_linear_decoder():
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
-@pytest.mark.parametrize("kind", [Linear, unet])
+@pytest.mark.parametrize("kind", [PixelwiseLinear, unet])
 @pytest.mark.parametrize("loss", ["dice", "dice_ce"])
 def test_it_learns_whatever_the_scale_of_the_features(scale, kind, loss):
     data = maps(n=16, scale=scale)
-    rate = 0.1 if kind is Linear else 0.01
+    rate = 0.1 if kind is PixelwiseLinear else 0.01
     found = fit(data, [rate], 15, 4, loss=loss, kind=kind).decoders
     assert decoders.macro_dsc(found, data, 3)[0] > 0.75  # a third is chance; linearly, the noise leaves about 0.82
 
@@ -206,23 +208,23 @@ def test_a_rate_that_diverges_leaves_the_others_and_alone_stops_it_with_the_step
 
 
 def test_the_studys_unet_has_its_channels_and_no_logit_below_0():
-    from radprobe.models.decoders import StudyUNet
+    from radprobe.models.decoders import PaperUNet
 
     g = torch.Generator().manual_seed(0)
     layers = [torch.randn((2, 48, 4, 4), generator=g) for _ in range(5)]
     statistics = [(each.mean((0, 2, 3)), each.std((0, 2, 3))) for each in layers]
-    decoder = StudyUNet(statistics, 3)
+    decoder = PaperUNet(statistics, 3)
     assert [block.up.out_channels for block in decoder.blocks] == [24, 12, 6, 3]
     logits = decoder(layers, (50, 40))
     assert logits.shape == (2, 3, 50, 40)
     assert logits.min() >= 0
 
 
-@pytest.mark.parametrize("kind", [Linear, unet])
+@pytest.mark.parametrize("kind", [PixelwiseLinear, unet])
 def test_logits_that_are_no_numbers_stop_it_with_epoch_and_step_named(kind):
     data, broken = maps(), maps()
     broken.dense.dense[:] = float("nan")
-    statistics, how = data.statistics(), decoders.Recipe(5, "dice", loop.Schedule(epochs=2, seed=0))
+    statistics, how = data.statistics(), decoders.DecoderRecipe(5, "dice", loop.Schedule(epochs=2, seed=0))
     with pytest.raises(RadprobeError, match=r"learning rate 0\.01: its loss is not finite at epoch 1, step 1"):
         decoders.fit(lambda: kind(statistics, 3), broken, 3, [0.01], how)
 

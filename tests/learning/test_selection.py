@@ -64,3 +64,59 @@ def test_a_grid_is_not_widened_past_a_candidate_that_diverged_nor_where_one_valu
     found = selection.search([1, 10], "rate", tuned(1e4, seen := [], diverges_from=1000))
     assert (sorted(seen), found.at_edge) == ([1, 10, 100, 1000], False)
     assert selection.search([1], "rate", tuned(100, [])) == selection.Search(ANY, 0, False)
+
+
+def candidates(*values):
+    return [selection.Candidate({"rate": number}, value, f"fit {number}") for number, value in enumerate(values)]
+
+
+def refit_but(*diverging):
+    """Return a function that fits candidates again; those of some rates diverge."""
+
+    def refit(candidate):
+        if candidate.settings["rate"] in diverging:
+            raise selection.Diverged(candidate.fitted, "its loss is not finite", "lower the rate")
+        return f"{candidate.fitted}, again"
+
+    return refit
+
+
+def test_the_best_is_fitted_again_the_first_among_equals_and_undefined_ones_never():
+    choice = selection.choose(candidates(0.5, math.nan, 0.7, 0.7), refit_but(), "x")
+    assert (choice.best.fitted, choice.refitted, choice.diverged) == ("fit 2", "fit 2, again", [])
+    assert choice.facts["chosen"] == {"rate": 2}
+    assert [each["value"] for each in choice.facts["candidates"]] == [0.5, None, 0.7, 0.7]
+
+
+def test_one_that_diverges_when_it_is_fitted_again_gives_way_to_the_next_best(capsys):
+    choice = selection.choose(candidates(0.5, 0.6, 0.9, 0.7), refit_but(2, 3), "x")
+    assert choice.refitted == "fit 1, again"
+    assert choice.facts["diverged_when_refitted"] == [{"rate": 2}, {"rate": 3}]
+    assert [each["value"] for each in choice.facts["candidates"]] == [0.5, 0.6, 0.9, 0.7]
+    assert "fit 2: its loss is not finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "diverging", "why"),
+    [
+        ((math.nan, math.nan), (), "defined value on val"),
+        ((0.5, math.nan), (0, 1), "diverged when it was fitted again"),
+    ],
+)
+def test_where_none_is_left_it_says_why_and_what_to_do(values, diverging, why):
+    with pytest.raises(RadprobeError, match=rf"x: .*{why}.*\n.*do this"):
+        selection.choose(candidates(*values), refit_but(*diverging), "x", "do this")
+
+
+def test_other_seeds_follow_the_first_and_those_that_diverge_are_counted(capsys):
+    def fit(seed):
+        if seed == 6:
+            raise selection.Diverged("seed 6", "its loss is not finite", "lower the rate")
+        return f"fit {seed}"
+
+    others = dict(selection.with_other_seeds(fit, 5, 4))
+    assert others == {7: "fit 7", 8: "fit 8"}
+    assert selection.seed_facts(5, list(others), 4) == {"seeds": [5, 7, 8], "seeds_diverged": 1}
+    assert "seed 6: its loss is not finite" in capsys.readouterr().out
+    assert list(selection.with_other_seeds(fit, 5, 1)) == []
+    assert selection.seed_facts(5, [], 1) == {}

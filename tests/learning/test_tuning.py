@@ -55,7 +55,7 @@ def test_the_loss_is_torchs_without_what_is_unknown(exclusive):
     labels[3] = torch.nan
     if not exclusive:
         labels[0, 1] = torch.nan
-    found = tuning._loss(network, tuning.Batch(x, case, labels), exclusive)
+    found = tuning._loss(network, tuning.ImageBatch(x, case, labels), exclusive)
     vectors = network.vectors(x)
     logits = network(torch.stack([vectors[case == each].mean(0) for each in range(4)]))
     if exclusive:
@@ -71,7 +71,7 @@ def test_a_batch_holds_so_many_images_and_of_a_volume_so_many_slices():
     assert volumes.together(batch_size=8, slices=4) == 2
     assert volumes.together(batch_size=2, slices=4) == 1
     assert images([[i] for i in range(N)]).together(batch_size=8, slices=4) == 8
-    how = tuning.Recipe(8, 4, False, 0.1, 0.1, Schedule(1, seed=0))
+    how = tuning.TuningRecipe(8, 4, False, 0.1, 0.1, Schedule(1, seed=0))
     batches = [list(tuning._batches(volumes, how, 0, torch.Generator().manual_seed(seed))) for seed in (0, 0, 1)]
     for batch in batches[0]:
         counts = torch.bincount(batch.case)

@@ -1,5 +1,7 @@
 """What a way to adapt says it trains is what moves, and nothing else; what it saves is what it trained."""
 
+import dataclasses
+
 import pytest
 import torch
 from models import tiny
@@ -13,8 +15,8 @@ from radprobe.files import RadprobeError
 from radprobe.learning import loop
 from radprobe.models import adapters, architectures, backbones, weights
 from radprobe.models.adapters import BITFIT, END_TO_END, LORA
-from radprobe.models.decoders import Linear, UNet
-from radprobe.models.tuned import Classifier, Segmenter, encode, groups, vectors
+from radprobe.models.decoders import PixelwiseLinear, UNet
+from radprobe.models.tuned import BackboneClassifier, BackboneSegmenter, encode, groups, vectors
 from radprobe.names import HEAD, MODES
 
 SWIGLU = tiny.like("vit_giant_patch14_dinov2", 28, options={"depth": 2, "embed_dim": 48, "num_heads": 2})
@@ -27,9 +29,9 @@ NETWORKS = {
     "transformers": tiny.TOKENS["rad-dino"],
     "open_clip": tiny.TOKENS["open_clip's own"],
 }
-SETTINGS = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": None}
+SETTINGS = adapters.LoraOptions(rank=4, alpha=8, dropout=0.1)
 CASES = [(mode, name) for mode in MODES for name in NETWORKS if not (mode == LORA and "CNN" in name)]
-CNN_LORA = {**SETTINGS, "targets": ["conv_pw", "conv1"]}
+CNN_LORA = dataclasses.replace(SETTINGS, targets=("conv_pw", "conv1"))
 RATES, N = (0.01, 0.1), 4
 
 
@@ -57,15 +59,15 @@ def classifier(entry, mode, **how):
     made = encoder(entry, mode, **how)
     with torch.no_grad():
         channels = vectors(made.eval(), images(entry)).shape[1]
-    return Classifier(made, statistics(channels), 3)
+    return BackboneClassifier(made, statistics(channels), 3)
 
 
 def step(network, parameters, loss, steps=2):
     """Take steps of the loop itself: the first moves LoRA's second matrix only, which starts at 0."""
-    schedule = loop.Schedule(steps, seed=0, decay="constant")
+    schedule = loop.Schedule(steps, seed=0)
     one = torch.device("cpu")
     loop.fit(
-        [loop.Head("x", network, parameters)],
+        [loop.Trainee("x", network, parameters)],
         lambda *_: [0],
         lambda _: iter([loss()]),
         schedule,
@@ -139,7 +141,9 @@ def test_d02_after_steps_exactly_what_should_have_moved_has_moved_to_segment(mod
     with torch.no_grad():
         maps = made.eval()(x[:, 0], torch.tensor([[0.0, 1.0]] * N)).dense
     known = [one for each in maps for one in statistics(each.shape[1])]
-    network = Segmenter(made, Linear(known, 3) if kind == "linear" else UNet(known, 3, [8, 4]), RATES[0])
+    network = BackboneSegmenter(
+        made, PixelwiseLinear(known, 3) if kind == "linear" else UNet(known, 3, [8, 4]), RATES[0]
+    )
 
     def loss():
         return network([x], (8, 8)).square().mean() + network([x], (8, 8))[:, 0].mean()
@@ -164,9 +168,9 @@ def test_lora_of_a_cnn_is_refused_with_its_layers_and_done_where_they_are_named(
 
 def test_names_that_no_layer_has_are_refused_by_name():
     with pytest.raises(RadprobeError, match=r"no layer named nowhere; its layers are called .*conv_pw"):
-        classifier(NETWORKS["CNN"], LORA, lora={**SETTINGS, "targets": ["nowhere"]})
+        classifier(NETWORKS["CNN"], LORA, lora=dataclasses.replace(SETTINGS, targets=("nowhere",)))
     with pytest.raises(RadprobeError, match="no layer named conv_dw"):  # by groups of channels: cannot be merged
-        classifier(NETWORKS["CNN"], LORA, lora={**SETTINGS, "targets": ["conv_dw"]})
+        classifier(NETWORKS["CNN"], LORA, lora=dataclasses.replace(SETTINGS, targets=("conv_dw",)))
 
 
 def test_named_layers_are_adapted_besides_those_of_attention_and_mlp():
@@ -218,7 +222,13 @@ def test_what_was_trained_is_saved_alone_and_merged_into_plain_weights_that_give
     network.eval()
     path = tmp_path / "adapter.safetensors"
     base = Weights(None, None, "random", {"seed": 0})
-    facts = {"backbone": "x", "mode": mode, "lora": lora, "base": adapters.identity(base), "dataset": "d"}
+    facts = {
+        "backbone": "x",
+        "mode": mode,
+        "lora": dataclasses.asdict(lora),
+        "base": adapters.identity(base),
+        "dataset": "d",
+    }
     adapters.save(path, network.encoder, network.head.state_dict(), facts)
     told = read_adapter(path)
     found = adapters.merged(entry, base, path, told, tmp_path)

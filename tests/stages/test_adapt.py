@@ -15,7 +15,6 @@ from radprobe.entries import read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, loop, tuning
 from radprobe.names import MODES
-from radprobe.stages import adapt
 from radprobe.study import Study
 
 NIH, MONTGOMERY, CLASSES, N, SIDE = "nih_chestxray14", "montgomery", ("a", "b"), 64, 32
@@ -53,7 +52,7 @@ def made(root, dataset=NIH, labels=None, images=None, device="cpu", name="test_v
 
 def run(s, mode, dataset=NIH):
     step = s.step("adapt", dataset, f"test_vit+{mode}")
-    adapt.run(s, step)
+    running.run(s, step)
     return step, Predictions.load(step.folder)
 
 
@@ -248,7 +247,7 @@ def test_the_head_alone_leaves_every_tensor_of_a_backbone_bit_equal(tmp_path, mo
     s = made(tmp_path, dataset, name=name, few_shot=few, classify=epoch, segment=epoch)
     step = s.step("adapt", dataset, f"{name}+head")
     running.run(s, step.dependency("weights"))
-    adapt.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     assert len(networks) == 2 + 1 + len(found.few_shot.table)
     for network, before in networks:

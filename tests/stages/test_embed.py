@@ -207,7 +207,8 @@ def test_maps_beyond_the_budget_are_made_again_and_are_those_that_would_be_store
     assert found.facts["streamed"]
     assert not found.dense
     np.testing.assert_array_equal(found.tokens, Embeddings.load(step.folder).tokens)
-    streamed = features.Streamed(segment.source_of(other, other.step("segment", MONTGOMERY, "test_vit")))
+    reading = other.step("segment", MONTGOMERY, "test_vit")
+    streamed = features.Streamed(segment.source_of(reading.job.embed, reading.inputs, other.runtime(reading)))
     assert streamed.shapes == cached.shapes
     layers = sorted(cached.shapes)
     assert len(layers) > 1

@@ -15,7 +15,7 @@ from radprobe.artifacts import Adapter, Predictions, Scores, Split
 from radprobe.entries import Entries, read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import folds, loop
-from radprobe.stages import adapt, probe, segment
+from radprobe.stages import probe
 from radprobe.study import Study
 
 NIH, MONTGOMERY, K, N = "nih_chestxray14", "montgomery", 4, 80
@@ -149,9 +149,9 @@ def adapted(root, monkeypatch=None, dies_after=None):
         with monkeypatch.context() as patched:
             patched.setattr(loop, "fit", dying)
             with pytest.raises(KeyboardInterrupt):
-                adapt.run(s, step)
+                running.run(s, step)
         assert len(set(calls)) == len(calls)  # no two fits share their checkpoints
-    adapt.run(s, step)
+    running.run(s, step)
     return step, Predictions.load(step.folder)
 
 
@@ -170,7 +170,7 @@ def test_label_maps_of_all_folds_are_one_set_with_each_case_in_val_and_in_test(t
     linear = {**test_segment.KNOBS["linear"], "epochs": 4}
     s, step, _ = test_segment.made(tmp_path, linear=linear)
     put_into_folds(s, MONTGOMERY)
-    segment.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     maps = found.maps["linear-decoder"]
     tests, vals = (maps.of(part) for part in ("test", "val"))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import running
@@ -9,9 +11,10 @@ from radprobe.artifacts import Embeddings, Predictions, Scores, Truth
 from radprobe.artifacts.tables import write_array
 from radprobe.files import RadprobeError
 from radprobe.imaging.resize import to_original
+from radprobe.learning import decoding
+from radprobe.learning.selection import Diverged
 from radprobe.manifests import seal
 from radprobe.models import backbones, decoders
-from radprobe.stages import segment
 
 MONTGOMERY, CLASSES, N, SIDE = "montgomery", ("left lung", "right lung"), 16, 32
 KNOBS = {"linear": {"learning_rates": [0.001, 0.1], "epochs": 30, "batch_size": 4}, "unet": None, "few_shot": None}
@@ -44,7 +47,7 @@ def made(root, masks=None, facts=FACTS, grey=False, top=None, **knobs):
 
 def test_it_predicts_val_and_test_on_the_original_grid_and_learns(tmp_path):
     s, step, coarse = made(tmp_path)
-    segment.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     maps = found.maps["linear-decoder"]
     assert list(maps) == [f"film{i:04d}" for part in ("val", "test") for i in range(N) if PARTS[i % 4] == part]
@@ -66,7 +69,7 @@ def test_the_same_job_gives_the_same_bytes_and_test_masks_change_nothing(tmp_pat
     masks[3::4] = 1
     other, again, _ = made(tmp_path / "b", masks)
     for which in ((s, step), (other, again)):
-        segment.run(*which)
+        running.run(*which)
     name = "linear-decoder.bin"
     assert (step.folder / name).read_bytes() == (again.folder / name).read_bytes()
 
@@ -78,7 +81,7 @@ def test_repeats_are_what_other_seeds_would_have_been_and_change_nothing_else(tm
         for name, top in (("once", {}), ("other", {"seed": 1}), ("many", {"repeats": 2}))
     )
     for s, step in (once, other, many):
-        segment.run(s, step)
+        running.run(s, step)
     once, other, found = (Predictions.load(step.folder) for _, step in (once, other, many))
     maps = [each.maps["linear-decoder"] for each in (once, other, found)] + [found.maps["linear-decoder~1"]]
     tests = list(maps[3])
@@ -91,35 +94,92 @@ def test_repeats_are_what_other_seeds_would_have_been_and_change_nothing_else(tm
 
 def test_a_fit_that_diverges_with_another_seed_is_left_out_and_counted(tmp_path, monkeypatch):
     s, step, _ = made(tmp_path, linear={"learning_rates": [0.1], "epochs": 1, "batch_size": 4}, top={"repeats": 3})
-    fit = segment.decoders.fit
+    fit = decoding.decoders.fit
 
     def spoiled(*given, **how):
         if given[4].schedule.seed == 1:
-            raise segment.loop.Diverged("learning rate 0.1", "the loss is not finite", "lower it")
+            raise Diverged("learning rate 0.1", "the loss is not finite", "lower it")
         return fit(*given, **how)
 
-    monkeypatch.setattr(segment.decoders, "fit", spoiled)
-    segment.run(s, step)
+    monkeypatch.setattr(decoding.decoders, "fit", spoiled)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     told = found.facts["protocols"]["linear-decoder"]
     assert (told["seeds"], told["seeds_diverged"]) == ([0, 2], 1)
     assert set(found.maps) == {"linear-decoder", "linear-decoder~1"}
 
 
+def test_a_learning_rate_that_diverges_on_refit_gives_way_to_the_next_best(tmp_path, monkeypatch, capsys):
+    s, step, _ = made(tmp_path / "one", linear={"learning_rates": [0.1], "epochs": 2, "batch_size": 4})
+    running.run(s, step)
+    expected = Predictions.load(step.folder).maps["linear-decoder"]
+    fit = decoding.decoders.fit
+
+    def spoiled(make, maps, labels, rates, recipe, val=None, **how):
+        if val is None and rates != [0.1]:
+            raise Diverged(f"learning rate {rates[0]:g}", "its loss is not finite", "lower it")
+        fitted = fit(make, maps, labels, rates, recipe, val=val, **how)
+        return fitted if val is None else dataclasses.replace(fitted, values=[0.9, 0.1])
+
+    monkeypatch.setattr(decoding.decoders, "fit", spoiled)
+    s, step, _ = made(tmp_path / "two", linear={"learning_rates": [0.2, 0.1], "epochs": 2, "batch_size": 4})
+    running.run(s, step)
+    found = Predictions.load(step.folder)
+    facts = found.facts["protocols"]["linear-decoder"]
+    assert (facts["chosen"]["learning_rate"], facts["value"]) == (0.1, 0.1)
+    assert [each["learning_rate"] for each in facts["diverged_when_refitted"]] == [0.2]
+    assert "learning rate 0.2" in capsys.readouterr().out
+    val = {case for case in expected if PARTS[int(case.removeprefix("film")) % 4] == "val"}
+    assert val
+    assert all((found.maps["linear-decoder"][case] == expected[case]).all() for case in val)
+
+
+def test_if_every_learning_rate_diverges_on_refit_it_says_so(tmp_path, monkeypatch):
+    s, step, _ = made(tmp_path)
+    fit = decoding.decoders.fit
+
+    def spoiled(*given, val=None, **how):
+        if val is None:
+            raise Diverged("learning rate", "its loss is not finite", "lower it")
+        return fit(*given, val=val, **how)
+
+    monkeypatch.setattr(decoding.decoders, "fit", spoiled)
+    with pytest.raises(RadprobeError, match="every candidate diverged when it was fitted again"):
+        running.run(s, step)
+
+
+def test_a_few_shot_fit_that_diverges_counts_nothing(tmp_path, monkeypatch):
+    wanted = {"shots": [1, 4], "draws": 1, "learning_rate": 0.1, "steps": 1}
+    s, step, _ = made(tmp_path, few_shot=wanted, linear={"learning_rates": [0.2], "epochs": 1, "batch_size": 4})
+    fit = decoding.decoders.fit
+
+    def spoiled(make, maps, labels, rates, recipe, **how):
+        if rates == [0.1] and len(maps) == 1:
+            raise Diverged("learning rate 0.1", "its loss is not finite", "lower it")
+        return fit(make, maps, labels, rates, recipe, **how)
+
+    monkeypatch.setattr(decoding.decoders, "fit", spoiled)
+    running.run(s, step)
+    found = Predictions.load(step.folder).few_shot
+    counted = found.scores.sum((1, 2, 3)) > 0
+    assert (counted == (found.table["n_samples"] > 1)).all()
+    assert not counted.all()
+
+
 def test_masks_that_are_absent_or_beyond_the_classes_stop_it(tmp_path):
     with pytest.raises(RadprobeError, match="have label 3"):
-        segment.run(*made(tmp_path / "a", np.full((N, SIDE, SIDE), 3, np.uint8))[:2])
+        running.run(*made(tmp_path / "a", np.full((N, SIDE, SIDE), 3, np.uint8))[:2])
     s, step, _ = made(tmp_path / "b")
     (step.dependency("split").folder / "leaks.json").unlink()
     with pytest.raises(RadprobeError, match=r"leaks\.json"):
-        segment.run(s, step)
+        running.run(s, step)
 
 
 def test_each_decoder_of_the_embeddings_is_fitted_and_says_what_it_chose(tmp_path):
     unet = {"learning_rates": [0.01], "epochs": 6, "batch_size": 4, "widths": [8, 4]}
     facts = FACTS | {"decoders": {"linear": [-1], "unet": [-1]}}
     s, step, _ = made(tmp_path, facts=facts, unet=unet)
-    segment.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     assert set(found.maps) == {"linear-decoder", "unet-decoder"}
     assert (
@@ -134,7 +194,7 @@ def test_each_decoder_of_the_embeddings_is_fitted_and_says_what_it_chose(tmp_pat
 def test_a_saved_decoder_says_of_the_same_maps_what_its_job_said(tmp_path):
     unet = {"learning_rates": [0.01], "epochs": 2, "batch_size": 4, "widths": [8, 4]}
     s, step, _ = made(tmp_path, facts=FACTS | {"decoders": {"linear": [-1], "unet": [-1]}}, unet=unet)
-    segment.run(s, step)
+    running.run(s, step)
     found, dense = Predictions.load(step.folder), Embeddings.load(s.step("embed", MONTGOMERY, "test_vit").folder).dense
     assert found.decoders == ["linear-decoder", "unet-decoder"]
     for protocol, maps in found.maps.items():
@@ -150,14 +210,14 @@ def test_a_saved_decoder_says_of_the_same_maps_what_its_job_said(tmp_path):
 def test_d03_few_shot_decoders_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch):
     wanted = {"shots": [1, 4], "draws": 1, "learning_rate": 0.1, "steps": 1}
     s, step, _ = made(tmp_path, few_shot=wanted, linear={"learning_rates": [0.1], "epochs": 1, "batch_size": 4})
-    seen, fit = [], segment.decoders.fit
+    seen, fit = [], decoding.decoders.fit
 
     def watched(make, maps, *rest, **how):
         seen.append(maps.rows)
         return fit(make, maps, *rest, **how)
 
-    monkeypatch.setattr(segment.decoders, "fit", watched)
-    segment.run(s, step)
+    monkeypatch.setattr(decoding.decoders, "fit", watched)
+    running.run(s, step)
     found = Predictions.load(step.folder).few_shot
     drawn = seen[-len(found.table) :]
     assert [len(rows) for rows in drawn] == found.table["n_samples"].tolist()
@@ -167,14 +227,14 @@ def test_d03_few_shot_decoders_see_the_drawn_patients_of_train_alone(tmp_path, m
 def test_few_shot_decoders_take_the_same_steps_whatever_the_number_of_images(tmp_path, monkeypatch):
     wanted = {"shots": [1, 4], "draws": 1, "learning_rate": 0.1, "steps": 12}
     s, step, _ = made(tmp_path, few_shot=wanted, linear={"learning_rates": [0.1], "epochs": 1, "batch_size": 4})
-    steps, fit = [], segment.decoders.fit
+    steps, fit = [], decoding.decoders.fit
 
     def watched(make, maps, labels, rates, how, **more):
         steps.append((how.schedule.epochs, -(-len(maps) // how.batch_size)))
         return fit(make, maps, labels, rates, how, **more)
 
-    monkeypatch.setattr(segment.decoders, "fit", watched)
-    segment.run(s, step)
+    monkeypatch.setattr(decoding.decoders, "fit", watched)
+    running.run(s, step)
     of_draws = steps[-len(Predictions.load(step.folder).few_shot.table) :]
     assert of_draws[0] == (12, 1)
     assert all(abs(epochs * each - 12) <= each / 2 for epochs, each in of_draws)  # whole epochs
@@ -183,7 +243,7 @@ def test_few_shot_decoders_take_the_same_steps_whatever_the_number_of_images(tmp
 def test_few_shot_draws_are_counted_on_every_test_case(tmp_path):
     wanted = {"shots": [1, 4], "draws": 3, "learning_rate": 0.1, "steps": 40}
     s, step, _ = made(tmp_path, few_shot=wanted)
-    segment.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder).few_shot
     k, tests = len(CLASSES) + 1, [i for i in range(N) if PARTS[i % 4] == "test"]
     assert found.scores.shape == (len(found.table), len(tests), k, k)
@@ -199,7 +259,7 @@ def test_a_network_from_scratch_learns_from_grey_values_alone(tmp_path):
     small = {"datasets": {MONTGOMERY: {"phantom": {"patients": 1}, "size": 64}}}
     s, _, coarse = made(tmp_path, scratch=scratch, grey=True, top=small)
     step = s.step("segment", MONTGOMERY, "unet")
-    segment.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     maps, facts = found.maps["from-scratch"], found.facts["protocols"]["from-scratch"]
     assert facts["chosen"] | {"value": facts["value"]} in facts["candidates"]  # as val chose it, of at most 8 epochs
@@ -218,7 +278,7 @@ def test_a_network_from_scratch_learns_from_grey_values_alone(tmp_path):
 def test_the_ceiling_is_the_truth_at_the_stored_size_and_back(tmp_path):
     s, _, coarse = made(tmp_path)
     step = s.step("segment", MONTGOMERY, "ceiling")
-    segment.run(s, step)
+    running.run(s, step)
     maps = Predictions.load(step.folder).maps["ceiling"]
     for case in maps:
         truth = np.kron(coarse[int(case.removeprefix("film"))], np.ones((5, 3), int))
@@ -230,14 +290,14 @@ def test_masks_that_are_all_empty_in_train_or_val_stop_it_before_anything_is_fit
     masks[[i for i in range(N) if PARTS[i % 4] == "val"]] = 0
     s, step, _ = made(tmp_path, masks)
     with pytest.raises(RadprobeError, match="every mask of part val is empty"):
-        segment.run(s, step)
+        running.run(s, step)
 
 
 def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path):
     s, step, _ = made(tmp_path)
     leave_out(s, MONTGOMERY, "val")
     with pytest.raises(RadprobeError, match="part val has no sample here"):
-        segment.run(s, step)
+        running.run(s, step)
     assert not (step.folder / "predictions.json").exists()
 
 
@@ -261,7 +321,7 @@ def test_a_backbone_that_encodes_anew_must_stay_frozen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(backbones.Encoder, "forward", learning)
     with pytest.raises(RadprobeError, match=r"tower\.model\.pos_embed changed while it was frozen"):
-        segment.run(s, step)
+        running.run(s, step)
     assert not list(step.folder.rglob("*.json"))
 
 
@@ -271,7 +331,7 @@ def test_features_of_other_images_than_the_index_has_stop_it(tmp_path):
     index = artifacts.Index.load(prepared.folder)
     artifacts.Index(index.table[:-4].reset_index(drop=True), index.facts).save(prepared.place)
     with pytest.raises(RadprobeError, match="holds features of 16 images, and the index has 12 rows"):
-        segment.run(s, step)
+        running.run(s, step)
 
 
 def coarse_without(label, *parts):
@@ -288,7 +348,7 @@ def scored(root, coarse):
     truth = s.step("prepare", MONTGOMERY)
     cases = ((f"film{i:04d}", f"film{i:04d}", "", np.kron(coarse[i], np.ones((20, 12), int)), []) for i in range(N))
     Truth.write(truth.place, cases, list(CLASSES))
-    segment.run(s, step)
+    running.run(s, step)
     running.run(s, s.step("score", MONTGOMERY, "test_vit"))
     return Scores.load(s.step("score", MONTGOMERY, "test_vit").folder), Predictions.load(step.folder).maps
 

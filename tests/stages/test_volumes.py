@@ -12,7 +12,7 @@ from radprobe.commands import export
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
 from radprobe.manifests import seal
-from radprobe.stages import prepare, retrieve, segment, split
+from radprobe.stages import prepare, retrieve, split
 from radprobe.study import Study
 
 MSD = "msd_hippocampus"
@@ -98,7 +98,7 @@ def segmented(chosen):
         names,
     )
     step = chosen.step("segment", MSD, "test_vit")
-    segment.run(chosen, step)
+    running.run(chosen, step)
     return step
 
 

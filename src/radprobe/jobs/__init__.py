@@ -20,10 +20,14 @@ if TYPE_CHECKING:  # the graph needs no table
 Task = Literal["multilabel", "binary", "multiclass", "segmentation", "look"]
 
 
-class Job(BaseModel):
-    """What the output of one verb depends on. Two equal jobs of a verb, on equal inputs, write the same bytes."""
+class JobPart(BaseModel):
+    """A part of a job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Job(JobPart):
+    """What the output of one verb depends on. Two equal jobs of a verb, on equal inputs, write the same bytes."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from typing import Literal
 
 from radprobe.catalog import Backbone, Dataset, EncoderEntry, Intensity
-from radprobe.jobs import Job
+from radprobe.jobs import Job, JobPart
 from radprobe.params import Embed
 
 
-class Encoding(Job):
+class Encoding(JobPart):
     """How images become the features of one encoder."""
 
     encoder: EncoderEntry

@@ -1,10 +1,10 @@
 """What prepared images depend on."""
 
 from radprobe.catalog import Dataset, DecodeEntry, OfficialLists, PublishedCounts
-from radprobe.jobs import Job
+from radprobe.jobs import Job, JobPart
 
 
-class Limit(Job):
+class Limit(JobPart):
     """The patients of a pilot."""
 
     patients: int

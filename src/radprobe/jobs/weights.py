@@ -3,10 +3,10 @@
 from typing import Any
 
 from radprobe.catalog import WeightsEntry
-from radprobe.jobs import Job
+from radprobe.jobs import Job, JobPart
 
 
-class AdapterFacts(Job):
+class AdapterFacts(JobPart):
     """What an adapter says of itself, and which entry its backbone has."""
 
     facts: dict[str, Any]  # as the header of its file says

@@ -70,3 +70,20 @@ class Cases:
 def ranking(scores: torch.Tensor, softmax: bool) -> torch.Tensor:
     """Return scores; of logits of which one class is true the log softmax: alone they do not rank samples (D09)."""
     return scores.double().log_softmax(1) if softmax else scores
+
+
+def permuted(patients: np.ndarray, seed: int) -> np.ndarray:
+    """Return positions [n] that give each case the labels of another one, for cases of `patients` [n].
+
+    Patients are put in a random order and their cases laid one after the other over the cases of the patients as they
+    are. So labels of one patient stay together: they resemble each other, and would be exchangeable case by case only
+    if they did not. With one case a patient it is a permutation of the cases. No patient keeps its own labels but by
+    chance, as would one whose number of cases nobody shares, if only equal numbers were exchanged.
+    """
+    names, of_patient = np.unique(patients, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    place = np.argsort(order)  # of each patient in the random order
+    given = np.argsort(place[of_patient], kind="stable")
+    source = np.empty(len(patients), int)
+    source[np.argsort(of_patient, kind="stable")] = given
+    return source

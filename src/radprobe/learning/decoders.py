@@ -7,12 +7,14 @@ out, image by image and head by head, so that it stays in the cache.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn.functional import interpolate, one_hot
 
@@ -20,8 +22,10 @@ from radprobe.learning import loop
 from radprobe.learning.device import threads
 from radprobe.learning.maps import Maps
 from radprobe.metrics import segmentation
-from radprobe.models.decoders import Decoder, Linear
+from radprobe.models.decoders import Decoder, PixelwiseLinear
 
+LossName = Literal["dice", "dice_ce"]  # Dice, or Dice plus cross-entropy
+D = TypeVar("D", bound=Decoder)
 SMOOTH = 1e-5
 CHOSEN_BY = "macro DSC at the stored size: mean over classes of the mean over cases"
 
@@ -52,7 +56,7 @@ class Loss:
 
     up: Upsampling
     cross_entropy: bool = False
-    each: Callable = map
+    each: "Each" = map
 
     def __call__(self, z: torch.Tensor, labels: torch.Tensor, heads: int = 1) -> torch.Tensor:
         """Return the loss of each head, [heads], of logits z [B, heads * K, h, w] and labels [B, H, W] of 0 ... K - 1.
@@ -61,7 +65,8 @@ class Loss:
         1 - (2 <p, t> + s) / (<p> + <t> + s), and the cross-entropy the mean over images and pixels of -log p of the
         label.
         """
-        return _AtFullSize.apply(z, labels, heads, self)
+        losses: torch.Tensor = _AtFullSize.apply(z, labels, heads, self)
+        return losses
 
     def slope(self, z: torch.Tensor, labels: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of each head and the gradient of their sum with respect to z."""
@@ -97,49 +102,49 @@ class _AtFullSize(torch.autograd.Function):
     """The loss with its gradient, which costs little more than the loss."""
 
     @staticmethod
-    def forward(ctx, z: torch.Tensor, labels: torch.Tensor, heads: int, loss: Loss) -> torch.Tensor:
+    def forward(ctx: Any, z: torch.Tensor, labels: torch.Tensor, heads: int, loss: Loss) -> torch.Tensor:
         with torch.autocast(z.device.type, enabled=False):
             losses, slope = loss.slope(z.detach().float(), labels, heads)
         ctx.save_for_backward(slope.to(z.dtype))
         return losses
 
     @staticmethod
-    def backward(ctx, toward: torch.Tensor):
+    def backward(ctx: Any, toward: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         by_head = slope.unflatten(1, (len(toward), -1)) * toward.view(1, -1, 1, 1, 1).to(slope.dtype)
         return by_head.flatten(1, 2), None, None, None
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How decoders are trained: images per step, the loss (dice or dice_ce), and the schedule of the loop."""
+class DecoderRecipe:
+    """How decoders are trained: images per step, the loss (with cross-entropy or without), the schedule of the loop."""
 
     batch_size: int
-    loss: str
+    loss: LossName
     schedule: loop.Schedule
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedDecoders(Generic[D]):
     """A decoder for each learning rate: each as it was in its best epoch by val, or in the last one without val."""
 
-    decoders: list[Decoder]
+    decoders: list[D]
     values: list[float]  # macro DSC on val, NaN without val or where it diverged
     epochs: list[int]
-    history: "loop.pd.DataFrame"
+    history: pd.DataFrame  # loop.COLUMNS
     diverged: list[str]
 
 
 def fit(
-    make: Callable[[], torch.nn.Module],
+    make: Callable[[], D],
     maps: Maps,
     classes: int,
     rates: Sequence[float],
-    how: Recipe,
+    recipe: DecoderRecipe,
     val: Maps | None = None,
     folder: Path | None = None,
     what: str | None = None,
-) -> Fitted:
+) -> FittedDecoders[D]:
     """Train one decoder, as `make` builds it, per learning rate on `maps`, for labels 0 (background) ... classes - 1.
 
     Each is what it would be if trained alone: shuffles and initial weights depend on the seed only. `folder` holds
@@ -147,76 +152,78 @@ def fit(
     every one of them has diverged.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(how.schedule.seed)
+        torch.manual_seed(recipe.schedule.seed)
         first = make().to(maps.device)
     decoders = [first, *(copy.deepcopy(first) for _ in rates[1:])]
     heads = [_head(decoder, rate) for decoder, rate in zip(decoders, rates, strict=True)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         each = pool.map if maps.device.type == "cpu" else map
-        losses = _fused(decoders, classes, how, each) if isinstance(first, Linear) else _one_by_one(decoders, how, each)
-        fused = isinstance(first, Linear) and maps.device.type == "cpu"  # its threads take an image each
+        linear = [decoder for decoder in decoders if isinstance(decoder, PixelwiseLinear)]
+        losses = _fused(linear, recipe, each) if linear else _one_by_one(decoders, recipe, each)
+        fused = bool(linear) and maps.device.type == "cpu"  # its threads take an image each
         with threads(1 if fused else torch.get_num_threads()):
             found = loop.fit(
                 heads,
-                lambda epoch, generator: _batches(maps, how.batch_size, epoch, generator),
+                lambda epoch, generator: _batches(maps, recipe.batch_size, epoch, generator),
                 losses,
-                how.schedule,
+                recipe.schedule,
                 maps.device,
                 validate=None if val is None else lambda: macro_dsc(decoders, val, classes),
-                steps_per_epoch=-(-len(maps) // how.batch_size),
+                steps_per_epoch=-(-len(maps) // recipe.batch_size),
                 folder=folder,
                 what=f"{what}, {len(rates)} learning rates" if what and len(rates) > 1 else what,
             )
-    return Fitted(decoders, found.values, found.epochs, found.history, found.diverged)
+    return FittedDecoders(decoders, found.values, found.epochs, found.history, found.diverged)
 
 
-def _head(decoder: torch.nn.Module, rate: float) -> loop.Head:
-    return loop.Head(f"learning rate {rate:g}", decoder, decoder.groups(rate))
+def _head(decoder: Decoder, rate: float) -> loop.Trainee:
+    return loop.Trainee(f"learning rate {rate:g}", decoder, decoder.groups(rate))
 
 
-Batch = tuple[list[torch.Tensor], torch.Tensor]
+MapsAndLabels = tuple[list[torch.Tensor], torch.Tensor]
+Each = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]  # map, in threads or not
 
 
-def _batches(maps: Maps, batch_size: int, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
+def _batches(maps: Maps, batch_size: int, epoch: int, generator: torch.Generator) -> Iterator[MapsAndLabels]:
     view = maps.dense.views.of_epoch(epoch)
     for batch in torch.randperm(len(maps), generator=generator).split(batch_size):
         yield maps.features(batch.numpy(), view), maps.labels(batch.numpy(), view)
 
 
-def _fused(decoders: list[Linear], classes: int, how: Recipe, each: Callable) -> Callable[[Batch], Iterator]:
+def _fused(decoders: Sequence[PixelwiseLinear], recipe: DecoderRecipe, each: Each) -> loop.Losses[MapsAndLabels]:
     """Return the losses of all linear decoders at once: one matrix product, since they share their input."""
 
-    def losses(batch: Batch) -> Iterator[torch.Tensor]:
+    def losses(batch: MapsAndLabels) -> Iterator[torch.Tensor]:
         maps, labels = batch
         (x,) = decoders[0].standardised(maps)
-        weight, bias = (torch.cat([getattr(each_, name) for each_ in decoders]) for name in ("weight", "bias"))
+        weight, bias = (torch.cat([getattr(decoder, name) for decoder in decoders]) for name in ("weight", "bias"))
         z = (weight @ x.flatten(2) + bias[:, None]).unflatten(2, x.shape[2:])
-        yield _loss(z, labels, how, each)(z, labels, len(decoders))
+        yield _loss(z, labels, recipe, each)(z, labels, len(decoders))
 
     return losses
 
 
-def _one_by_one(decoders: list[torch.nn.Module], how: Recipe, each: Callable) -> Callable[[Batch], Iterator]:
-    def losses(batch: Batch) -> Iterator[torch.Tensor]:
+def _one_by_one(decoders: Sequence[Decoder], recipe: DecoderRecipe, each: Each) -> loop.Losses[MapsAndLabels]:
+    def losses(batch: MapsAndLabels) -> Iterator[torch.Tensor]:
         maps, labels = batch
         for decoder in decoders:
             z = decoder.grid_logits(maps)
-            yield _loss(z, labels, how, each)(z, labels)
+            yield _loss(z, labels, recipe, each)(z, labels)
 
     return losses
 
 
-def _loss(z: torch.Tensor, labels: torch.Tensor, how: Recipe, each: Callable) -> Loss:
-    return Loss(Upsampling(z.shape[2:], labels.shape[1:], z.device), how.loss == "dice_ce", each)
+def _loss(z: torch.Tensor, labels: torch.Tensor, recipe: DecoderRecipe, each: Each) -> Loss:
+    return Loss(Upsampling(z.shape[2:], labels.shape[1:], z.device), recipe.loss == "dice_ce", each)
 
 
-def macro_dsc(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> list[float]:
+def macro_dsc(decoders: Sequence[Decoder], maps: Maps, classes: int) -> list[float]:
     """Return each decoder's macro DSC at the stored size, by the definition that test is scored with."""
     return [segmentation.macro_dsc(matrices) for matrices in counts(decoders, maps, classes)[1]]
 
 
 @torch.inference_mode()
-def counts(decoders: Sequence[torch.nn.Module], maps: Maps, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def counts(decoders: Sequence[Decoder], maps: Maps, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the cases, sorted, and pixels by true (row) and predicted (column) label, [decoders, cases, K, K].
 
     They are counted at the stored size, over one pass of the features.

@@ -211,7 +211,7 @@ class Grey:
         self, images: np.ndarray, ranges: np.ndarray | None, size: int, views: Views, where: torch.device = CPU
     ):
         self.images, self.ranges, self.size, self.views, self.where = images, ranges, size, views, where
-        self.shapes = {-1: (1, size, size)}
+        self.shapes: dict[int, tuple[int, ...]] = {-1: (1, size, size)}
 
     def take(self, rows: np.ndarray, layers: Sequence[int], view: int = 0) -> list[torch.Tensor]:
         """Return float32 [len(rows), 1, size, size] for each of `layers`, on the device."""

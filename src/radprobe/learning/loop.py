@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,41 +20,43 @@ import torch
 from radprobe import console, files
 from radprobe.files import RadprobeError
 from radprobe.learning.device import fits
+from radprobe.learning.selection import Diverged
 from radprobe.models import backbones
+from radprobe.models.decoders import ParameterGroup
 
-Batch = TypeVar("Batch")
+B = TypeVar("B")  # a batch
+Precision = Literal["fp32", "bf16"]
+Losses = Callable[[B], Iterator[torch.Tensor]]
+Batches = Callable[[int, torch.Generator], Iterable[B]]
+Validate = Callable[[], Sequence[float]]
 COLUMNS = ["epoch", "head", "loss", "value", "learning_rate", "seconds"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: optimizer adam, adamw or sgd (momentum 0.9); learning rates follow a cosine to 0."""
+    """How long Adam trains; after the warm-up, learning rates follow a cosine to 0 over all steps."""
 
     epochs: int
     seed: int
-    optimizer: str = "adam"
-    weight_decay: float = 0.0
-    decay: str = "cosine"  # over all steps | constant
     warmup: float = 0.0  # epochs of linear warm-up
     accumulate: int = 1  # batches per step
-    clip: float | None = None  # largest norm of a head's gradient
     patience: int | None = None  # stop when no head has improved on val for so many epochs
-    precision: str = "fp32"  # fp32 | bf16 autocast
+    precision: Precision = "fp32"  # bf16: autocast
     stop: int | None = None  # leave after so many epochs of the schedule
 
 
-@dataclass
-class Head:
-    """Something that is trained: its module and its parameter groups, each with `params` and `lr`."""
+@dataclass(frozen=True)
+class Trainee:
+    """Something that is trained: its module and its parameter groups."""
 
     name: str
     module: torch.nn.Module
-    groups: list[dict]
+    groups: list[ParameterGroup]
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """By head: the best value on val (NaN without), the epoch it is from (1 is the first); the curves; who diverged."""
+class LoopResult:
+    """For each head its best value on val (NaN without val) and epoch (from 1); the curves; the heads that diverged."""
 
     values: list[float]
     epochs: list[int]
@@ -62,57 +64,53 @@ class Fitted:
     diverged: list[str]
 
 
-class Diverged(RadprobeError):
-    """No head is left: the loss of every one was not finite."""
-
-
 @dataclass
 class _State:
-    """All that a run that goes on must know, besides modules and optimizer."""
+    """State needed to resume training, besides modules and optimizer."""
 
     epoch: int = 0  # whole epochs done
     best: list[dict[str, torch.Tensor] | None] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     off: list[bool] = field(default_factory=list)  # heads that have diverged
-    history: list[dict] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fit(
-    heads: Sequence[Head],
-    batches: Callable[[int, torch.Generator], Iterable[Batch]],
-    losses: Callable[[Batch], Iterator[torch.Tensor]],
+    heads: Sequence[Trainee],
+    batches: Batches[B],
+    losses: Losses[B],
     schedule: Schedule,
-    where: torch.device,
+    device: torch.device,
     *,
     steps_per_epoch: int,
-    validate: Callable[[], Sequence[float]] | None = None,
+    validate: Validate | None = None,
     folder: Path | None = None,
     what: str | None = None,
-) -> Fitted:
+) -> LoopResult:
     """Train `heads` side by side over one pass of the batches in each epoch, each as if it were alone.
 
     batches: gets the epoch (0 is the first) and a generator that depends on seed and epoch only; yields
     `steps_per_epoch` batches. losses: yields tensors that, one after the other, are one loss per head; each is
     backpropagated as it comes, so that one graph lives at a time. validate: returns a value per head, higher is better,
     NaN undefined; the best state of each head is put back at the end, the last one where there is no validation.
-    A head whose loss is not finite is switched off, named in `diverged`; RadprobeError where no other is left.
+    A head whose loss is not finite is switched off, named in `diverged`; Diverged if no other is left.
 
     With `folder`, every epoch ends in a checkpoint there and in history.csv, and a run that was killed goes on after
     its last whole epoch, to the same weights. Another schedule or other heads than the checkpoint's are refused.
     What is frozen of a backbone must stay as it is: else RadprobeError, and the checkpoint is removed.
     Progress is shown under the name `what`, if given.
     """
-    run = _Run(heads, schedule, where, steps_per_epoch, folder)
+    run = _Run(heads, schedule, device, steps_per_epoch, folder)
     last = min(schedule.epochs, schedule.stop or schedule.epochs)
     frozen = backbones.held(*(head.module for head in heads), made=[folder] if folder else [])
-    with frozen, _deterministic(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with frozen, _deterministic(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run.restore()
         remaining = range(run.state.epoch, last)
         for epoch in console.track(remaining, f"{what} (epochs)", len(remaining)) if what else remaining:
             if run.has_stopped():
                 break
-            with fits(heads[0].name, where):
+            with fits(heads[0].name, device):
                 run.epoch(epoch, batches, losses, validate)
         return run.finish(validate is not None)
 
@@ -120,11 +118,16 @@ def fit(
 class _Run:
     """Modules, optimizer and state of one call of `fit`."""
 
-    def __init__(self, heads: Sequence[Head], schedule: Schedule, where: torch.device, steps: int, folder: Path | None):
-        self.heads, self.schedule, self.where, self.folder = heads, schedule, where, folder
+    def __init__(
+        self, heads: Sequence[Trainee], schedule: Schedule, device: torch.device, steps: int, folder: Path | None
+    ):
+        self.heads = heads
+        self.schedule = schedule
+        self.device = device
+        self.folder = folder
         self.steps = math.ceil(steps / schedule.accumulate)
         groups = [{**group, "head": number} for number, head in enumerate(heads) for group in head.groups]
-        self.optimizer = _optimizer(groups, schedule)
+        self.optimizer = torch.optim.Adam(groups)
         self.rates = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._share)
         n = len(heads)
         self.state = _State(best=[None] * n, values=[math.nan] * n, epochs=[0] * n, off=[False] * n)
@@ -141,13 +144,11 @@ class _Run:
         total, warm = self.schedule.epochs * self.steps, self.schedule.warmup * self.steps
         if step < warm:
             return (step + 1) / (warm + 1)
-        if self.schedule.decay == "constant":
-            return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm))))
 
     # --- an epoch -----------------------------------------------------------------------------------------------------
 
-    def epoch(self, epoch: int, batches, losses, validate) -> None:
+    def epoch(self, epoch: int, batches: Batches[B], losses: Losses[B], validate: Validate | None) -> None:
         """Train for an epoch, validate, keep what is best, write the checkpoint."""
         begun, seed = time.perf_counter(), [self.schedule.seed, epoch]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -176,7 +177,7 @@ class _Run:
 
     def _backward(self, losses: Iterator[torch.Tensor], epoch: int, number: int) -> np.ndarray:
         found: list[float] = []
-        autocast = torch.autocast(self.where.type, torch.bfloat16, enabled=self.schedule.precision == "bf16")
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16")
         with autocast:
             for loss in losses:
                 each = loss.detach().flatten().tolist()
@@ -205,15 +206,11 @@ class _Run:
 
     def _step(self, batches: int) -> None:
         for number, head in enumerate(self.heads):
-            if self.state.off[number]:
+            if self.state.off[number] or batches == 1:
                 continue
-            parameters = [parameter for group in head.groups for parameter in group["params"]]
-            if batches > 1:
-                for parameter in parameters:
-                    if parameter.grad is not None:
-                        parameter.grad /= batches
-            if self.schedule.clip:
-                torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
+            for parameter in (parameter for group in head.groups for parameter in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad /= batches
         self.optimizer.step()
         self.rates.step()
         self.optimizer.zero_grad()
@@ -226,12 +223,12 @@ class _Run:
 
     # --- what is best -------------------------------------------------------------------------------------------------
 
-    def _validate(self, validate) -> list[float]:
+    def _validate(self, validate: Validate | None) -> list[float]:
         if validate is None:
             return [math.nan] * len(self.heads)
         for head in self.heads:
             head.module.eval()
-        autocast = torch.autocast(self.where.type, torch.bfloat16, enabled=self.schedule.precision == "bf16")
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16")
         with torch.inference_mode(), autocast:
             values = [float(value) for value in validate()]
         return [math.nan if off else value for off, value in zip(self.state.off, values, strict=True)]
@@ -248,7 +245,7 @@ class _Run:
         known = [epoch for epoch in self.state.epochs if epoch]
         return bool(self.schedule.patience and known and self.state.epoch - max(known) >= self.schedule.patience)
 
-    def finish(self, validated: bool) -> Fitted:
+    def finish(self, validated: bool) -> LoopResult:
         """Put the best states back and return what is known of them."""
         for head, best in zip(self.heads, self.state.best, strict=True):
             if best is not None:
@@ -256,7 +253,7 @@ class _Run:
             head.module.eval()
         off = [head.name for head, gone in zip(self.heads, self.state.off, strict=True) if gone]
         epochs = self.state.epochs if validated else [0 if gone else self.state.epoch for gone in self.state.off]
-        return Fitted(self.state.values, epochs, pd.DataFrame(self.state.history, columns=COLUMNS), off)
+        return LoopResult(self.state.values, epochs, pd.DataFrame(self.state.history, columns=COLUMNS), off)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -310,20 +307,13 @@ class _Run:
         console.say(f"{path}: goes on after epoch {self.state.epoch}")
 
 
-def _snapshot(head: Head) -> dict[str, torch.Tensor]:
+def _snapshot(head: Trainee) -> dict[str, torch.Tensor]:
     """Return what training may have changed: parameters of its groups, and buffers, on the CPU."""
     trained = {id(parameter) for group in head.groups for parameter in group["params"]}
     state = head.module.state_dict(keep_vars=True)
     names = {name for name, _ in head.module.named_buffers()}
     kept = {name: value for name, value in state.items() if id(value) in trained or name in names}
     return {name: value.detach().to("cpu", copy=True) for name, value in kept.items()}
-
-
-def _optimizer(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
-    decay = schedule.weight_decay
-    if schedule.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, weight_decay=decay)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[schedule.optimizer](groups, weight_decay=decay)
 
 
 def _check_same(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from radprobe.artifacts import Pixels
 from radprobe.learning.augment import moved
 from radprobe.learning.features import Dense
 
@@ -41,12 +42,12 @@ class Maps:
         """Height and width of the label maps."""
         return tuple(self.masks.shape[1:])
 
-    def features(self, batch, view: int = 0) -> list[torch.Tensor]:
+    def features(self, batch: np.ndarray, view: int = 0) -> list[torch.Tensor]:
         """Return float32 [B, C, h, w] of each layer, on the device; view 0 is the image as it is."""
         found = self.dense.take(self.rows[batch], self.layers, view)
         return [each.to(self.device).float() for each in found]
 
-    def labels(self, batch, view: int = 0) -> torch.Tensor:
+    def labels(self, batch: np.ndarray, view: int = 0) -> torch.Tensor:
         """Return int64 [B, H, W], on the device, moved as the images of that view are."""
         rows = self.rows[batch]
         labels = torch.from_numpy(self.masks[rows]).to(self.device)
@@ -69,6 +70,28 @@ class Maps:
         return channel_statistics(self.features(batch) for batch in self.in_order())
 
 
+def masks_of(pixels: Pixels) -> np.ndarray:
+    """Return the label maps [n, H, W]. Raises ValueError if there are none: `decoding.check` says so before."""
+    if pixels.masks is None:
+        raise ValueError("the pixels have no masks")
+    return pixels.masks
+
+
+class _Sums:
+    """Of each channel [C] the sum of its values and of their squares, and how many there are."""
+
+    def __init__(self) -> None:
+        self.values: torch.Tensor = torch.tensor(0.0, dtype=torch.float64)
+        self.squares: torch.Tensor = torch.tensor(0.0, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, x: torch.Tensor) -> None:
+        """Add values [B, C, n]."""
+        self.values = self.values.to(x.device) + x.sum((0, 2))
+        self.squares = self.squares.to(x.device) + (x * x).sum((0, 2))
+        self.count += x[:, 0].numel()
+
+
 @torch.no_grad()
 def channel_statistics(batches: Iterable[Sequence[torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return mean and standard deviation [C] of the channels of several [B, C, ...], streaming over batches of them.
@@ -76,16 +99,14 @@ def channel_statistics(batches: Iterable[Sequence[torch.Tensor]]) -> list[tuple[
     The deviation of a channel that never changes is 1 (as scikit-learn's StandardScaler has it): divided by a tiny one,
     what it shows in other images would drown all else.
     """
-    sums: list[list] = []
+    sums: list[_Sums] = []
     for batch in batches:
-        sums = sums or [[0.0, 0.0, 0] for _ in batch]
+        sums = sums or [_Sums() for _ in batch]
         for each, x in zip(sums, batch, strict=True):
-            x = x.double().reshape(*x.shape[:2], -1)
-            each[0] += x.sum((0, 2))
-            each[1] += (x * x).sum((0, 2))
-            each[2] += x[:, 0].numel()
+            each.add(x.double().reshape(*x.shape[:2], -1))
     found = []
-    for total, squares, count in sums:
+    for each in sums:
+        total, squares, count = each.values, each.squares, each.count
         mean = total / count
         std = (squares / count - mean**2).clamp_min(0).sqrt()
         still = std < STD_FLOOR * mean.abs().clamp_min(1)

@@ -12,8 +12,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from radprobe.learning import loop, selection
 from radprobe.learning.cases import ranking
 from radprobe.learning.features import Grey
-from radprobe.models.tuned import Classifier, groups
+from radprobe.models.tuned import BackboneClassifier, BackboneSegmenter, groups
 
+Network = BackboneClassifier | BackboneSegmenter
 EVERY = 32  # images at once where nothing is trained, at most
 
 
@@ -24,7 +25,7 @@ class Images:
     grey: Grey
     rows: list[np.ndarray]
     labels: torch.Tensor
-    where: torch.device
+    device: torch.device
     every: int = EVERY
 
     def __len__(self) -> int:
@@ -32,7 +33,7 @@ class Images:
 
     def take(self, rows: np.ndarray, view: int = 0) -> torch.Tensor:
         """Return grey images [len(rows), 1, size, size] on the device; view 0 is the image as it is."""
-        return self.grey.take(rows, (-1,), view)[0].to(self.where)
+        return self.grey.take(rows, (-1,), view)[0].to(self.device)
 
     def together(self, batch_size: int, slices: int) -> int:
         """Return how many cases make a batch of so many images, of each volume so many slices."""
@@ -44,7 +45,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images [B, 1, size, size], the case that each belongs to, and the labels of the cases [n, classes]."""
 
     images: torch.Tensor
@@ -53,8 +54,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How: images a step, slices of a volume in it, is one class true of each case, learning rates, the schedule."""
+class TuningRecipe:
+    """Images per step, slices of a volume in it, is one class true of each case, learning rates, the schedule."""
 
     batch_size: int
     slices: int
@@ -65,67 +66,77 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TunedNetwork:
     """The network as it was in its best epoch by val (the last one without val), its value there, its curves.
 
     Of several fits only the best keeps its network: the others have None.
     """
 
-    network: torch.nn.Module | None
+    network: Network | None
     value: float
     epochs: int
     history: pd.DataFrame
 
+    @property
+    def trained(self) -> Network:
+        """The network. Raises ValueError if it was not kept."""
+        if self.network is None:
+            raise ValueError("the network of this fit was not kept")
+        return self.network
+
 
 def fit(
-    make: Callable[[], Classifier],
+    make: Callable[[], BackboneClassifier],
     train: Images,
-    how: Recipe,
+    recipe: TuningRecipe,
     val: Images | None = None,
     folder: Path | None = None,
     what: str | None = None,
-) -> Fitted:
+) -> TunedNetwork:
     """Train the network that `make` builds on `train`; `folder` holds checkpoints, and a killed fit goes on there.
 
     The loss is the cross-entropy of each class, summed over classes and averaged over cases, or, if one class is true
     of each case, the cross-entropy over classes. Unknown labels (NaN) take no part. Every epoch sees new crops.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(how.schedule.seed)
-        network = make().to(train.where)
-    parameters = groups(network.encoder, network.head, how.backbone_rate, how.head_rate)
-    head = loop.Head(f"learning rates {how.backbone_rate:g} and {how.head_rate:g}", network, parameters)
+        torch.manual_seed(recipe.schedule.seed)
+        network = make().to(train.device)
+    parameters = groups(network.encoder, network.head, recipe.backbone_rate, recipe.head_rate)
+    head = loop.Trainee(f"learning rates {recipe.backbone_rate:g} and {recipe.head_rate:g}", network, parameters)
     found = loop.fit(
         [head],
-        lambda epoch, generator: _batches(train, how, epoch, generator),
-        lambda batch: iter([_loss(network, batch, how.exclusive)]),
-        how.schedule,
-        train.where,
-        steps_per_epoch=-(-len(train) // train.together(how.batch_size, how.slices)),
-        validate=None if val is None else lambda: [_macro_auroc(network, val, how.exclusive)],
+        lambda epoch, generator: _batches(train, recipe, epoch, generator),
+        lambda batch: iter([_loss(network, batch, recipe.exclusive)]),
+        recipe.schedule,
+        train.device,
+        steps_per_epoch=-(-len(train) // train.together(recipe.batch_size, recipe.slices)),
+        validate=None if val is None else lambda: [_macro_auroc(network, val, recipe.exclusive)],
         folder=folder,
         what=what,
     )
-    return Fitted(network, found.values[0], found.epochs[0], found.history)
+    return TunedNetwork(network, found.values[0], found.epochs[0], found.history)
 
 
-def _batches(train: Images, how: Recipe, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
+def _batches(train: Images, recipe: TuningRecipe, epoch: int, generator: torch.Generator) -> Iterator[ImageBatch]:
     view = train.grey.views.of_epoch(epoch)
-    for batch in torch.randperm(len(train), generator=generator).split(train.together(how.batch_size, how.slices)):
-        rows = [_some(train.rows[case], how.slices, generator) for case in batch]
+    for batch in torch.randperm(len(train), generator=generator).split(
+        train.together(recipe.batch_size, recipe.slices)
+    ):
+        rows = [_some(train.rows[case], recipe.slices, generator) for case in batch]
         case = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor([len(each) for each in rows]))
         images = train.take(np.concatenate(rows), view)
-        yield Batch(images, case.to(train.where), train.labels[batch].to(train.where))
+        yield ImageBatch(images, case.to(train.device), train.labels[batch].to(train.device))
 
 
 def _some(rows: np.ndarray, most: int, generator: torch.Generator) -> np.ndarray:
     """Return some of the slices of a volume, drawn without replacement, in order."""
     if len(rows) <= most:
         return rows
-    return rows[np.sort(torch.randperm(len(rows), generator=generator)[:most].numpy())]
+    chosen: np.ndarray = rows[np.sort(torch.randperm(len(rows), generator=generator)[:most].numpy())]
+    return chosen
 
 
-def _loss(network: Classifier, batch: Batch, exclusive: bool) -> torch.Tensor:
+def _loss(network: BackboneClassifier, batch: ImageBatch, exclusive: bool) -> torch.Tensor:
     vectors = network.vectors(batch.images)
     logits = network(_means(vectors, batch.case, len(batch.labels)))
     known, target = ~batch.labels.isnan(), batch.labels.nan_to_num(0.0)
@@ -133,7 +144,8 @@ def _loss(network: Classifier, batch: Batch, exclusive: bool) -> torch.Tensor:
         each = -logits.log_softmax(1) * target
     else:
         each = binary_cross_entropy_with_logits(logits, target, reduction="none") * known
-    return each.sum(1).mean()
+    loss: torch.Tensor = each.sum(1).mean()
+    return loss
 
 
 def _means(vectors: torch.Tensor, case: torch.Tensor, n: int) -> torch.Tensor:
@@ -143,7 +155,7 @@ def _means(vectors: torch.Tensor, case: torch.Tensor, n: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def logits(network: Classifier, images: Images) -> torch.Tensor:
+def logits(network: BackboneClassifier, images: Images) -> torch.Tensor:
     """Return the logits [n, classes] of every case, by the mean vector of all its images; on the CPU."""
     network.eval()
     found = []
@@ -156,6 +168,6 @@ def logits(network: Classifier, images: Images) -> torch.Tensor:
     return torch.cat(found).float().cpu()
 
 
-def _macro_auroc(network: Classifier, val: Images, exclusive: bool) -> float:
+def _macro_auroc(network: BackboneClassifier, val: Images, exclusive: bool) -> float:
     found = ranking(logits(network, val), exclusive)
     return selection.macro_auroc(val.labels.numpy(), found.numpy()) if found.isfinite().all() else float("nan")

@@ -7,9 +7,10 @@ parameter that is called a bias. What was trained is saved alone, and merged int
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +24,9 @@ from radprobe.models.architectures import Tower
 from radprobe.models.backbones import Encoder, build
 from radprobe.names import HEAD as HEAD_ONLY
 
+if TYPE_CHECKING:
+    from peft import LoraModel
+
 BITFIT, LORA, END_TO_END = "bitfit", "lora", "end_to_end"
 # How timm, transformers and open_clip, and DINOv2's own code, call the layers that LoRA adapts.
 ATTENTION = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
@@ -31,18 +35,31 @@ BACKBONE, HEAD = "backbone.", "head."  # how the names in a file of adapters beg
 ADAPTER = "default"  # peft's name of the one adapter
 
 
-def adapt(encoder: Encoder, mode: str, lora: dict[str, Any] | None = None) -> None:
-    """Let exactly the parameters of `mode` move; `lora` holds rank, alpha, dropout and targets (None: all known ones).
+@dataclass(frozen=True)
+class LoraOptions:
+    """LoRA: the rank of the two matrices, their product scaled by alpha / rank, the dropout of their input.
+
+    targets: names of layers besides those of attention and MLP; None: no others.
+    """
+
+    rank: int
+    alpha: int
+    dropout: float
+    targets: tuple[str, ...] | None = None
+
+
+def adapt(encoder: Encoder, mode: str, lora: LoraOptions | None = None) -> None:
+    """Let exactly the parameters of `mode` move; LoRA needs its options.
 
     New adapters take their first values from torch's generator and change nothing until they are trained. Raises
-    RadprobeError where the backbone has nothing of the kind.
+    RadprobeError if the backbone has no such parameter or layer.
     """
     model, title = encoder.tower.model, encoder.recipe.title
     encoder.fixed_statistics = mode != END_TO_END
     if mode == HEAD_ONLY:
         model.requires_grad_(False)
         return
-    if mode == LORA:
+    if mode == LORA and lora is not None:
         _inject(encoder.tower, lora)
         return
     for name, parameter in model.named_parameters():
@@ -86,25 +103,27 @@ def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [(name, each) for name, each in layers if getattr(each, "groups", 1) == 1]
 
 
-def _inject(tower: Tower, lora: dict[str, Any]):
+def _inject(tower: Tower, lora: LoraOptions) -> "LoraModel":
     """Put adapters into a tower; return peft's own view of it, which can merge them."""
     from peft import LoraConfig, LoraModel  # takes seconds to import
 
-    found = targets(tower.model, lora["targets"])
+    found = targets(tower.model, lora.targets)
     if not found:
-        asked = f"named {', '.join(lora['targets'])}" if lora["targets"] else "of attention or MLP"
+        asked = f"named {', '.join(lora.targets)}" if lora.targets else "of attention or MLP"
         known = {name.split(".")[-1] for name, _ in _layers(tower.model)}
         reason = f"it has no layer {asked}; its layers are called {', '.join(sorted(known))}"
         remedy = "name some of them in adapt.lora.targets, or choose bitfit or end_to_end"
         raise RadprobeError(f"lora of {tower.entry.title}", reason, remedy)
-    how = {"r": lora["rank"], "lora_alpha": lora["alpha"], "lora_dropout": lora["dropout"]}
-    return LoraModel(tower.model, LoraConfig(target_modules=found, bias="none", **how), ADAPTER)
+    config = LoraConfig(
+        target_modules=found, bias="none", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout
+    )
+    return LoraModel(tower.model, config, ADAPTER)
 
 
 # --- what was trained, as a file --------------------------------------------------------------------------------------
 
 
-def save(path: Path, encoder: Encoder, head: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+def save(path: Path, encoder: Encoder, head: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
     """Write what was trained of a backbone, and its head, as safetensors; `facts` go into its header.
 
     They name at least the backbone, the mode, LoRA's settings, and the `identity` of the weights that it started from.
@@ -135,7 +154,7 @@ def merged(entry: WeightsEntry, base: Weights, path: Path, facts: dict[str, Any]
         raise RadprobeError(path, reason, f"get those weights of {facts['backbone']}, or set that seed")
     size = facts["size"] if facts["mode"] == END_TO_END else entry.side(entry.native_size)
     tower = build(entry, base, size).tower
-    adapted = _inject(tower, facts["lora"]) if facts["mode"] == LORA else None
+    adapted = _inject(tower, LoraOptions(**facts["lora"])) if facts["mode"] == LORA else None
     state, expected = _read(path, facts), tower.model.state_dict()
     wrong = [name for name, each in state.items() if name not in expected or expected[name].shape != each.shape]
     if wrong or not state:

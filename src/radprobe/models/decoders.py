@@ -1,12 +1,13 @@
 """Decoders: from the dense maps of a frozen backbone to a logit for every label and pixel.
 
 Each first standardises the channels of its maps by fixed statistics, for every backbone alike, so that one range of
-learning rates suits them all. Logits pass no activation, but for those of the study's U-Net (D19).
+learning rates suits them all. Logits pass no activation, but for those of the paper's U-Net (D19).
 """
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,28 @@ from radprobe.files import RadprobeError
 
 INIT_STD = 0.01  # of the linear decoder's weights
 Statistics = Sequence[tuple[torch.Tensor, torch.Tensor]]  # mean and standard deviation [C] of each map
+ParameterGroup = dict[str, Any]  # of torch's optimizers: `params` and `lr`
+
+
+@dataclass(frozen=True)
+class DecoderPlan:
+    """What a decoder is built from, besides statistics.
+
+    kind: linear, unet, unet@paper, or a network from scratch: scratch-unet, scratch-transunet. labels: the classes and
+    background. widths: channels of `unet`. width, side: channels of the first stage of a network from scratch, and the
+    side of its images, pixels.
+    """
+
+    kind: str
+    labels: int
+    widths: tuple[int, ...] | None = None
+    width: int | None = None
+    side: int | None = None
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The plan as JSON, without what its kind has not."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Decoder(nn.Module):
@@ -43,7 +66,7 @@ class Decoder(nn.Module):
         """Return logits [B, K, h, w] on the decoder's own grid."""
         raise NotImplementedError
 
-    def groups(self, rate: float) -> list[dict]:
+    def groups(self, rate: float) -> list[ParameterGroup]:
         """Return what is trained, each group with its learning rate; `rate` is the decoder's."""
         return [{"params": list(self.parameters()), "lr": rate}]
 
@@ -52,8 +75,8 @@ class Decoder(nn.Module):
         return upsampled(self.grid_logits(maps), size)
 
 
-class Linear(Decoder):
-    """A 1x1 convolution on one map (arXiv 2312.02366, the study's linear decoder)."""
+class PixelwiseLinear(Decoder):
+    """A 1x1 convolution on one map (arXiv 2312.02366, the paper's linear decoder)."""
 
     def __init__(self, statistics: Statistics, classes: int):
         super().__init__(statistics)
@@ -63,7 +86,8 @@ class Linear(Decoder):
     @override
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         (x,) = self.standardised(maps)
-        return (self.weight @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[2:])
+        z = self.weight @ x.flatten(2) + self.bias[:, None]
+        return z.view(*z.shape[:2], *x.shape[2:])
 
 
 class UNet(Decoder):
@@ -89,11 +113,12 @@ class UNet(Decoder):
         x = self.enter(deepest)
         for number, block in enumerate(self.blocks):
             x = block(x, skips[number] if number < len(skips) else None)
-        return self.leave(x)
+        logits: torch.Tensor = self.leave(x)
+        return logits
 
 
-class StudyUNet(Decoder):
-    """The study's U-Net over the last five blocks: C, C/2, C/4, C/8, classes channels (arXiv 2312.02366, its code).
+class PaperUNet(Decoder):
+    """The paper's U-Net over the last five blocks: C, C/2, C/4, C/8, classes channels (arXiv 2312.02366, its code).
 
     Each block is a 2x2 transposed convolution, a skip through 3x3 convolution, batch norm and ReLU, both joined and
     through the same once more. The last block ends so too, and its logits are never below 0 (D19).
@@ -104,7 +129,7 @@ class StudyUNet(Decoder):
         channels = [len(mean) for mean, _ in statistics]
         widths = [channels[0], *(max(channels[0] // part, classes) for part in (2, 4, 8)), classes]
         pairs = zip(widths[:-1], widths[1:], channels[1:], strict=True)
-        self.blocks = nn.ModuleList(_StudyUp(*each) for each in pairs)
+        self.blocks = nn.ModuleList(_PaperUp(*each) for each in pairs)
 
     @override
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -124,52 +149,53 @@ class FromImages(Decoder):
     @override
     def grid_logits(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         (images,) = maps
-        return self.network(images)
+        logits: torch.Tensor = self.network(images)
+        return logits
 
 
-def build(plan: dict[str, Any], statistics: Statistics) -> Decoder:
-    """Return a decoder with new weights, on maps of these statistics: none where it reads the images themselves.
+def build(plan: DecoderPlan, statistics: Statistics) -> Decoder:
+    """Return a decoder with new weights, on maps of these statistics: none if it reads the images themselves.
 
-    plan: its `kind` (linear, unet, unet@paper, or the networks from scratch: scratch-unet, scratch-transunet), its
-    `labels` (classes and background) and the options of the kind: `widths`, or `width` and `side`.
+    Raises ValueError if the plan lacks an option of its kind.
     """
-    kind, labels = plan["kind"], plan["labels"]
-    if kind == "linear":
-        return Linear(statistics, labels)
-    if kind == "unet":
-        return UNet(statistics, labels, plan["widths"])
-    if kind == "unet" + PAPER:
-        return StudyUNet(statistics, labels)
+    if plan.kind == "linear":
+        return PixelwiseLinear(statistics, plan.labels)
+    if plan.kind == "unet" and plan.widths:
+        return UNet(statistics, plan.labels, plan.widths)
+    if plan.kind == "unet" + PAPER:
+        return PaperUNet(statistics, plan.labels)
     from radprobe.models import scratch  # MONAI takes seconds to import
 
-    network = (
-        scratch.unet(labels, plan["width"])
-        if kind == "scratch-unet"
-        else scratch.transunet(labels, plan["side"], plan["width"])
-    )
-    return FromImages(network)
+    if plan.kind == "scratch-unet" and plan.width:
+        return FromImages(scratch.unet(plan.labels, plan.width))
+    if plan.kind == "scratch-transunet" and plan.width and plan.side:
+        return FromImages(scratch.transunet(plan.labels, plan.side, plan.width))
+    raise ValueError(f"no decoder can be built from {plan}")
 
 
-def save(path: Path, decoder: Decoder, plan: dict[str, Any], facts: dict[str, Any]) -> None:
+def save(path: Path, decoder: Decoder, plan: DecoderPlan, facts: Mapping[str, Any]) -> None:
     """Write a trained decoder as safetensors, atomically; its plan and `facts` go into the header."""
     tensors = {name: each.detach().cpu().clone().contiguous() for name, each in decoder.state_dict().items()}
     with files.atomic(path) as temporary:
         # one key of metadata: safetensors writes several in any order
-        save_file(tensors, temporary, metadata={"radprobe": json.dumps({**facts, "plan": plan}, sort_keys=True)})
+        save_file(tensors, temporary, metadata={"radprobe": json.dumps({**facts, "plan": plan.header}, sort_keys=True)})
         temporary.chmod(0o644)  # safetensors lets nobody else read
 
 
 def load(path: Path) -> tuple[Decoder, dict[str, Any]]:
     """Return a decoder that `save` wrote, in evaluation mode, and its facts: the `layers` that it reads among them.
 
-    Raises RadprobeError where the file is none.
+    Raises RadprobeError if the file holds no decoder.
     """
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["radprobe"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         maps = sum(name.startswith("mean") for name in state)
-        decoder = build(facts["plan"], [(state[f"mean{n}"].flatten(), state[f"std{n}"].flatten()) for n in range(maps)])
+        decoder = build(
+            DecoderPlan(**facts["plan"]),
+            [(state[f"mean{n}"].flatten(), state[f"std{n}"].flatten()) for n in range(maps)],
+        )
         decoder.load_state_dict(state)
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
         remedy = "name a <protocol>.safetensors that `radprobe segment` wrote"
@@ -199,19 +225,21 @@ class _Up(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
-        doubled = [2 * side for side in x.shape[2:]]
-        larger = skip is not None and skip.shape[2] > x.shape[2]
-        x = upsampled(x, skip.shape[2:] if larger else doubled)
-        if skip is not None:
+        size = [2 * side for side in x.shape[2:]]
+        if skip is not None and skip.shape[2] > x.shape[2]:
+            size = list(skip.shape[2:])
+        x = upsampled(x, size)
+        if skip is not None and self.skip is not None:
             x = torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1)
-        return self.mix(x)
+        mixed: torch.Tensor = self.mix(x)
+        return mixed
 
 
 def _groups(channels: int) -> int:
     return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
 
 
-class _StudyUp(nn.Module):
+class _PaperUp(nn.Module):
     def __init__(self, before: int, after: int, skip: int):
         super().__init__()
         self.up = nn.ConvTranspose2d(before, after, 2, stride=2)
@@ -219,7 +247,8 @@ class _StudyUp(nn.Module):
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         x = self.up(x)
-        return self.mix(torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1))
+        mixed: torch.Tensor = self.mix(torch.cat([x, upsampled(self.skip(skip), x.shape[2:])], 1))
+        return mixed
 
 
 def _block(before: int, after: int) -> nn.Sequential:

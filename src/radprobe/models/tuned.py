@@ -12,22 +12,23 @@ from typing_extensions import override
 
 from radprobe.models.adapters import trained
 from radprobe.models.backbones import Encoder, Features
-from radprobe.models.decoders import INIT_STD, Decoder, Statistics
+from radprobe.models.decoders import INIT_STD, Decoder, ParameterGroup, Statistics
 
 
 def encode(encoder: Encoder, images: torch.Tensor) -> Features:
     """Encode grey images from 0 to 1, [B, 1, size, size]."""
-    return encoder(images[:, 0], images.new_tensor([0.0, 1.0]).expand(len(images), 2))
+    features: Features = encoder(images[:, 0], images.new_tensor([0.0, 1.0]).expand(len(images), 2))
+    return features
 
 
-def groups(encoder: Encoder, head: nn.Module, backbone_rate: float, head_rate: float) -> list[dict]:
-    """Return the parameters that move, with their learning rates; the backbone's only where some of it moves."""
-    moving = {"params": list(trained(encoder).values()), "lr": backbone_rate}
+def groups(encoder: Encoder, head: nn.Module, backbone_rate: float, head_rate: float) -> list[ParameterGroup]:
+    """Return the parameters that move, with their learning rates; the backbone's only if some of it moves."""
+    moving: ParameterGroup = {"params": list(trained(encoder).values()), "lr": backbone_rate}
     of_head = {"params": list(head.parameters()), "lr": head_rate}
     return [moving, of_head] if moving["params"] else [of_head]
 
 
-class Classifier(nn.Module):
+class BackboneClassifier(nn.Module):
     """A backbone and a linear head on its last vector: CLS, mean patch token, or what its library pools."""
 
     def __init__(self, encoder: Encoder, statistics: Statistics, classes: int):
@@ -41,7 +42,8 @@ class Classifier(nn.Module):
 
     @override
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        return self.head(vectors)
+        logits: torch.Tensor = self.head(vectors)
+        return logits
 
 
 class LinearHead(nn.Module):
@@ -49,6 +51,8 @@ class LinearHead(nn.Module):
 
     def __init__(self, mean: torch.Tensor, std: torch.Tensor, classes: int):
         super().__init__()
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         self.weight = nn.Parameter(torch.randn(classes, len(mean)) * INIT_STD)
@@ -65,7 +69,7 @@ def vectors(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
     return encode(encoder, images).cls[:, -1]
 
 
-class Segmenter(Decoder):
+class BackboneSegmenter(Decoder):
     """A backbone and a decoder, `head`, on its dense maps."""
 
     def __init__(self, encoder: Encoder, head: Decoder, backbone_rate: float):
@@ -78,11 +82,11 @@ class Segmenter(Decoder):
         return self.head.grid_logits(encode(self.encoder, images).dense)
 
     @override
-    def groups(self, rate: float) -> list[dict]:
+    def groups(self, rate: float) -> list[ParameterGroup]:
         return groups(self.encoder, self.head, self.backbone_rate, rate)
 
 
-def parameters(network: Classifier | Segmenter) -> dict[str, int]:
+def parameters(network: BackboneClassifier | BackboneSegmenter) -> dict[str, int]:
     """Return how many parameters were trained, the head's among them, and how many backbone and head have."""
     head = sum(each.numel() for each in network.head.parameters())
     moved = sum(each.numel() for each in trained(network.encoder).values())

@@ -1,105 +1,133 @@
 """adapt: a backbone trained with its head on one dataset, in one way: every bias, LoRA, or end to end."""
 
-import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import Any
 
 from radprobe import console
-from radprobe.artifacts import PARTS, Adapter, FewShot, Index, LeakCertificate, Pixels, Predictions, Split, Weights
-from radprobe.learning import candidates, draws, folds, loop
-from radprobe.learning.adapting import Classification, Job, Network, Segmentation, Task
+from radprobe.artifacts import PARTS, Adapter, Index, LeakCertificate, Pixels, Predictions, Split, Weights
+from radprobe.jobs import Inputs, Runtime
+from radprobe.jobs.adapt import AdaptJob
+from radprobe.learning import adapting, candidates, folds
+from radprobe.learning.adapting import Adaptation, AdaptingOptions, Classification, FewShotAdapting, Segmentation, Task
 from radprobe.learning.device import device, device_name, fits, measured
+from radprobe.learning.tuning import Network
 from radprobe.models import adapters, tuned
+from radprobe.models.adapters import LoraOptions
 from radprobe.names import frozen
-from radprobe.study import Step, Study
 
 NO_COST = {"seconds": 0.0, "peak_gb": 0.0}
 
 
-def run(study: Study, step: Step) -> None:
+def run(job: AdaptJob, inputs: Inputs, runtime: Runtime) -> None:
     """Read Index, Pixels, Split, its LeakCertificate and Weights; write Predictions and the Adapter."""
-    job = _job(study, step)
+    shared = _adaptation(job, inputs, runtime)
+    place = inputs.place
 
     def fit(split: Split, folder: Path) -> Predictions:
-        own = replace(job, split=split, folder=folder)
-        task = Segmentation(own) if step.knobs["task"] == "segmentation" else Classification(own)
-        with fits(step.backbone, own.where):
-            return _fit(step, task)
+        own = replace(shared, split=split, folder=folder)
+        task = Segmentation(own) if job.task == "segmentation" else Classification(own)
+        with fits(job.backbone, own.device):
+            predictions, network = _fit(job, task)
+        _save_adapter(job, own, network, place.key, len(shared.split.folds) if shared.split.is_folded else None)
+        return predictions
 
-    predictions = folds.over(job.split, step.folder, fit)
-    if job.split.is_folded:  # each fold has one: the first stands for them, and says so
-        (folds.folder_of(step.folder, 1) / Adapter.FILE).replace(step.folder / Adapter.FILE)
-    Adapter.seal(step.place)
-    predictions.save(step.place)
-    shutil.rmtree(job.training, ignore_errors=True)
+    predictions = folds.over(shared.split, place.folder, fit)
+    if shared.split.is_folded:  # each fold has one: the first stands for them, and says so
+        (folds.folder_of(place.folder, 1) / Adapter.FILE).replace(place.folder / Adapter.FILE)
+    Adapter.seal(place)
+    predictions.save(place)
+    shutil.rmtree(shared.training, ignore_errors=True)
 
 
-def _job(study: Study, step: Step) -> Job:
-    prepared, parted = step.dependency("prepare").folder, step.dependency("split").folder
+def _adaptation(job: AdaptJob, inputs: Inputs, runtime: Runtime) -> Adaptation:
+    prepared = inputs.folder("prepare")
+    parted = inputs.folder("split")
     LeakCertificate.load(parted)
-    return Job(
-        dataset=step.dataset,
-        entry=study.backbone(step.backbone),
-        weights=Weights.load(step.dependency("weights").folder),
+    return Adaptation(
+        dataset=job.dataset,
+        name=job.backbone,
+        encoder_facts=job.encoder,
+        weights=Weights.load(inputs.folder("weights")),
         index=Index.load(prepared),
         pixels=Pixels.load(prepared),
         split=Split.load(parted),
-        scale=study.dataset(step.dataset).intensity,
-        knobs=step.knobs,
-        folder=step.folder,
-        where=device(study.params.device),
+        options=_options(job),
+        folder=inputs.place.folder,
+        device=device(runtime.device),
     )
 
 
-def _fit(step: Step, task: Task) -> Predictions:
-    """Train on one split; write the adapter to the folder of the job."""
-    job, mode, took = task.job, step.knobs["mode"], {}
-    with measured(took, job.where):
+def _options(job: AdaptJob) -> AdaptingOptions:
+    head = job.segment or job.classify
+    if head is None:
+        raise ValueError(f"{job.backbone} on {job.dataset}: its job has the options of no head")
+    return AdaptingOptions(
+        mode=job.mode,
+        task=job.task,
+        seed=job.seed,
+        size=job.size,
+        intensity=job.intensity,
+        backbone_rates=tuple(job.backbone_rates),
+        head_rates=tuple(job.head_rates),
+        lora=_lora(job),
+        epochs=head.epochs,
+        batch_size=head.batch_size,
+        warmup=job.warmup,
+        patience=job.patience,
+        accumulate=job.accumulate,
+        precision=job.precision,
+        slices=job.classify.slices if job.classify else 1,
+        loss=job.segment.loss if job.segment else "dice",
+        unet_widths=tuple(job.segment.unet_widths) if job.segment and job.segment.unet_widths else None,
+    )
+
+
+def _lora(job: AdaptJob) -> LoraOptions | None:
+    if job.lora is None:
+        return None
+    targets = None if job.lora.targets is None else tuple(job.lora.targets)
+    return LoraOptions(job.lora.rank, job.lora.alpha, job.lora.dropout, targets)
+
+
+def _fit(job: AdaptJob, task: Task) -> tuple[Predictions, Network]:
+    """Train on one split; return the predictions, and the network that was fitted on train and val."""
+    shared = task.adaptation
+    cost: dict[str, Any] = {}
+    with measured(cost, shared.device):
         choice = candidates.choose(task)
-    took["seconds"] = max(took["seconds"], choice.seconds)
-    facts = {**choice.facts, "selected_by": task.chosen_by, **tuned.parameters(choice.networks["test"]), **took}
-    facts |= {"softmax": step.knobs["task"] == "multiclass"}
-    facts |= {f"n_{part}": task.size(job.split, part) for part in PARTS}
-    everything = {"protocols": {mode: facts}, "embedding": NO_COST, "device": device_name(job.where)}
-    few_shot = None
-    if wanted := step.knobs["few_shot"]:
-        took = {}
-        with measured(took, job.where):
-            few_shot = _few_shot(task)
-        everything["few_shot"] = {**wanted, "mode": mode, **took}
-    said, curves = task.predict(choice.networks), choice.curves.assign(protocol=mode)
-    _save_adapter(step, job, choice.networks["test"])
+    cost["seconds"] = max(cost["seconds"], choice.seconds)
+    network = choice.networks["test"]
+    facts = {**choice.facts, "selected_by": task.chosen_by, **tuned.parameters(network), **cost}
+    facts |= {"softmax": job.task == "multiclass"}
+    facts |= {f"n_{part}": task.size(shared.split, part) for part in PARTS}
+    everything = {"protocols": {job.mode: facts}, "embedding": NO_COST, "device": device_name(shared.device)}
+    curve = None
+    if job.few_shot:
+        wanted = FewShotAdapting(tuple(job.few_shot.shots), job.few_shot.draws, job.few_shot.steps)
+        cost = {}
+        with measured(cost, shared.device):
+            curve = adapting.few_shot_curve(task, wanted)
+        everything["few_shot"] = {**asdict(wanted), "mode": job.mode, **cost}
     value, settings = facts["value"], facts["chosen"]
-    console.say(f"{step.dataset} {step.backbone}: val {task.chosen_by} {value:.4f} with {settings}")
-    return Predictions(job.split.classes, **said, facts=everything, few_shot=few_shot, training=curves)
+    console.say(f"{job.dataset} {job.backbone}: val {task.chosen_by} {value:.4f} with {settings}")
+    found = task.predict(choice.networks)
+    training = choice.curves.assign(protocol=job.mode)
+    return replace(found, facts=everything, few_shot=curve, training=training), network
 
 
-def _few_shot(task: Task) -> FewShot:
-    """Adapt to each draw with the first learning rates and fixed steps; say what each makes of test."""
-    job, knobs, wanted = task.job, task.job.knobs, task.job.knobs["few_shot"]
-    every = draws.every(job.index, job.split, knobs["task"], wanted, knobs["seed"], paper=False)
-    rates, rows, scores = (knobs["backbone_rates"][0], knobs["head_rates"][0]), [], []
-    for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
-        epochs = max(1, round(wanted["steps"] / math.ceil(task.batches(draw.split) / knobs["accumulate"])))
-        folder = job.training / f"draw{number}"
-        try:
-            network = task.fit(rates, job.schedule(epochs), ("train",), draw.split, folder=folder).network
-        except loop.Diverged as error:
-            console.say(f"{protocol}, draw {number + 1}: {error}")
-            network = None
-        scores.append(task.test(network, draw.split))
-        rows.append(draw.row(protocol))
-    return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), np.stack(scores))
-
-
-def _save_adapter(step: Step, job: Job, network: Network) -> None:
-    facts = {"backbone": frozen(step.backbone), "base": adapters.identity(job.weights), "key": step.key}
-    facts |= {"mode": step.knobs["mode"], "lora": job.lora}
-    facts |= {"dataset": step.dataset, "classes": job.split.classes}
-    if k := getattr(step.dependency("split").job.recipe, "folds", None):
-        facts["folds"] = k  # it was trained without the first of them
-    adapters.save(job.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)
+def _save_adapter(job: AdaptJob, shared: Adaptation, network: Network, key: str, k: int | None) -> None:
+    """Write what was trained to the folder of the fit; with folds, it was trained without the first of them."""
+    lora = shared.options.lora
+    facts = {
+        "backbone": frozen(job.backbone),
+        "base": adapters.identity(shared.weights),
+        "key": key,
+        "mode": job.mode,
+        "lora": asdict(lora) if lora else None,
+        "dataset": job.dataset,
+        "classes": shared.split.classes,
+        **({"folds": k} if k else {}),
+    }
+    adapters.save(shared.folder / Adapter.FILE, network.encoder, network.head.state_dict(), facts)

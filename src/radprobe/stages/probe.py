@@ -13,8 +13,8 @@ from radprobe import console
 from radprobe.artifacts import Embeddings, Index, LeakCertificate, Predictions, Split, again
 from radprobe.artifacts import FewShot as FewShotScores
 from radprobe.files import RadprobeError
-from radprobe.learning import draws, folds, grid, knn, logistic, selection
-from radprobe.learning.cases import Cases, ranking
+from radprobe.learning import few_shot, folds, grid, knn, logistic, selection
+from radprobe.learning.cases import Cases, permuted, ranking
 from radprobe.learning.device import measured
 from radprobe.params import FewShot, Linear
 from radprobe.study import Step, Study
@@ -143,15 +143,15 @@ def _fit(step: Step, index: Index, split: Split, embeddings: Embeddings) -> Pred
             "leave at least one of knn, linear, logistic (or mlknn, of several labels)",
         )
     facts = {"protocols": facts, "embedding": embeddings.costs}
-    few_shot = None
+    curve = None
     if knobs["few_shot"]:
         took = {}
         with measured(took, CPU):
-            few_shot = _few_shot(samples, index, split, task, knobs)
+            curve = _few_shot(samples, index, split, task, knobs)
         facts["few_shot"] = {**knobs["few_shot"], **took}
-        console.say(f"{step.dataset} {step.backbone} few-shot: {len(few_shot.table)} draws")
+        console.say(f"{step.dataset} {step.backbone} few-shot: {len(curve.table)} draws")
     table = pd.concat(tables, ignore_index=True)
-    return Predictions(split.classes, table, facts=facts, few_shot=few_shot)
+    return Predictions(split.classes, table, facts=facts, few_shot=curve)
 
 
 def _wanted(name: str, task: str, knobs: dict[str, Any]) -> dict[str, Any] | None:
@@ -322,7 +322,7 @@ class _Sgd:
 
         told = [{**each.settings, "value": _defined(value)} for each, value in zip(candidates, values, strict=True)]
         return Result(
-            candidates[best].scores, scores, {"chosen": vars(recipe), "candidates": told, **counts, **facts}, refit
+            candidates[best].fitted, scores, {"chosen": vars(recipe), "candidates": told, **counts, **facts}, refit
         )
 
 
@@ -351,7 +351,7 @@ def _logistic(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     facts = {"chosen": settings, "candidates": [{**each.settings, "value": _defined(each.value)} for each in every]}
     facts |= {"softmax": samples.exclusive, "parameters": (x.shape[1] + 1) * len(samples.classes)}
     facts |= {"not_converged": late, **_widening(of_candidate[best], "c")}
-    return Result(every[best].scores, test, facts)
+    return Result(every[best].fitted, test, facts)
 
 
 def _sweep(samples: Samples, one: grid.Input, cs: list[float]) -> tuple[selection.Search, list[dict[str, Any]]]:
@@ -385,8 +385,8 @@ def _shuffled(samples: Samples, knobs: dict[str, Any], seed: int) -> Result:
     )
 
     def fit(shuffle: int) -> dict[str, torch.Tensor]:
-        permuted = labels[draws.permuted(patients, shuffle)]
-        fitted = features.fit(permuted, [knobs["c"]], samples.exclusive)
+        others = labels[permuted(patients, shuffle)]
+        fitted = features.fit(others, [knobs["c"]], samples.exclusive)
         return {part: fitted.logits(samples.cls[samples.rows[part]])[0] for part in ("val", "test")}
 
     first = fit(seed)
@@ -401,16 +401,15 @@ def _few_shot(samples: Samples, index: Index, split: Split, task: str, knobs: di
     """
     wanted, tests = knobs["few_shot"], samples.rows["test"]
     tests = tests[np.argsort(samples.cases.ids[tests])]
-    every = draws.every(index, split, task, wanted, knobs["seed"], knobs["paper"])
-    rows, scores = [], np.full((len(every), len(tests), len(samples.classes)), np.nan, np.float32)
-    for number, (protocol, draw) in enumerate(console.track(every, "few-shot (draws)", len(every))):
+    every = few_shot.every(index, split, task, wanted["shots"], wanted["draws"], knobs["seed"], knobs["paper"])
+    scores = np.full((len(every), len(tests), len(samples.classes)), np.nan, np.float32)
+    for number, draw in enumerate(every):
         train = samples.cases.of(draw.split.rows(index, "train"))
         labels = samples.labels[train]
         if (taught := selection.both_present(labels.numpy())).any():
             fitted = logistic.fit(samples.cls[train], labels[:, taught], [wanted["c"]], samples.exclusive)
             scores[number][:, taught] = ranking(fitted.logits(samples.cls[tests])[0], samples.exclusive).numpy()
-        rows.append(draw.row(protocol))
-    return FewShotScores(pd.DataFrame(rows, columns=FewShotScores.COLUMNS), scores)
+    return few_shot.scored(every, scores)
 
 
 PROTOCOLS = {

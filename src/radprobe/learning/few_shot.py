@@ -1,4 +1,6 @@
-"""Few-shot draws: each is a Split whose train part holds a few patients only; val and test stay as they are.
+"""Few-shot learning: training sets of a few patients, and what is fitted to each.
+
+A draw is a Split whose train part holds a few patients only; val and test stay as they are.
 
 `shots` counts patients, and all images of a drawn patient come along: for each class so many with a positive image of
 it (multi-label), so many of each class (multi-class), so many with a positive image and so many without (binary), and
@@ -6,22 +8,28 @@ so many in all where the labels are masks. Draws depend on the patients, their l
 every backbone gets the same. The draws of one number are nested: who is drawn for 1 is drawn for 2, 4 and so on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from radprobe import console
-from radprobe.artifacts import Index, Split
+from radprobe.artifacts import FewShot, Index, Split
 from radprobe.files import RadprobeError
+from radprobe.learning.selection import Diverged
+from radprobe.names import PAPER
+
+OURS = "few-shot"  # the protocol of draws by seed
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Draw:
     """A few-shot training set. `note` names the classes that have fewer patients than were asked for."""
 
+    protocol: str
     shots: int | None  # None: all
     number: int
     split: Split
@@ -30,19 +38,42 @@ class Draw:
     positives: dict[str, int]  # by class, the drawn patients with a positive image of it; empty for masks
     note: str = ""
 
-    def row(self, protocol: str) -> dict[str, Any]:
-        """Return the draw as a row of FewShot's table."""
+    @property
+    def name(self) -> str:
+        """A name that no other draw of the job has, for files."""
+        return f"{self.protocol}-{self.shots or 'all'}-{self.number}"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The draw as a row of FewShot's table."""
         facts = {"n_patients": self.patients, "n_samples": self.samples, "note": self.note}
-        return {"protocol": protocol, "shots": self.shots or 0, "draw": self.number, **facts}
+        return {"protocol": self.protocol, "shots": self.shots or 0, "draw": self.number, **facts}
 
 
 def every(
-    index: Index, split: Split, task: str, wanted: dict[str, Any], seed: int, paper: bool
-) -> list[tuple[str, Draw]]:
-    """Return all draws that params (`shots`, `draws`) want, and the study's if `paper`, each with its protocol."""
-    ours = draws(index, split, task, wanted["shots"], wanted["draws"], seed)
-    studys = paper_draws(index, split, task, wanted["shots"]) if paper else []
-    return [("few-shot", draw) for draw in ours] + [("few-shot@paper", draw) for draw in studys]
+    index: Index, split: Split, task: str, shots: Sequence[int], repeats: int, seed: int, paper: bool
+) -> list[Draw]:
+    """Return all draws that params want, and if `paper` those of the paper after them."""
+    ours = draws(index, split, task, shots, repeats, seed)
+    theirs = paper_draws(index, split, task, shots) if paper else ()
+    return [*ours, *theirs]
+
+
+def fit_each(every: Sequence[Draw], fit: Callable[[Draw], R]) -> list[R | None]:
+    """Return what `fit` makes of each draw, None if it raises Diverged; show the progress."""
+    fitted: list[R | None] = []
+    for number, draw in enumerate(console.track(every, "few-shot (draws)", len(every)), 1):
+        try:
+            fitted.append(fit(draw))
+        except Diverged as error:
+            console.say(f"{draw.protocol}, draw {number}: {error}")
+            fitted.append(None)
+    return fitted
+
+
+def scored(every: Sequence[Draw], scores: np.ndarray) -> FewShot:
+    """Return the artifact of draws and of what was fitted to them: `scores` [draws, n test cases, ...]."""
+    return FewShot(pd.DataFrame([draw.row for draw in every], columns=list(FewShot.COLUMNS)), scores)
 
 
 def draws(index: Index, split: Split, task: str, shots: Sequence[int], repeats: int, seed: int) -> Iterator[Draw]:
@@ -50,7 +81,7 @@ def draws(index: Index, split: Split, task: str, shots: Sequence[int], repeats: 
 
     A class with fewer patients than asked for gives all it has. Images whose label is unknown (NaN) count for nothing.
     """
-    train = _Train(index, split)
+    train = _Train(index, split, OURS)
     groups = _groups(train, task)
     orders = [
         [np.random.default_rng([seed, number, place]).permutation(group) for place, group in enumerate(groups.values())]
@@ -64,12 +95,12 @@ def draws(index: Index, split: Split, task: str, shots: Sequence[int], repeats: 
 
 
 def paper_draws(index: Index, split: Split, task: str, shots: Sequence[int]) -> Iterator[Draw]:
-    """Yield the study's single draw of each of `shots` (arXiv 2312.02366, authors' code, D15).
+    """Yield the paper's single draw of each of `shots` (arXiv 2312.02366, authors' code, D15).
 
     Multi-label: for each class the first patients by id whose every image has the label. Others: evenly spaced cases,
     `arange(0, n, n / shots).round()` over the sorted cases of train; there `shots` counts cases: films, or volumes.
     """
-    train = _Train(index, split)
+    train = _Train(index, split, OURS + PAPER)
     for wanted in sorted(set(shots)):
         if task == "multilabel":
             groups = train.who(train.every)
@@ -81,27 +112,11 @@ def paper_draws(index: Index, split: Split, task: str, shots: Sequence[int]) -> 
             yield from train.draw(wanted, 0, _evenly(cases, wanted), note, "volume_id")
 
 
-def permuted(patients: np.ndarray, seed: int) -> np.ndarray:
-    """Return positions [n] that give each case the labels of another one, for cases of `patients` [n].
-
-    Patients are put in a random order and their cases laid one after the other over the cases of the patients as they
-    are. So labels of one patient stay together: they resemble each other, and would be exchangeable case by case only
-    if they did not. With one case a patient it is a permutation of the cases. No patient keeps its own labels but by
-    chance, as would one whose number of cases nobody shares, if only equal numbers were exchanged.
-    """
-    names, of_patient = np.unique(patients, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    place = np.argsort(order)  # of each patient in the random order
-    given = np.argsort(place[of_patient], kind="stable")
-    source = np.empty(len(patients), int)
-    source[np.argsort(of_patient, kind="stable")] = given
-    return source
-
-
 class _Train:
     """The train part of a split: its samples, its patients by id, and who of them has which label."""
 
-    def __init__(self, index: Index, split: Split):
+    def __init__(self, index: Index, split: Split, protocol: str):
+        self.protocol = protocol
         rows = split.rows(index, "train")
         if not len(rows):
             raise RadprobeError("few-shot", "train has no sample", "choose another split of this dataset")
@@ -130,7 +145,7 @@ class _Train:
         positives = {name: int(count) for name, count in self.any[patients].sum().items()}
         kept = table[(table["part"] != "train") | table["sample_id"].isin(drawn["sample_id"])]
         few = Split(kept, self.split.classes)
-        yield Draw(shots, number, few, int(patients.sum()), len(drawn), positives, note)
+        yield Draw(self.protocol, shots, number, few, int(patients.sum()), len(drawn), positives, note)
 
 
 def _groups(train: _Train, task: str) -> dict[str, np.ndarray]:

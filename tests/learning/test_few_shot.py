@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from radprobe.artifacts import Index, Split
 from radprobe.files import RadprobeError
-from radprobe.learning import draws
+from radprobe.learning import few_shot
+from radprobe.learning.selection import Diverged
 
 SHOTS = [1, 2, 4, 8]
 CLASSES = {"multilabel": ["a", "b", "rare"], "binary": ["a"], "multiclass": ["a", "b", "c"], "segmentation": ["a", "b"]}
@@ -67,7 +68,7 @@ def by_number(found):
 @FEW
 def test_draws_are_nested_by_patient_and_never_touch_val_and_test(task, seed):
     index, split = study(seed, task)
-    found = by_number(draws.draws(index, split, task, SHOTS, 3, seed))
+    found = by_number(few_shot.draws(index, split, task, SHOTS, 3, seed))
     assert set(found) == {(number, shots) for number in range(3) for shots in SHOTS} | {(0, None)}
     for draw in found.values():
         assert (ids(draw.split, "val"), ids(draw.split, "test")) == (ids(split, "val"), ids(split, "test"))
@@ -92,7 +93,7 @@ def test_every_class_has_as_many_patients_as_were_asked_for_or_all_it_has(task, 
         groups = {name: having(index, split, name) for name in CLASSES[task]}
     if task == "binary":
         groups["no a"] = having(index, split, "a", 0) - groups["a"]
-    for draw in draws.draws(index, split, task, SHOTS, 2, seed):
+    for draw in few_shot.draws(index, split, task, SHOTS, 2, seed):
         if draw.shots is None:
             assert draw.note == ""
             continue
@@ -119,7 +120,7 @@ def test_draws_depend_on_patients_labels_and_seed_and_not_on_the_order_or_names_
     table = index.table.assign(sample_id=index.table["sample_id"].map(renamed)).sort_values("sample_id")
     other_rows = split.table.assign(sample_id=split.table["sample_id"].map(renamed))[::-1]
     again, other = (
-        [drawn(draw) for draw in draws.draws(*given_, task, SHOTS, 3, seed)]
+        [drawn(draw) for draw in few_shot.draws(*given_, task, SHOTS, 3, seed)]
         for given_ in ((index, split), (Index(table.reset_index(drop=True)), Split(other_rows, split.classes)))
     )
     assert again == other
@@ -128,7 +129,7 @@ def test_draws_depend_on_patients_labels_and_seed_and_not_on_the_order_or_names_
 @TASKS
 def test_other_numbers_and_other_seeds_draw_other_patients_where_there_is_a_choice(task):
     index, split = study(1, task, patients=200)
-    one, other = ([drawn(draw) for draw in draws.draws(index, split, task, [4], 10, seed)] for seed in (5, 6))
+    one, other = ([drawn(draw) for draw in few_shot.draws(index, split, task, [4], 10, seed)] for seed in (5, 6))
     assert len({frozenset(each) for each in one[:10] + other[:10]}) == 20
     chosen = set().union(*(one[:10] + other[:10]))
     assert min(chosen) < "p050" < "p150" < max(chosen)  # not the first ones by id
@@ -136,8 +137,8 @@ def test_other_numbers_and_other_seeds_draw_other_patients_where_there_is_a_choi
 
 def test_asking_for_other_shots_or_more_draws_changes_no_draw():
     index, split = study(2)
-    few = by_number(draws.draws(index, split, "multilabel", [2], 2, 0))
-    more = by_number(draws.draws(index, split, "multilabel", [8, 4, 2, 2, 1], 5, 0))
+    few = by_number(few_shot.draws(index, split, "multilabel", [2], 2, 0))
+    more = by_number(few_shot.draws(index, split, "multilabel", [8, 4, 2, 2, 1], 5, 0))
     assert all(drawn(draw) == drawn(more[key]) for key, draw in few.items())
     assert len(more) == 4 * 5 + 1
 
@@ -145,9 +146,9 @@ def test_asking_for_other_shots_or_more_draws_changes_no_draw():
 def test_where_no_patient_qualifies_there_is_no_draw_and_it_is_said(capsys):
     index, split = study(0)
     blank = index.table.assign(**{f"label:{name}": 0.0 for name in split.classes})
-    found = list(draws.draws(Index(blank), split, "multilabel", [2], 1, 0))
+    found = list(few_shot.draws(Index(blank), split, "multilabel", [2], 1, 0))
     assert [draw.shots for draw in found] == [None]
-    assert list(draws.paper_draws(Index(blank), split, "multilabel", [4])) == []
+    assert list(few_shot.paper_draws(Index(blank), split, "multilabel", [4])) == []
     said = capsys.readouterr().out
     assert "few-shot 2" in said
     assert "few-shot 4" in said
@@ -157,7 +158,7 @@ def test_where_no_patient_qualifies_there_is_no_draw_and_it_is_said(capsys):
 def test_a_split_without_train_is_an_error():
     index, split = study(0)
     with pytest.raises(RadprobeError, match="train has no sample"):
-        list(draws.draws(index, Split(split.table.query("part != 'train'"), split.classes), "multilabel", [1], 1, 0))
+        list(few_shot.draws(index, Split(split.table.query("part != 'train'"), split.classes), "multilabel", [1], 1, 0))
 
 
 @given(seed=st.integers(0, 2**32))
@@ -165,7 +166,7 @@ def test_a_split_without_train_is_an_error():
 def test_the_studys_draw_takes_the_first_patients_whose_every_image_has_the_label(seed):
     index, split = study(seed)
     train = index.table[index.table["sample_id"].isin(ids(split))]
-    for draw in draws.paper_draws(index, split, "multilabel", SHOTS):
+    for draw in few_shot.paper_draws(index, split, "multilabel", SHOTS):
         expected = set()
         for name in split.classes:
             every = [who for who, images in train.groupby("patient_id") if (images[f"label:{name}"] == 1).all()]
@@ -183,7 +184,7 @@ def test_the_studys_draw_of_other_sets_is_evenly_spaced_films_or_whole_volumes(v
     index = as_volumes(index) if volumes else index
     case = index.table.set_index("sample_id")["volume_id"]
     cases = sorted(set(case[list(ids(split))]))
-    (draw,) = draws.paper_draws(index, split, "multiclass", [shots])
+    (draw,) = few_shot.paper_draws(index, split, "multiclass", [shots])
     places = range(len(cases))
     if shots < len(cases):
         places = np.arange(0, len(cases), len(cases) / shots).round().astype(int)[:shots]
@@ -193,14 +194,24 @@ def test_the_studys_draw_of_other_sets_is_evenly_spaced_films_or_whole_volumes(v
     assert ids(draw.split, "val") == ids(split, "val")
 
 
-@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.integers(0, 100))
-def test_permuted_labels_are_all_there_and_those_of_a_patient_stay_together(sizes, seed):
-    patients = np.repeat([f"p{number}" for number in range(len(sizes))], sizes)
-    patients = np.random.default_rng(0).permutation(patients)
-    source = draws.permuted(patients, seed)
-    assert sorted(source) == list(range(len(patients)))
-    runs = patients[source][np.argsort(patients, kind="stable")]  # whose labels the cases have, patient by patient
-    assert len(runs) - (runs[1:] == runs[:-1]).sum() == len(sizes)
-    assert np.array_equal(source, draws.permuted(patients, seed))
-    if len(set(sizes)) == 1:  # whole patients are exchanged
-        assert all(len(set(patients[source][patients == name])) == 1 for name in set(patients))
+def test_a_draw_whose_fit_diverges_has_none_and_the_others_go_on(capsys):
+    index, split = study(0, "binary")
+    every = few_shot.every(index, split, "binary", [1, 2], 2, 0, paper=True)
+    assert [(draw.protocol, draw.shots, draw.number) for draw in every] == [
+        *(("few-shot", shots, number) for shots in (1, 2) for number in (0, 1)),
+        ("few-shot", None, 0),
+        *(("few-shot@paper", shots, 0) for shots in (1, 2)),
+    ]
+    assert len({draw.name for draw in every}) == len(every)
+
+    def fit(draw):
+        if draw.shots == 2 and draw.number == 1:
+            raise Diverged("head", "its loss is not finite", "lower the rate")
+        return draw.samples
+
+    fitted = few_shot.fit_each(every, fit)
+    assert fitted == [draw.samples if number != 3 else None for number, draw in enumerate(every)]
+    assert "few-shot, draw 4: head: its loss is not finite" in capsys.readouterr().out
+    found = few_shot.scored(every, np.zeros((7, 3, 1)))
+    assert found.table["shots"].tolist() == [1, 1, 2, 2, 0, 1, 2]
+    assert found.table["n_samples"].tolist() == [draw.samples for draw in every]
