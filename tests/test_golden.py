@@ -13,19 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import running
 
 from radprobe import files
 from radprobe.artifacts import Embeddings, Index, RawManifest, Scores, Split
 from radprobe.manifests import Manifest
-from radprobe.stages import embed, prepare, probe, retrieve, score, segment, split
 from radprobe.study import VERSIONS, Study
 
 GOLDEN = Path(__file__).with_name("golden.json")
 METRICS = ("auroc", "auprc", "brier", "dsc", "iou")  # others jump where a case passes a threshold
 TOLERANCE = 0.01  # of a score: other processors round otherwise, and a near tie may be ranked the other way
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # of features
-EXACT = {"retrieve": retrieve, "prepare": prepare, "split": split}
-STAGES = {**EXACT, "embed": embed, "probe": probe, "segment": segment, "score": score}
+EXACT = ("retrieve", "prepare", "split")
 DATASETS = {"montgomery": 9, "nih_chestxray14": 60}
 REAL = {name: os.environ.get(f"RADPROBE_REAL_{name}") for name in ("DATA", "WEIGHTS")}
 SMALL = {
@@ -59,9 +58,9 @@ def made(root: Path) -> dict[str, dict]:
     study = Study({"study": "golden", "datasets": chosen, "backbones": ["test_vit"], "paths": {"root": str(root)}})
     found: dict[str, list] = {verb: [] for verb in EXACT}
     for dataset in DATASETS:
-        for verb, stage in EXACT.items():
+        for verb in EXACT:
             step = study.step(verb, dataset)
-            stage.run(study, step)
+            running.run(study, step)
             found[verb].append(content(verb, step.folder))
     return {verb: {"version": VERSIONS[verb], "digest": files.digest(each)} for verb, each in found.items()}
 
@@ -84,7 +83,7 @@ def frozen(root: Path, name: str) -> dict[str, dict]:
     for step in study.steps.values():
         if step.verb == "compare":
             continue
-        (retrieve.weights if step.verb == "weights" else STAGES[step.verb].run)(study, step)
+        running.run(study, step)
         if step.verb == "embed":
             features[f"{step.dataset} {step.backbone}"] = summary(Embeddings.load(step.folder).tokens)
         if step.verb == "score":

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import running
 import yaml
 from datasets import own_folders
 from datasets.own_folders import texture
@@ -19,12 +20,10 @@ from small_params import NO_CONTROLS
 from webpage import Page
 
 from radprobe.artifacts import Index, Pixels, Predictions, Scores, Truth
-from radprobe.stages import compare, embed, prepare, probe, report, retrieve, score, segment, split
+from radprobe.stages import report
 from radprobe.study import Study
 
 pytestmark = pytest.mark.slow
-STAGES = {"retrieve": retrieve, "prepare": prepare, "split": split, "embed": embed, "probe": probe, "segment": segment}
-STAGES |= {"score": score, "compare": compare}
 PATIENTS = 24
 
 
@@ -50,10 +49,7 @@ def run(root, embedding=None, choice=None, **folder):
     """Run every step of a study of the folder root/mine; return the study."""
     study = Study(params(root, embedding, choice, **folder))
     for step in study.steps.values():
-        if step.verb == "weights":
-            retrieve.weights(study, step)
-        else:
-            STAGES[step.verb].run(study, step)
+        running.run(study, step)
     report.run(study)
     return study
 

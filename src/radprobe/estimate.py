@@ -23,7 +23,7 @@ STUDIES = 20  # the newest of those recorded are looked at
 SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
 SAME |= {"score": ("resamples",), "external": ("task",)}
 FITTING = {"probe", "segment", "adapt"}
-OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity"}
+OF_THE_IMAGE = {"dataset", "backbone", "seed", "threads", "recipe", "size", "intensity"}
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,9 @@ def _kind(study: Study, step: Step) -> str:
     task = study.dataset(step.dataset).task if step.dataset else None
     cost = study.cost(step.backbone) if step.backbone else None
     known = bool(cost and cost.gflops_224)
-    names = SAME.get(step.verb, sorted(set(step.knobs) - OF_THE_IMAGE))
-    knobs = {name: step.knobs.get(name) for name in names}
+    options = step.job.model_dump(mode="json") if step.job else step.knobs
+    names = SAME.get(step.verb, sorted(set(options) - OF_THE_IMAGE))
+    knobs = {name: options.get(name) for name in names}
     return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs])
 
 

@@ -20,6 +20,7 @@ from radprobe.datasets import DOWNLOADING, UNLESS_BY_HAND, Layout, absent_by_han
 from radprobe.entries import Entries
 from radprobe.files import RadprobeError
 from radprobe.jobs import Input, Inputs, Job, Runtime
+from radprobe.jobs.probe import ProbeJob
 from radprobe.manifests import Manifest, Place
 from radprobe.names import (
     CEILING,
@@ -374,6 +375,12 @@ class Study(Entries):
             return EXTERNAL
         return "adapt" if verb and backbone and mode_of(backbone) else verb
 
+    def draws_few_shots(self, step: Step) -> bool:
+        """Does a step fit heads to few-shot draws?"""
+        if isinstance(step.job, ProbeJob):
+            return step.job.heads.few_shot is not None
+        return bool(step.knobs.get("few_shot"))
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -501,6 +508,10 @@ class Study(Entries):
         if backbone in self.external:
             return self._external(backbone, needs)
         verb, p = self.predicting(dataset, backbone), self.params
+        # A curve over draws belongs to one training set; those of a control are those of its first initialisation.
+        draws = isinstance(p.datasets[dataset].split, str) and not is_further_init(backbone)
+        if verb == "probe":
+            return self._step(verb, dataset, backbone, ProbeJob.of(p, entry, backbone, few_shot=draws), *needs)
         knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task}
         if backbone == CEILING:
             knobs = {}
@@ -510,11 +521,9 @@ class Study(Entries):
             side = self.backbone(backbone).side(entry.size)
             knobs |= {"scratch": _dump(p.segment.scratch), "size": side, "intensity": _dump(entry.intensity)}
         else:
-            knobs |= {key: value for key, value in _dump(getattr(p, verb)).items() if key != "scratch"}
-        if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
-            knobs["few_shot"] = None  # a curve over draws belongs to one training set
-        if is_further_init(backbone):
-            knobs["few_shot"] = None  # the curves of a control are those of its first initialisation
+            knobs |= {key: value for key, value in _dump(p.segment).items() if key != "scratch"}
+        if knobs.get("few_shot") and not draws:
+            knobs["few_shot"] = None
         if p.repeats > 1 and backbone != CEILING and verb != "adapt":
             knobs["repeats"] = p.repeats
         return self._step(verb, dataset, backbone, knobs, *needs)
