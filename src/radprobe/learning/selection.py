@@ -161,9 +161,8 @@ def _beyond(tried: list[float], found: list[Candidate[F]], name: str) -> float |
 
 def both_present(targets: np.ndarray) -> np.ndarray:
     """Return for each class of targets [n, classes] (1, 0, NaN) whether it has a positive and a negative."""
-    positive: np.ndarray = (targets == 1).any(0)
-    negative: np.ndarray = (targets == 0).any(0)
-    return positive & negative
+    both: np.ndarray = (targets == 1).any(0) & (targets == 0).any(0)
+    return both
 
 
 def macro_auroc(targets: np.ndarray, scores: np.ndarray) -> float:
