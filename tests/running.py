@@ -4,8 +4,4 @@ import importlib
 
 
 def run(study, step) -> None:
-    stage = importlib.import_module(f"radprobe.stages.{step.verb}")
-    if step.job is None:
-        stage.run(study, step)
-    else:
-        stage.run(step.job, step.inputs, study.runtime(step))
+    importlib.import_module(f"radprobe.stages.{step.verb}").run(step.job, step.inputs, study.runtime(step))

@@ -211,7 +211,7 @@ def _probe(made, step, generator):
         "embedding": EMBEDDING,
         "few_shot": {"c": 0.01, "seconds": 30.0, "peak_gb": 1.0},
     }
-    few_shot = _few_shot(labels[part == "test"], noise, generator) if step.knobs["few_shot"] else None
+    few_shot = _few_shot(labels[part == "test"], noise, generator) if step.job.heads.few_shot else None
     Predictions(classes, pd.concat(tables, ignore_index=True), {}, facts, few_shot).save(step.place)
 
 

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "survey": BASE | {"imaging", "datasets", "splitting"},
     "learning": BASE | {"jobs", "models", "metrics", "imaging"},
     "report": BASE | {"imaging", "metrics", "jobs", "study", "params"},
-    "stages": BASE | ROOMS | {"jobs", "study", "params"},  # the last two leave with the last untyped job
+    "stages": BASE | ROOMS | {"jobs"},
     "commands": BASE | ROOMS | {"jobs", "study", "params", "survey", "estimate", "checks"},
     "cli": BASE | {"study", "jobs", "params", "gpus"},
     "__main__": {"cli"},

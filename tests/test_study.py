@@ -169,7 +169,7 @@ def test_each_init_has_weights_and_features_of_its_own_and_seeds_follow_that_of_
         assert len({step.key for step in steps}) == len({step.folder for step in steps}) == 3
     for name, step in zip(names, weights, strict=True):
         assert study.step("embed", "nih_chestxray14", name).dependency("weights") == step
-    few_shot = [study.step("probe", "nih_chestxray14", name).knobs["few_shot"] for name in names]
+    few_shot = [study.step("probe", "nih_chestxray14", name).job.heads.few_shot for name in names]
     assert few_shot[0]
     assert few_shot[1:] == [None, None]  # the curves of the control are those of its first init
 

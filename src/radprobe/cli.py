@@ -329,10 +329,7 @@ def _make_step(study: Study, step: Step) -> None:
             if on_gpu and gpus.VISIBLE in os.environ:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
             stage = _stage(step.verb)
-            if step.job is None:
-                stage.run(study, step)
-            else:
-                stage.run(step.job, step.inputs, study.runtime(step))
+            stage.run(step.job, step.inputs, study.runtime(step))
         if step.verb == "retrieve":
             study.note_raw_state(step)
         for manifest in step.outputs:

@@ -2,7 +2,7 @@
 what jobs of this and of earlier studies took here.
 
 A job's work is its images, times the GFLOPs of an image where it runs a backbone. Jobs of the same verb and the same
-knobs (epochs, learning rates ...) are taken to need the same seconds per work, within the spread of those measured.
+options (epochs, learning rates ...) are taken to need the same seconds per work, within the spread of those measured.
 """
 
 import csv
@@ -23,9 +23,6 @@ from radprobe.names import mode_of, slug
 from radprobe.study import ON_GPU, Step, Study
 
 STUDIES = 20  # the newest of those recorded are looked at
-# what says that two jobs of a verb do the same to an image; all knobs but OF_THE_IMAGE where a verb is not named here
-SAME = {"retrieve": (), "weights": (), "prepare": (), "split": (), "embed": ("precision", "decoders"), "compare": ()}
-SAME |= {"score": (), "external": ()}
 FITTING = {"probe", "segment", "adapt"}
 OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity", "dataset", "backbone", "encoder", "embed"}
 
@@ -169,14 +166,16 @@ def _kind(study: Study, step: Step) -> str:
     task = study.dataset(step.dataset).task if step.dataset else None
     cost = study.cost(step.backbone) if step.backbone else None
     known = bool(cost and cost.gflops_224)
-    names = SAME.get(step.verb, sorted(set(step.knobs) - OF_THE_IMAGE))
-    how = _encoding(step)
-    knobs = {name: getattr(how, name) if how else step.knobs.get(name) for name in names}
+    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), _options(step)])
+
+
+def _options(step: Step) -> Any:
+    """Return the options on which the time of a job depends, besides those of its images."""
+    if how := _encoding(step):
+        return {"precision": how.precision, "decoders": how.decoders}
     if isinstance(step.job, ScoreJob):
-        knobs = {"resamples": step.job.intervals.resamples}
-    fits = step.verb in FITTING and step.job
-    job = _without(step.job.model_dump(mode="json"), OF_THE_IMAGE) if fits else None
-    return files.digest([step.verb, task, known, mode_of(step.backbone or ""), knobs, job])
+        return {"resamples": step.job.intervals.resamples}
+    return _without(step.job.model_dump(mode="json"), OF_THE_IMAGE) if step.verb in FITTING else None
 
 
 def _without(content: Any, names: set[str]) -> Any:

@@ -285,6 +285,16 @@ class Probe(Strict):
         description="Also logistic regressions on permuted labels, so many of them: the floor. 0 leaves it out.",
     )
 
+    @property
+    def inputs(self) -> Linear:
+        """The options whose `blocks` and `patch_mean` say what heads read; the default ones if `linear` is null."""
+        return self.linear or Linear()
+
+    @property
+    def floor_c(self) -> float:
+        """C of the logistic regressions on permuted labels: that of few-shot draws, the default one without draws."""
+        return (self.few_shot or FewShot()).c
+
     @field_validator("shuffled")
     @classmethod
     def _enough_shuffles(cls, shuffles: int) -> int:

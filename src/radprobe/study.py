@@ -27,6 +27,7 @@ from radprobe.jobs.compare import CompareJob
 from radprobe.jobs.embed import EmbedJob, encoding
 from radprobe.jobs.external import ExternalJob
 from radprobe.jobs.prepare import PrepareJob, limit
+from radprobe.jobs.probe import ProbeJob
 from radprobe.jobs.retrieve import RetrieveJob
 from radprobe.jobs.score import ScoreJob
 from radprobe.jobs.segment import SegmentJob
@@ -71,11 +72,10 @@ class Step:
     verb: str
     dataset: str | None
     backbone: str | None
-    knobs: dict[str, Any]
+    job: Job
     folder: Path
     key: str
     dependencies: tuple["Step", ...] = ()
-    job: Job | None = None
 
     def dependency(self, verb: str) -> "Step":
         """Return the one dependency of this verb."""
@@ -90,9 +90,9 @@ class Step:
     @property
     def has_few_shot(self) -> bool:
         """Are heads fitted to few-shot draws."""
-        if isinstance(self.job, SegmentJob | AdaptJob):
-            return self.job.few_shot is not None
-        return bool(self.knobs.get("few_shot"))
+        if isinstance(self.job, ProbeJob):
+            return self.job.heads.few_shot is not None
+        return isinstance(self.job, SegmentJob | AdaptJob) and self.job.few_shot is not None
 
     @property
     def outputs(self) -> list[Path]:
@@ -516,17 +516,13 @@ class Study(Entries):
                 raise RadprobeError(wanted, f"this study has no step '{verb}'", remedy) from None
             raise RadprobeError(wanted, reason, f"did you mean {params.nearest_name(wanted, known)}?") from None
 
-    def _step(
-        self, verb: str, dataset: str | None, backbone: str | None, job: Job | dict[str, Any], *dependencies: Step
-    ) -> Step:
-        typed = job if isinstance(job, Job) else None
-        knobs = {} if isinstance(job, Job) else job
-        content = typed.model_dump(mode="json") if typed else [dataset, backbone, knobs]
+    def _step(self, verb: str, dataset: str | None, backbone: str | None, job: Job, *dependencies: Step) -> Step:
+        content = job.model_dump(mode="json")
         key = files.digest([verb, VERSIONS.get(verb, 1), content, [each.key for each in dependencies]])
         root = self.path("results" if verb in ("probe", "segment", "adapt", "external", "score", "compare") else "work")
         middle = [slug(backbone)] if backbone else []
         folder = root.joinpath(*([dataset] if dataset else []), verb, *middle, key)
-        return Step(verb, dataset, backbone, knobs, folder, key, dependencies, typed)
+        return Step(verb, dataset, backbone, job, folder, key, dependencies)
 
     def runtime(self, step: Step) -> Runtime:
         """Return what the job of a step may use on this machine."""
@@ -666,14 +662,9 @@ class Study(Entries):
         if verb == "segment":
             job = SegmentJob.of(p, entry, model, self._decoders(entry))
             return self._step("segment", dataset, backbone, job, *needs)
-        knobs = {"seed": p.seed, "threads": p.threads, "task": entry.task, **_dump(p.probe)}
-        if knobs.get("few_shot") and not isinstance(p.datasets[dataset].split, str):
-            knobs["few_shot"] = None  # a curve over draws belongs to one training set
-        if is_further_init(backbone):
-            knobs["few_shot"] = None  # the curves of a control are those of its first initialisation
-        if p.repeats > 1:
-            knobs["repeats"] = p.repeats
-        return self._step(verb, dataset, backbone, knobs, *needs)
+        # A curve over draws belongs to one training set; those of a control are those of its first initialisation.
+        draws = isinstance(p.datasets[dataset].split, str) and not is_further_init(backbone)
+        return self._step("probe", dataset, backbone, ProbeJob.of(p, entry, backbone, few_shot=draws), *needs)
 
     def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
         if backbone == METADATA:

@@ -15,7 +15,6 @@ from radprobe.artifacts import Adapter, Predictions, Scores, Split
 from radprobe.entries import Entries, read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import folds, loop
-from radprobe.stages import probe
 from radprobe.study import Study
 
 NIH, MONTGOMERY, K, N = "nih_chestxray14", "montgomery", 4, 80
@@ -40,7 +39,7 @@ def put_into_folds(s, dataset):
 def probed(root, labels=None, **top):
     s, step = test_probe.made(root, labels, n=N, top=top, **HEADS)
     put_into_folds(s, NIH)
-    probe.run(s, step)
+    running.run(s, step)
     return s, Predictions.load(step.folder)
 
 
@@ -69,7 +68,7 @@ def test_a_fold_is_what_an_ordinary_split_into_the_same_parts_gives(tmp_path):
     part = {1: "test", 2: "val"}
     parts = [part.get(fold, "train") for fold in fold_of(made.table["sample_id"])]
     Split(made.table.assign(part=parts), made.classes).save(source.place)
-    probe.run(s, step)
+    running.run(s, step)
     alone = Predictions.load(step.folder)
     first = found.table[found.table["fold"] == 1].drop(columns="fold")
     keys = ["protocol", "part", "sample_id"]
@@ -189,7 +188,7 @@ def of_params(split, folder=None):
 
 def test_folds_make_no_few_shot_draws_widen_intervals_and_change_the_keys_of_what_depends_on_them():
     folded, plain = (Study(of_params(split)).as_if_complete() for split in ({"folds": 5}, "study"))
-    assert folded.step("probe", "mine", "test_vit").knobs["few_shot"] is None
+    assert folded.step("probe", "mine", "test_vit").job.heads.few_shot is None
     assert folded.step("score", "mine", "test_vit").job.intervals.folds == 5
     for key, step in folded.steps.items():
         depends = key[0] in ("split", "probe", "score", "compare")

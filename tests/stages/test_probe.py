@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from radprobe import artifacts
 from radprobe.artifacts import Embeddings, Predictions, Scores, Split
 from radprobe.artifacts.tables import write_array
 from radprobe.files import RadprobeError
-from radprobe.learning import selection
+from radprobe.learning import grid, logistic, selection
 from radprobe.manifests import Place, seal
 from radprobe.metrics import operating
 from radprobe.names import METADATA
@@ -57,9 +58,13 @@ def made(root, labels=None, patch=True, n=N, top=None, **sections):
     return s, s.step("probe", NIH, "test_vit")
 
 
+def without_mlknn(step):
+    return step.job.heads.model_copy(update={"mlknn": None})
+
+
 def test_every_protocol_predicts_val_and_test_in_order_and_learns(tmp_path):
     s, step = made(tmp_path)
-    probe.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     assert found.classes == list(CLASSES)
     assert [name for name in found.table["protocol"].unique() if "~" not in name] == MULTILABEL
@@ -105,7 +110,7 @@ def test_a_cnn_has_as_many_candidates_as_a_transformer(tmp_path):
     as_cnn(of_cnn)
     counts = []
     for each, its in ((s, step), (cnn, of_cnn)):
-        probe.run(each, its)
+        running.run(each, its)
         facts = Predictions.load(its.folder).facts["protocols"]
         inputs = {name: {(c["blocks"], c["patch_mean"]) for c in facts[name]["candidates"]} for name in READING}
         counts.append({name: len(found) for name, found in inputs.items()})
@@ -129,7 +134,7 @@ def test_no_score_depends_on_the_unit_of_the_features(tmp_path, patch):
             write_array(path, np.load(path).astype(np.float32) * np.float32(factor))
         names = sorted(path.name for path in folder.glob("*.npy"))
         seal(Place(folder, step.dependency("embed").key), Embeddings.KIND, {"seconds": 2.0, "peak_gb": 0.5}, names)
-        probe.run(s, step)
+        running.run(s, step)
         predictions = Predictions.load(step.folder)
         found[factor] = {name: macro(predictions, name) for name in ("linear", "logistic", "shuffled", "knn")}
         assert predictions.few_shot.table["shots"].iloc[-1] == 0
@@ -174,7 +179,7 @@ def test_of_real_films_no_score_depends_on_the_unit_of_real_or_random_features(t
             for name, array in zip(names, kept, strict=True):
                 write_array(step.folder / name, array.astype(np.float32) * np.float32(factor))
             seal(step.place, Embeddings.KIND, found.facts, names)
-            probe.run(s, s.step("probe", NIH, backbone))
+            running.run(s, s.step("probe", NIH, backbone))
             predictions = Predictions.load(s.step("probe", NIH, backbone).folder)
             values.append([macro(predictions, protocol) for protocol in READING])
         np.testing.assert_allclose(values[1:], [values[0]] * 2, atol=0.002)
@@ -198,7 +203,7 @@ def test_repeated_features_change_no_few_shot_score(tmp_path):
             {"seconds": 2.0, "peak_gb": 0.5},
             ["00000.cls.npy"],
         )
-        probe.run(s, step)
+        running.run(s, step)
         predictions = Predictions.load(step.folder)
         targets = predictions.matrices(predictions.rows("knn", "test"))[1]
         drawn = predictions.few_shot.scores
@@ -211,7 +216,7 @@ def test_a_choice_at_the_edge_widens_the_grid_and_is_said(tmp_path, capsys):
     narrow = {"linear": {**SMALL["linear"], "learning_rates": [2e-4, 4e-4]}}
     narrow["logistic"] = {"values": 2, "low": 1e-9, "high": 1e-8}
     s, step = made(tmp_path, paper=False, **narrow)
-    probe.run(s, step)
+    running.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]
     linear, logistic = facts["linear"], facts["logistic"]
     rates = sorted({each["learning_rate"] for each in linear["candidates"]})
@@ -228,7 +233,7 @@ def test_the_same_job_gives_the_same_bytes(tmp_path):
     written = []
     for name in ("a", "b"):
         s, step = made(tmp_path / name)
-        probe.run(s, step)
+        running.run(s, step)
         written.append((step.folder / "predictions.parquet").read_bytes())
     assert written[0] == written[1]
 
@@ -242,7 +247,7 @@ def test_permuting_test_labels_changes_test_metrics_and_nothing_else(tmp_path):
     found, scored = [], []
     for name, change in (("a", None), ("b", permuted)):
         s, step = made(tmp_path / name, change)
-        probe.run(s, step)
+        running.run(s, step)
         found.append(Predictions.load(step.folder))
         running.run(s, s.step("score", NIH, "test_vit"))
         scored.append(Scores.load(s.step("score", NIH, "test_vit").folder).table)
@@ -264,7 +269,7 @@ def ran(root, **top):
     """Probe and score with a single candidate of the linear probe, so that no seed chooses another."""
     linear = {**SMALL["linear"], "learning_rates": [0.05], "blocks": [1], "patch_mean": [False]}
     s, step = made(root, top=top, linear=linear)
-    probe.run(s, step)
+    running.run(s, step)
     running.run(s, s.step("score", NIH, "test_vit"))
     return Predictions.load(step.folder), Scores.load(s.step("score", NIH, "test_vit").folder).table
 
@@ -312,7 +317,7 @@ def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
         return labels
 
     s, step = made(tmp_path, doubt)
-    probe.run(s, step)
+    running.run(s, step)
     table = Predictions.load(step.folder).table
     assert set(table["target:a"].dropna()) == {0.0, 1.0}
     ours = table[~table["protocol"].str.contains("~")]
@@ -322,14 +327,14 @@ def test_uncertain_and_blank_labels_are_undefined_targets(tmp_path):
 
 def test_a_single_vector_says_how_many_heads_remain(tmp_path):
     s, step = made(tmp_path, patch=False, linear={**SMALL["linear"], "learning_rates": [0.1, 0.3, 1.0]})
-    probe.run(s, step)
+    running.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]["linear"]
     assert (facts["heads"], facts["heads_left_out"]) == (3 + facts["widened"], 9)
 
 
 def test_a_diverged_head_is_reported_and_not_chosen(tmp_path):
     s, step = made(tmp_path, linear={"epochs": 2, "learning_rates": [0.01, 1e39], "blocks": [1], "patch_mean": [False]})
-    probe.run(s, step)
+    running.run(s, step)
     facts = Predictions.load(step.folder).facts["protocols"]["linear"]
     assert facts["heads_diverged"] == 1
     assert facts["chosen"]["learning_rate"] <= 0.01
@@ -337,7 +342,7 @@ def test_a_diverged_head_is_reported_and_not_chosen(tmp_path):
 
 
 def test_a_head_that_diverges_when_it_is_fitted_again_is_reported_and_passed_over(tmp_path, monkeypatch):
-    fit, failed = probe.grid.fit, []
+    fit, failed = grid.fit, []
 
     def fails_once(table, labels, recipes, *rest, **options):
         heads = fit(table, labels, recipes, *rest, **options)
@@ -346,9 +351,9 @@ def test_a_head_that_diverges_when_it_is_fitted_again_is_reported_and_passed_ove
             heads[0].weight.fill_(torch.inf)
         return heads
 
-    monkeypatch.setattr(probe.grid, "fit", fails_once)
+    monkeypatch.setattr(grid, "fit", fails_once)
     s, step = made(tmp_path, paper=False)
-    probe.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     facts = found.facts["protocols"]["linear"]
     assert facts["diverged_when_refitted"] == failed
@@ -364,19 +369,19 @@ def test_one_sided_labels_stop_it_by_name(tmp_path, start, part):
         return labels
 
     with pytest.raises(RadprobeError, match=f"both a positive and a negative in {part}"):
-        probe.run(*made(tmp_path, one_sided))
+        running.run(*made(tmp_path, one_sided))
 
 
 def test_an_empty_part_stops_it_by_name(tmp_path):
     with pytest.raises(RadprobeError, match="part test has no sample"):
-        probe.run(*made(tmp_path, n=3))
+        running.run(*made(tmp_path, n=3))
 
 
 def test_d05_without_val_it_stops_and_chooses_nothing_on_test(tmp_path):
     s, step = made(tmp_path)
     leave_out(s, NIH, "val")
     with pytest.raises(RadprobeError, match="part val has no sample here, so no head can be chosen"):
-        probe.run(s, step)
+        running.run(s, step)
     assert not (step.folder / "predictions.json").exists()
 
 
@@ -384,7 +389,7 @@ def test_without_a_leak_certificate_nothing_runs(tmp_path):
     s, step = made(tmp_path)
     (step.dependency("split").folder / "leaks.json").unlink()
     with pytest.raises(RadprobeError, match=r"leaks\.json"):
-        probe.run(s, step)
+        running.run(s, step)
 
 
 JOB = """
@@ -420,7 +425,7 @@ def test_a_volume_is_the_mean_of_its_slices_and_gives_one_score(tmp_path):
     parts = [PARTS[row // 8 % 4] for row in range(N)]
     split = index.table[["sample_id", "patient_id"]].assign(part=parts)
     artifacts.Split(split, list(CLASSES)).save(step.dependency("split").place)
-    probe.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder).table
     test = found[(found["protocol"] == "knn") & (found["part"] == "test")]
     assert test["sample_id"].tolist() == [f"patient{row:03d}" for row in range(N // 8) if PARTS[row % 4] == "test"]
@@ -450,14 +455,14 @@ def test_heads_of_epochs_see_the_augmented_copies_and_the_others_do_not(tmp_path
             write_array(embed.folder / f"00000.{kind}.npy", np.concatenate([plain, copies]))
             files.append(f"00000.{kind}.npy")
         seal(embed.place, Embeddings.KIND, facts, files)
-        probe.run(s, step)
+        running.run(s, step)
         tables.append(Predictions.load(step.folder).table.set_index("protocol"))
     one, two = tables
     for protocol in MULTILABEL:
         same = np.array_equal(one.loc[protocol, "score:a"], two.loc[protocol, "score:a"])
         assert same == (not protocol.startswith("linear")), protocol
     s, step = made(tmp_path / "plain")
-    probe.run(s, step)
+    running.run(s, step)
     plain = Predictions.load(step.folder).table.set_index("protocol")
     np.testing.assert_array_equal(plain["score:a"], one["score:a"])  # copies without noise are the images
 
@@ -468,8 +473,8 @@ def test_of_several_classes_one_is_true_and_their_probabilities_sum_to_one(tmp_p
         return labels
 
     s, step = made(tmp_path, one_hot)
-    step.knobs["task"] = "multiclass"
-    probe.run(s, step)
+    step = replace(step, job=step.job.model_copy(update={"task": "multiclass", "heads": without_mlknn(step)}))
+    running.run(s, step)
     found = Predictions.load(step.folder)
     assert list(found.facts["protocols"]) == [
         name
@@ -495,8 +500,8 @@ def test_a_sample_of_a_class_that_the_split_leaves_out_is_taught_and_scored_as_n
         return labels
 
     s, step = made(tmp_path, with_a_third_class)
-    step.knobs["task"] = "multiclass"
-    probe.run(s, step)
+    step = replace(step, job=step.job.model_copy(update={"task": "multiclass", "heads": without_mlknn(step)}))
+    running.run(s, step)
     table = Predictions.load(step.folder).table
     third = table["sample_id"].isin([f"film{row:04d}" for row in range(0, N // 2, 5)])
     assert 0 < third.sum() < len(table)
@@ -507,9 +512,9 @@ def test_a_sample_of_a_class_that_the_split_leaves_out_is_taught_and_scored_as_n
 
 def test_d03_few_shot_heads_see_the_drawn_patients_of_train_alone(tmp_path, monkeypatch):
     s, step = made(tmp_path)
-    seen, fit = [], probe.logistic.fit
-    monkeypatch.setattr(probe.logistic, "fit", lambda x, *rest: seen.append(len(x)) or fit(x, *rest))
-    probe.run(s, step)
+    seen, fit = [], logistic.fit
+    monkeypatch.setattr(logistic, "fit", lambda x, *rest: seen.append(len(x)) or fit(x, *rest))
+    running.run(s, step)
     found = Predictions.load(step.folder).few_shot
     table = found.table
     assert list(table.columns) == list(found.COLUMNS)
@@ -538,7 +543,7 @@ def test_a_class_that_a_draw_cannot_teach_has_no_score_there(tmp_path):
         return labels
 
     s, step = made(tmp_path, without_b_in_train)
-    probe.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder).few_shot
     everyone = (found.table["shots"] == 0).to_numpy()
     assert np.isnan(found.scores[~everyone]).all()  # only patients with a positive of `a` are drawn: no negative
@@ -548,9 +553,9 @@ def test_a_class_that_a_draw_cannot_teach_has_no_score_there(tmp_path):
 
 def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypatch):
     s, step = made(tmp_path, few_shot=None, logistic=None)
-    given, fit = [], probe.logistic.Features.fit
-    monkeypatch.setattr(probe.logistic.Features, "fit", lambda own, y, *rest: given.append(y) or fit(own, y, *rest))
-    probe.run(s, step)
+    given, fit = [], logistic.Features.fit
+    monkeypatch.setattr(logistic.Features, "fit", lambda own, y, *rest: given.append(y) or fit(own, y, *rest))
+    running.run(s, step)
     train = [row for row in range(N) if PARTS[row % 4] == "train"]
     index = artifacts.Index.load(step.dependency("prepare").folder)
     labels = index.labels()[train]
@@ -562,7 +567,7 @@ def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypat
 
 def test_the_floor_is_the_mean_of_its_shuffles_and_their_range(tmp_path):
     s, step = made(tmp_path, shuffled=30)
-    probe.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     names = [artifacts.again("shuffled", number) for number in range(30)]
     assert len(found.facts["protocols"]["shuffled"]["seeds"]) == 30
@@ -584,7 +589,7 @@ def test_the_floor_is_the_mean_of_its_shuffles_and_their_range(tmp_path):
 
 def test_the_studys_variants_and_the_floor_can_be_left_out(tmp_path):
     s, step = made(tmp_path, paper=False, shuffled=0, few_shot=None)
-    probe.run(s, step)
+    running.run(s, step)
     found = Predictions.load(step.folder)
     assert list(found.table["protocol"].unique()) == ["knn", "mlknn", "linear", "logistic"]
     assert found.few_shot is None

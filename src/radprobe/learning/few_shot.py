@@ -17,9 +17,9 @@ import pandas as pd
 
 from radprobe import console
 from radprobe.artifacts import FewShot, Index, Split
+from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
 from radprobe.learning.selection import Diverged
-from radprobe.names import PAPER
 
 OURS = "few-shot"  # the protocol of draws by seed
 R = TypeVar("R")

@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from radprobe.learning.device import threads
@@ -74,7 +75,7 @@ class Table:
         """Return the columns of an input."""
         return slice(sum(self.widths[:-blocks]), sum(self.widths) + (self.patch_width if patch_mean else 0))
 
-    def rows(self, rows) -> "Table":
+    def rows(self, rows: np.ndarray | torch.Tensor) -> "Table":
         """Return the table of some samples."""
         return Table(self.x[torch.as_tensor(rows)], self.widths, self.patch_width)
 
@@ -120,8 +121,10 @@ class Unit:
     def of(cls, table: Table) -> "Unit":
         """Measure the features of `table`, in float64."""
         n = len(table.x)
-        mean = sum(rows.double().sum(0) for rows in table.x.split(CHUNK)) / n
-        variance = sum(((rows.double() - mean) ** 2).sum(0) for rows in table.x.split(CHUNK)) / n
+        nothing = torch.zeros((), dtype=torch.float64)
+        chunks = torch.split(table.x, CHUNK)
+        mean = sum((rows.double().sum(0) for rows in chunks), nothing) / n
+        variance = sum((((rows.double() - mean) ** 2).sum(0) for rows in chunks), nothing) / n
         factor = torch.zeros_like(mean)
         for span in table.spans:
             length = variance[span].sum()
@@ -186,7 +189,7 @@ def fit(
     with threads(1), torch.inference_mode():
         for epoch in range(epochs):
             now = (table, *views)[epoch % (1 + len(views))]
-            for batch in torch.randperm(n, generator=shuffle).split(batch_size):
+            for batch in torch.split(torch.randperm(n, generator=shuffle), batch_size):
                 x = now.x[batch].float()
                 x = unit.apply(x) if unit else x
                 y, mask = target[batch], known[batch]
@@ -223,6 +226,7 @@ class _Group:
         self.bias.addcmul_(self.bias_speed, rate, value=-1)
 
     def heads(self, unit: Unit | None) -> list[Head]:
-        weights, biases = self.weight.split(self.classes), self.bias.split(self.classes)
+        weights = torch.split(self.weight, self.classes)
+        biases = torch.split(self.bias, self.classes)
         found = [Head(*each) for each in zip(self.recipes, weights, biases, strict=True)]
         return [unit.raw(head, self.columns) for head in found] if unit else found

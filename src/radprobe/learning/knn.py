@@ -44,14 +44,14 @@ def nearest(
     merged, so "train" costs nothing more beside "train+val". A list is shorter than k where the source is. Each chunk
     is searched by one thread, so the lists are the same for any number of them.
     """
-    parts = {name: torch.as_tensor(rows) for name, rows in parts.items()}
+    rows_of = {name: torch.as_tensor(rows) for name, rows in parts.items()}
     pairs = {pair for query, source in wanted for pair in product(query.split("+"), source.split("+"))}
     found, workers = {}, torch.get_num_threads()
     with threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for source in sorted({source for _, source in pairs}):
-            vectors = _unit(x, parts[source])
+            vectors = _unit(x, rows_of[source])
             for query in sorted(query for query, of in pairs if of == source):
-                found[query, source] = _search(pool, x, parts[query], vectors, parts[source], k, query == source)
+                found[query, source] = _search(pool, x, rows_of[query], vectors, rows_of[source], k, query == source)
         return {(query, source): _joined(found, query.split("+"), source.split("+"), k) for query, source in wanted}
 
 
@@ -92,9 +92,10 @@ def _top(similarity: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     groups = similarity.shape[1] // GROUP
     if groups <= k:
-        return tuple(similarity.topk(k, dim=1))
+        values, columns = similarity.topk(k, dim=1)
+        return values, columns
     grouped = groups * GROUP
-    maxima = similarity[:, :grouped].unflatten(1, (GROUP, groups)).amax(1)
+    maxima = similarity[:, :grouped].reshape(-1, GROUP, groups).amax(1)
     members = maxima.topk(k, dim=1).indices[:, None] + torch.arange(0, grouped, groups)[:, None]
     rest = torch.arange(grouped, similarity.shape[1]).expand(len(similarity), -1)
     columns = torch.cat([members.flatten(1), rest], 1)
@@ -136,7 +137,9 @@ def weighted_scores(near: Neighbours, labels: torch.Tensor, ks: Sequence[int], t
     prior = labels[near.source].nanmean(0).nan_to_num(0.5)
     value, known, at = labels.nan_to_num(0.0), (~labels.isnan()).float(), torch.as_tensor(ks) - 1
     parts = []
-    for similarity, row in zip(near.similarity.split(CHUNK_ROWS), near.row.split(CHUNK_ROWS), strict=True):
+    for similarity, row in zip(
+        torch.split(near.similarity, CHUNK_ROWS), torch.split(near.row, CHUNK_ROWS), strict=True
+    ):
         weight = ((similarity - similarity[:, :1]) / temperature).exp()[:, :, None]
         summed = (weight * value[row]).cumsum(1)[:, at]
         total = (weight * known[row]).cumsum(1)[:, at]
@@ -170,7 +173,7 @@ def mlknn_scores(
 def _counts(near: Neighbours, labels: torch.Tensor, ks: Sequence[int]) -> torch.Tensor:
     """Return the number of positives among the k nearest, int64 [len(ks), m, classes]."""
     positive, at = (labels == 1).to(torch.int16), torch.as_tensor(ks) - 1
-    parts = [positive[row].cumsum(1, dtype=torch.int16)[:, at].long() for row in near.row.split(CHUNK_ROWS)]
+    parts = [positive[row].cumsum(1, dtype=torch.int16)[:, at].long() for row in torch.split(near.row, CHUNK_ROWS)]
     return torch.cat(parts).transpose(0, 1)
 
 

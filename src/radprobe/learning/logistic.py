@@ -49,7 +49,7 @@ class Sweep:
         """Return the logits [values, m, classes] of features [m, D]."""
         with threads(1):
             flat = x.float() @ self.weight.flatten(0, 1).T
-            return flat.unflatten(1, self.bias.shape).transpose(0, 1) + self.bias[:, None]
+            return flat.reshape(len(x), *self.bias.shape).transpose(0, 1) + self.bias[:, None]
 
 
 def fit(x: torch.Tensor, y: torch.Tensor, values: Sequence[float], exclusive: bool) -> Sweep:
@@ -66,8 +66,10 @@ class Features:
     def __init__(self, x: torch.Tensor):
         self.n = len(x)
         with threads(1), torch.inference_mode():
-            self.mean = sum(rows.double().sum(0) for rows in x.split(CHUNK)) / self.n
-            variance = sum(((rows.double() - self.mean) ** 2).sum(0) for rows in x.split(CHUNK)) / self.n
+            nothing = torch.zeros((), dtype=torch.float64)
+            chunks = torch.split(x, CHUNK)
+            self.mean = sum((rows.double().sum(0) for rows in chunks), nothing) / self.n
+            variance = sum((((rows.double() - self.mean) ** 2).sum(0) for rows in chunks), nothing) / self.n
             still = variance.sqrt() <= STD_FLOOR * (self.mean**2 + variance).sqrt()
             moving = max(1, int((~still).sum()))
             self.std = (variance * moving).sqrt().masked_fill(still, torch.inf)
@@ -95,18 +97,21 @@ class Features:
         return Sweep(tuple(values), weight, bias, late)
 
     def _standardised(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        for rows in x.split(CHUNK):
+        for rows in torch.split(x, CHUNK):
             yield ((rows.double() - self.mean) / self.std).float()
 
     def _basis(self, x: torch.Tensor) -> torch.Tensor:
         """Return the axes [D, at most n] of the covariance: the optimum lies in the span of the samples."""
         if self.n >= x.shape[1]:
-            covariance = sum((rows.T @ rows).double() for rows in self._standardised(x)) / self.n
-            return torch.linalg.eigh(covariance).eigenvectors
+            nothing = torch.zeros((), dtype=torch.float64)
+            covariance = sum(((rows.T @ rows).double() for rows in self._standardised(x)), nothing) / self.n
+            eigenvectors: torch.Tensor = torch.linalg.eigh(covariance).eigenvectors
+            return eigenvectors
         rows = torch.cat(list(self._standardised(x))).double()
         variance, axes = torch.linalg.eigh(rows @ rows.T)
         kept = variance > RANK * variance[-1].clamp_min(RANK)
-        return rows.T @ (axes[:, kept] / variance[kept].sqrt())
+        basis: torch.Tensor = rows.T @ (axes[:, kept] / variance[kept].sqrt())
+        return basis
 
 
 class _Problem:
@@ -168,8 +173,9 @@ class _Problem:
         likely = logits.softmax(1) if self.exclusive else logits.sigmoid()
         weight = likely * (1 - likely) * self.share
         weight = torch.maximum(weight, LEAST * weight.mean(0))
-        chunks = zip(weight.float().split(CHUNK), self.z.split(CHUNK), strict=True)
-        along = sum((each.T @ rows**2).double() for each, rows in chunks)
+        chunks = zip(torch.split(weight.float(), CHUNK), torch.split(self.z, CHUNK), strict=True)
+        nothing = torch.zeros((), dtype=torch.float64)
+        along = sum(((each.T @ rows**2).double() for each, rows in chunks), nothing)
         return torch.cat([along + ridge, weight.sum(0).clamp_min(FLAT)[:, None]], 1)
 
     def _logits(self, at: np.ndarray) -> torch.Tensor:

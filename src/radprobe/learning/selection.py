@@ -161,7 +161,8 @@ def _beyond(tried: list[float], found: list[Candidate[F]], name: str) -> float |
 
 def both_present(targets: np.ndarray) -> np.ndarray:
     """Return for each class of targets [n, classes] (1, 0, NaN) whether it has a positive and a negative."""
-    return (targets == 1).any(0) & (targets == 0).any(0)
+    both: np.ndarray = (targets == 1).any(0) & (targets == 0).any(0)
+    return both
 
 
 def macro_auroc(targets: np.ndarray, scores: np.ndarray) -> float:
@@ -178,7 +179,7 @@ def macro_auroc(targets: np.ndarray, scores: np.ndarray) -> float:
 
 def best(values: Sequence[float], what: str) -> int:
     """Return the position of the largest value, the first among equals; NaN (diverged) never wins."""
-    values = np.asarray(values, float)
-    if np.isnan(values).all():
+    known = np.asarray(values, float)
+    if np.isnan(known).all():
         raise RadprobeError(what, "no candidate has a defined value on val", "look at the features and the labels")
-    return int(np.nanargmax(values))
+    return int(np.nanargmax(known))
