@@ -12,6 +12,7 @@ from small_params import NO_CONTROLS
 from stages import test_adapt, test_probe, test_segment
 
 from radprobe.artifacts import Adapter, Predictions, Scores, Split
+from radprobe.catalog import Folds
 from radprobe.entries import Entries, read_adapter
 from radprobe.files import RadprobeError
 from radprobe.learning import folds, loop
@@ -30,7 +31,8 @@ def fold_of(names):
 def put_into_folds(s, dataset):
     """Replace the split of a prepared study by folds."""
     step = s.step("split", dataset)
-    step.knobs["recipe"]["folds"] = K
+    recipe = Folds(recipe="folds", folds=K, min_positives=1, source="a test")
+    object.__setattr__(step, "job", step.job.model_copy(update={"recipe": recipe}))
     made = Split.load(step.folder)
     table = made.table.assign(part="test", fold=fold_of(made.table["sample_id"]))
     Split(table, made.classes, made.facts).save(step.place)
