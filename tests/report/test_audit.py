@@ -8,7 +8,6 @@ from radprobe import catalog
 from radprobe.catalog.paper import deviations
 from radprobe.report import audit
 from radprobe.report.collect import Findings
-from radprobe.stages import report
 
 ROOT = Path(__file__).parents[2]
 NIH, MONTGOMERY = "nih_chestxray14", "montgomery"
@@ -116,9 +115,8 @@ def test_a_study_of_which_nothing_ran_still_has_its_audit(tmp_path):
     }
 
 
-def test_the_page_shows_all_of_them_with_their_tests(both):
-    report.run(both)
-    text = (both.path("reports") / "explorer.html").read_text(encoding="utf-8")
+def test_the_page_shows_all_of_them_with_their_tests(both, words_of):
+    text = words_of(both)
     places = [text.index(f'<tr id="{each.id}">') for each in deviations()]
     assert places == sorted(places)
     assert all(f"<code>{test}</code>" in text for each in deviations() for test in each.tests)

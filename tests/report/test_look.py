@@ -82,7 +82,7 @@ def test_every_scored_backbone_shows_its_own_best_median_and_worst(finished):
         assert values == pytest.approx(expected, abs=6e-4)
 
 
-def test_a_report_reads_and_checks_each_artifact_once(root, render, monkeypatch):
+def test_a_report_reads_and_checks_each_artifact_once(root, render_all, monkeypatch):
     unseal, times = manifests.unseal, Counter()
 
     def counted(folder, kind):
@@ -90,7 +90,7 @@ def test_a_report_reads_and_checks_each_artifact_once(root, render, monkeypatch)
         return unseal(folder, kind)
 
     monkeypatch.setattr(manifests, "unseal", counted)
-    render(root)
+    render_all(root)
     assert {kind for _, kind in times} == {
         "index",
         "pixels",
@@ -106,7 +106,7 @@ def test_a_report_reads_and_checks_each_artifact_once(root, render, monkeypatch)
     assert max(times.values()) <= 2
 
 
-def test_where_no_macro_score_is_defined_the_report_says_that_nothing_was_scored(root, render):
+def test_where_no_macro_score_is_defined_the_report_says_that_nothing_was_scored(root, render_all):
     study = synthetic_study.study(root)
     for step in (each for each in study.steps.values() if each.verb == "score"):
         scores = Scores.load(step.folder)
@@ -120,7 +120,7 @@ def test_where_no_macro_score_is_defined_the_report_says_that_nothing_was_scored
         comparison = Comparison.load(step.folder)
         comparison.rows[["value", "low", "high"]] = np.nan
         comparison.save(step.place)
-    said = Page(render(root)).words
+    said = Page(render_all(root)).words
     assert said.count("No score is defined: undefined: no case has it.") == 2
     assert "Not shown: nothing was scored yet" in said
     assert b"nothing was scored yet" in (root / "reports/figures/montgomery_features.svg").read_bytes()

@@ -1,4 +1,3 @@
-import shutil
 from collections import Counter
 
 import numpy as np
@@ -14,13 +13,6 @@ from radprobe.metrics import calibration, scoring
 from radprobe.metrics.resampling import counts
 from radprobe.metrics.surfaces import METRICS
 from radprobe.stages import compare, score
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scored")
-    synthetic_study.build(root)
-    return root
 
 
 def scores(root, dataset, backbone):
@@ -68,11 +60,10 @@ def test_segmentation_keeps_the_cases_behind_the_mean(finished):
     assert set(found.table["metric"]) == {*METRICS, *overlaps}
 
 
-def test_the_temperature_comes_from_val_alone(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_the_temperature_comes_from_val_alone(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
-    before = scores(tmp_path, "nih_chestxray14", "derived")
+    before = scores(root, "nih_chestxray14", "derived")
     predictions = Predictions.load(step.folder)
     table, targets = predictions.table, [name for name in predictions.table if name.startswith("target:")]
     val, test = (table["part"] == part for part in ("val", "test"))
@@ -84,7 +75,7 @@ def test_the_temperature_comes_from_val_alone(finished, tmp_path):
     table.loc[test, targets] = table.loc[test, targets].to_numpy()[shuffled]
     predictions.save(step.place)
     score.run(study, study.steps["score", "nih_chestxray14", "derived"])
-    after = scores(tmp_path, "nih_chestxray14", "derived")
+    after = scores(root, "nih_chestxray14", "derived")
     assert not after.table.equals(before.table)
     notes = [each.table.loc[each.table["metric"] == "brier_recalibrated", "note"].tolist() for each in (before, after)]
     assert notes[0] == notes[1]
@@ -94,16 +85,15 @@ def test_the_temperature_comes_from_val_alone(finished, tmp_path):
     assert rows.loc["brier_recalibrated", "value"] < rows.loc["brier", "value"]
 
 
-def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     targets = [name for name in predictions.table if name.startswith("target:")]
     predictions.table.loc[predictions.table["part"] == "val", targets] = np.nan
     predictions.save(step.place)
     score.run(study, study.steps["score", "nih_chestxray14", "derived"])
-    after = scores(tmp_path, "nih_chestxray14", "derived")
+    after = scores(root, "nih_chestxray14", "derived")
     rows = after.table[after.table["metric"].str.endswith("_recalibrated")]
     assert len(rows) == 2 * 15 * 6
     assert rows["value"].isna().all()
@@ -198,16 +188,15 @@ def test_the_interval_of_a_variant_is_that_of_plainly_repeated_patients(finished
     assert 1.9 * np.std(apart) < half < 2.3 * np.std(apart)
 
 
-def test_scoring_again_gives_the_same_table(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
-    before = scores(tmp_path, "nih_chestxray14", "derived").table
+def test_scoring_again_gives_the_same_table(root):
+    study = synthetic_study.study(root)
+    before = scores(root, "nih_chestxray14", "derived").table
     score.run(study, study.steps["score", "nih_chestxray14", "derived"])
-    assert scores(tmp_path, "nih_chestxray14", "derived").table.equals(before)
+    assert scores(root, "nih_chestxray14", "derived").table.equals(before)
 
 
-def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp_path, monkeypatch):
-    study = synthetic_study.build(tmp_path, adapt={"backbones": ["derived"]})
+def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(root, monkeypatch):
+    study = synthetic_study.build(root, adapt={"backbones": ["derived"]})
     times = Counter()
 
     class Counted(scoring.Classified):
@@ -237,9 +226,8 @@ def test_one_backbone_alone_has_an_empty_comparison(tmp_path):
     assert Comparison.load(study.steps["compare", "montgomery", None].folder).table.empty
 
 
-def test_different_test_samples_are_not_compared(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_different_test_samples_are_not_compared(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table = predictions.table[predictions.table["sample_id"] != "p0150"]
@@ -248,9 +236,8 @@ def test_different_test_samples_are_not_compared(finished, tmp_path):
         compare.run(study, study.steps["compare", "nih_chestxray14", None])
 
 
-def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_a_score_that_is_not_a_number_is_named(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table.loc[predictions.table["sample_id"] == "p0150", "score:Mass"] = np.nan
@@ -259,9 +246,8 @@ def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
         score.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
 
-def test_a_part_without_predictions_is_refused(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_a_part_without_predictions_is_refused(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table = predictions.table[predictions.table["part"] == "val"]
@@ -270,9 +256,8 @@ def test_a_part_without_predictions_is_refused(finished, tmp_path):
         score.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
 
-def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_a_prediction_on_another_grid_is_refused(root):
+    study = synthetic_study.study(root)
     step = study.steps["segment", "montgomery", "derived"]
     predictions = Predictions.load(step.folder)
     small = [
@@ -296,8 +281,8 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
     assert not (scores(folder, "nih_chestxray14", "derived").table["metric"] == "auroc_without_near").any()
 
 
-def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(tmp_path, monkeypatch):
-    study = synthetic_study.build(tmp_path)
+def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(root, monkeypatch):
+    study = synthetic_study.study(root)
     monkeypatch.setattr(
         score, "_near_cases", lambda step: set(Truth.load(step.dependency("prepare").folder).maps.table.index)
     )
