@@ -30,12 +30,12 @@ def render_all():
     return rendered
 
 
-@pytest.fixture
-def words_of(monkeypatch):
+@pytest.fixture(scope="session")
+def words_of():
     """Return a function that writes the page of a study and returns its text; figures are empty, no cell has a page."""
 
     def page(study):
-        with monkeypatch.context() as patched:
+        with pytest.MonkeyPatch.context() as patched:
             patched.setattr(drawing, "draw", lambda findings, *_: dict.fromkeys(figures.of(findings.study), EMPTY))
             report.write(Findings(study), study.path("reports"))
         return (study.path("reports") / "explorer.html").read_text(encoding="utf-8")

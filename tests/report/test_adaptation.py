@@ -6,9 +6,8 @@ import pytest
 import synthetic_study
 
 from radprobe.names import MODES, frozen, mode_of
-from radprobe.report import adaptation, look, ranking
+from radprobe.report import adaptation, canvas, features_chart, look, ranking
 from radprobe.report.collect import Findings
-from radprobe.stages import report
 
 ADAPT = {"backbones": ["derived", "tf_efficientnet_lite0"], "precision": "fp32"}
 
@@ -22,9 +21,8 @@ def trained(finished, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(trained):
-    report.run(trained)
-    return (trained.path("reports") / "explorer.html").read_text(encoding="utf-8")
+def page(trained, words_of):
+    return words_of(trained)
 
 
 def head(trained, dataset):
@@ -62,12 +60,13 @@ def test_the_page_has_the_section_its_chart_and_why_a_way_was_not_taken(page, tr
     assert "Gain over head only" in page
     assert "+ head only" in page
     assert "LoRA adapts layers of attention and MLP, and this network has none" in page
-    svg = (trained.path("reports") / "figures/montgomery_adaptation.svg").read_text()
+    findings, column = head(trained, "montgomery")
+    svg = canvas.render(lambda: adaptation.draw(findings, "montgomery", column))["svg"].decode()
     assert "share of backbone and head that was trained" in svg
     assert re.search(r"Training the backbone: significantly higher than the head alone in \d of 5", svg)
 
 
-def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained, page):
+def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained):
     findings, column = head(trained, "montgomery")
     assert mode_of(column.best)
     found = look.features(findings, "montgomery", column)
@@ -76,7 +75,7 @@ def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained, 
     assert len(names) == look.BACKBONES
     assert not [name for name in names if mode_of(name)]
     assert {len(maps) for maps in found.maps.values()} == {len(found.samples)}
-    drawn = (trained.path("reports") / "figures/montgomery_features.svg").read_text()
+    drawn = canvas.render(lambda: features_chart.draw(findings, "montgomery", found))["svg"].decode()
     assert drawn.count("<image") == len(found.samples) * (1 + len(names))
 
 

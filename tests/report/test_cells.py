@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import browser
 import numpy as np
@@ -26,6 +27,13 @@ LOGISTIC, DECODER = f"cells/{NIH}/derived/logistic.html", f"cells/{LUNGS}/derive
 def read(text, written):
     """Return a function that reads a file beside the explorer."""
     return lambda name: (written / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def rendered(root, written):
+    """A copy of the finished study with its pages of cells."""
+    shutil.copytree(written / "cells", root / "reports/cells")
+    return root
 
 
 def section(page, name):
@@ -74,13 +82,12 @@ def test_the_page_of_a_random_row_has_the_score_of_each_init(read, written):
     assert "Random initialisations" not in read(f"cells/{LUNGS}/random-derived/linear-decoder.html")  # one alone
 
 
-def test_a_page_is_written_anew_where_the_score_of_a_further_init_changed(root):
-    study = synthetic_study.study(root)
-    pages.write(Findings(study), root / "reports")
+def test_a_page_is_written_anew_where_the_score_of_a_further_init_changed(rendered):
+    study = synthetic_study.study(rendered)
     score = study.step("score", NIH, "random:derived~2")
     score.outputs[0].unlink()
-    assert pages.write(Findings(study), root / "reports") == 6  # the protocols of the row
-    said = Page(section((root / "reports" / UNTRAINED).read_text(), "inits")).words
+    assert pages.write(Findings(study), rendered / "reports") == 6  # the protocols of the row
+    said = Page(section((rendered / "reports" / UNTRAINED).read_text(), "inits")).words
     assert "init 2 not run" in said
 
 
@@ -181,25 +188,25 @@ def test_only_pages_whose_sources_changed_are_written_anew(root):
     assert pages.write(Findings(study), root / "reports") == 1
 
 
-def test_pages_of_cells_that_are_no_more_are_removed_and_other_files_stay(root):
-    pages.write(Findings(synthetic_study.study(root)), root / "reports")
-    mine = root / "reports/cells/notes.html"
+def test_pages_of_cells_that_are_no_more_are_removed_and_other_files_stay(rendered):
+    mine = rendered / "reports/cells/notes.html"
     mine.write_text("mine")
-    fewer = synthetic_study.study(root, backbones=["derived"])
-    pages.write(Findings(fewer), root / "reports")
-    left = {path.parent.name for path in (root / "reports/cells").rglob("*.html")} - {"cells"}
+    fewer = synthetic_study.study(rendered, backbones=["derived"])
+    pages.write(Findings(fewer), rendered / "reports")
+    left = {path.parent.name for path in (rendered / "reports/cells").rglob("*.html")} - {"cells"}
     assert left == {"derived", "random-derived", "pixels", "metadata", "ceiling"} & left
     assert "derived" in left
-    assert not (root / "reports/cells" / NIH / "tf_efficientnet_lite0").exists()
+    assert not (rendered / "reports/cells" / NIH / "tf_efficientnet_lite0").exists()
     assert mine.read_text() == "mine"
 
 
-def test_without_its_predictions_a_page_still_has_its_scores(root):
-    study = synthetic_study.study(root)
+def test_without_its_predictions_a_page_still_has_its_scores(rendered):
+    (rendered / "reports" / LOGISTIC).unlink()  # the others are up to date
+    study = synthetic_study.study(rendered)
     (study.step("probe", NIH, "derived").folder / "predictions.parquet").unlink()
     findings = Findings(study)
-    pages.write(findings, root / "reports")
-    said = Page((root / "reports" / LOGISTIC).read_text()).words
+    pages.write(findings, rendered / "reports")
+    said = Page((rendered / "reports" / LOGISTIC).read_text()).words
     assert "Macro AUROC 0." in said
     assert "Not shown, because the predictions cannot be read" in said
 
