@@ -18,6 +18,12 @@ def text(written):
     return (written / "explorer.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def findings(finished):
+    """What the finished study found, to read."""
+    return Findings(synthetic_study.study(finished))
+
+
 @pytest.fixture
 def render_all():
     """Return a function that writes the report of the study under a folder and returns the page's text."""
