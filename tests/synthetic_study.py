@@ -59,14 +59,20 @@ def study(root, **changes):
     for name in ("derived", "tf_efficientnet_lite0.in1k"):
         path = root / "data/weights" / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"weights")
+        if not path.exists():
+            path.write_bytes(b"weights")
     return Study(params(root, **changes))
 
 
 def build(root, **changes):
-    """Make every artifact of the study that a test needs, scores by the real stage; return the study."""
+    """Make every artifact of the study that a test needs and that is missing, scores by the real stage.
+
+    Returns the study. A folder that holds a copy of a finished study gets only what `changes` add.
+    """
     made = study(root, **changes)
     for step in made.steps.values():
+        if step.done:
+            continue
         MAKERS[step.verb](made, step, np.random.default_rng(list((step.backbone or "").encode())))
     return made
 

@@ -1,18 +1,10 @@
 import re
-import shutil
 
 import pytest
 import synthetic_study
 
 from radprobe.commands import power
 from radprobe.study import Study
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    root = tmp_path_factory.mktemp("power")
-    synthetic_study.build(root)
-    return root
 
 
 def number(text):
@@ -50,9 +42,8 @@ def test_without_predictions_it_asks_for_a_pilot(tmp_path, capsys):
     assert "mni152" not in said
 
 
-def test_predictions_of_test_are_not_read(finished, tmp_path, capsys):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_predictions_of_test_are_not_read(root, capsys):
+    study = synthetic_study.study(root)
     power.run(study)
     before = capsys.readouterr().out
     for step in study.steps.values():

@@ -1,27 +1,28 @@
 import math
 import re
+import shutil
 
 import pytest
 import synthetic_study
 
 from radprobe.names import MODES, frozen, mode_of
-from radprobe.report import adaptation, look, ranking
+from radprobe.report import adaptation, canvas, features_chart, look, ranking
 from radprobe.report.collect import Findings
-from radprobe.stages import report
 
 ADAPT = {"backbones": ["derived", "tf_efficientnet_lite0"], "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(finished, tmp_path_factory):
+    """The finished study with backbones that were trained."""
     root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(finished, root, dirs_exist_ok=True)
     return synthetic_study.build(root, adapt=ADAPT)
 
 
 @pytest.fixture(scope="module")
-def page(trained):
-    report.run(trained)
-    return (trained.path("reports") / "explorer.html").read_text(encoding="utf-8")
+def page(trained, words_of):
+    return words_of(trained)
 
 
 def head(trained, dataset):
@@ -59,12 +60,13 @@ def test_the_page_has_the_section_its_chart_and_why_a_way_was_not_taken(page, tr
     assert "Gain over head only" in page
     assert "+ head only" in page
     assert "LoRA adapts layers of attention and MLP, and this network has none" in page
-    svg = (trained.path("reports") / "figures/montgomery_adaptation.svg").read_text()
+    findings, column = head(trained, "montgomery")
+    svg = canvas.render(lambda: adaptation.draw(findings, "montgomery", column))["svg"].decode()
     assert "share of backbone and head that was trained" in svg
     assert re.search(r"Training the backbone: significantly higher than the head alone in \d of 5", svg)
 
 
-def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained, page):
+def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained):
     findings, column = head(trained, "montgomery")
     assert mode_of(column.best)
     found = look.features(findings, "montgomery", column)
@@ -73,7 +75,7 @@ def test_features_are_those_of_frozen_backbones_and_of_the_same_images(trained, 
     assert len(names) == look.BACKBONES
     assert not [name for name in names if mode_of(name)]
     assert {len(maps) for maps in found.maps.values()} == {len(found.samples)}
-    drawn = (trained.path("reports") / "figures/montgomery_features.svg").read_text()
+    drawn = canvas.render(lambda: features_chart.draw(findings, "montgomery", found))["svg"].decode()
     assert drawn.count("<image") == len(found.samples) * (1 + len(names))
 
 
@@ -81,8 +83,9 @@ def test_a_study_of_frozen_backbones_says_how_to_train_some(text):
     assert "Every backbone of this study stays frozen" in text
 
 
-def test_trained_rows_alone_are_one_column(tmp_path):
-    made = synthetic_study.build(tmp_path, adapt=ADAPT)
+def test_trained_rows_alone_are_one_column(trained, tmp_path, words_of):
+    shutil.copytree(trained.path("work").parent, tmp_path, dirs_exist_ok=True)
+    made = synthetic_study.study(tmp_path, adapt=ADAPT)
     for step in made.steps.values():
         if step.verb in ("probe", "segment", "compare"):
             for manifest in step.outputs:
@@ -92,8 +95,7 @@ def test_trained_rows_alone_are_one_column(tmp_path):
     assert len(columns) == 1
     ways = {"derived": MODES, "tf_efficientnet_lite0": ("head", "bitfit", "end_to_end")}
     assert set(columns[0].scores) == {f"{name}+{mode}" for name, modes in ways.items() for mode in modes}
-    report.run(made)
-    assert "Gain over head only" in (made.path("reports") / "explorer.html").read_text(encoding="utf-8")
+    assert "Gain over head only" in words_of(made)
 
 
 def test_the_finding_says_what_the_gains_over_the_head_alone_say():

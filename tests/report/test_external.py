@@ -14,15 +14,15 @@ from radprobe import files
 from radprobe.metrics.calibration import NO_PROBABILITY
 from radprobe.metrics.operating import WITHOUT_VAL
 from radprobe.report import ranking, style, trust, verdict
+from radprobe.report.cells import pages
 from radprobe.report.collect import Findings
-from radprobe.stages import report
 
 FILMS, LUNGS = "nih_chestxray14", "montgomery"
 SENTENCE = "Predictions from elsewhere: radprobe has not checked what they were trained on."
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, words_of):
     """A finished study with a perfect segmentation and a reader who is always right, and its pages."""
     root = tmp_path_factory.mktemp("elsewhere")
     write_maps(root / "maps")
@@ -33,7 +33,8 @@ def made(tmp_path_factory):
     }
     changes = {"datasets": datasets, "score": {"resamples": 100}, "backbones": ["test_vit"], "own_backbones": {}}
     study = synthetic_study.build(root, **changes)
-    report.run(study)
+    words_of(study)
+    pages.write(Findings(study), study.path("reports"))
     return study
 
 
@@ -136,12 +137,11 @@ def test_its_card_tells_its_content_and_no_network(made):
     assert (cards["nnunet"]["parameters"], cards["nnunet"]["gflops"]) == ("–", "–")
 
 
-def test_a_row_whose_file_is_gone_is_listed_with_the_remedy(made, tmp_path):
+def test_a_row_whose_file_is_gone_is_listed_with_the_remedy(made, tmp_path, words_of):
     content = made.params.model_dump(mode="json")
     content["datasets"][FILMS]["predictions"]["reader"]["file"] = "gone.csv"
     files.keep_twin(made.step("external", FILMS, "reader").outputs[0])  # made here, and not brought by DVC
-    other = type(made)(content)
-    report.run(other, tmp_path)
-    text = Page((tmp_path / "explorer.html").read_text(encoding="utf-8")).words
+    content["paths"]["reports"] = str(tmp_path)
+    text = Page(words_of(type(made)(content))).words
     assert "predictions reader" in text
     assert "datasets.nih_chestxray14.predictions.reader" in text

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radprobe.artifacts import Scores
-from radprobe.report import canvas, few_shot, words
-from radprobe.stages import report
+from radprobe.report import canvas, few_shot, few_shot_chart, words
+from radprobe.report.collect import Findings
 
 NIH = "nih_chestxray14"
 SHOTS = list(synthetic_study.DRAWS)
@@ -107,11 +107,16 @@ def test_metadata_alone_stand_where_there_are_some(text):
     assert re.search(r"0\.\d\d\d", nih)
 
 
-def test_the_chart_is_the_same_file_each_time_and_loses_no_name(text, finished):
-    file = finished / "pages/figures" / f"{NIH}_few_shot.svg"
+def charted(findings):
+    """The chart of the films as SVG, drawn now."""
+    curves = few_shot.curves(findings, NIH)
+    return canvas.render(lambda: few_shot_chart.draw(findings, NIH, curves))["svg"]
+
+
+def test_the_chart_is_the_same_file_each_time_and_loses_no_name(text, finished, written):
+    file = written / "figures" / f"{NIH}_few_shot.svg"
     first = file.read_bytes()
-    report.run(synthetic_study.study(finished), finished / "pages")
-    assert file.read_bytes() == first
+    assert charted(Findings(synthetic_study.study(finished))) == first
     drawn = read(first.decode())
     for name in (
         "EfficientNet-Lite0, random",
@@ -125,14 +130,15 @@ def test_the_chart_is_the_same_file_each_time_and_loses_no_name(text, finished):
     assert "the study's single draw" in drawn
 
 
-def test_a_study_without_draws_says_so(root, render):
-    for step in synthetic_study.study(root).steps.values():
+def test_a_study_without_draws_says_so(root, words_of):
+    study = synthetic_study.study(root)
+    for step in study.steps.values():
         if step.dataset == NIH and step.verb == "score":
             scores = Scores.load(step.folder)
             scores.draws = None
             scores.save(step.place)
-    assert "No few-shot draw was scored." in read(render(root))
-    assert "no few-shot draws yet" in (root / f"reports/figures/{NIH}_few_shot.svg").read_text()
+    assert "No few-shot draw was scored." in read(words_of(study))
+    assert "no few-shot draws yet" in charted(Findings(study)).decode()
 
 
 def test_long_lists_of_candidates_are_told_by_their_ends(text):

@@ -47,9 +47,9 @@ def test_images_are_in_no_figure_where_they_may_not_be_shown(root, render, monke
     assert [each.dataset for each in shown if each.kind == "features"] == [MONTGOMERY, MNI]
 
 
-def test_every_figure_is_vectors_and_text_in_both_formats(finished, text):
+def test_every_figure_is_vectors_and_text_in_both_formats(finished, text, written):
     for each in figures.of(synthetic_study.study(finished)):
-        svg, pdf = ((finished / f"pages/figures/{each.name}.{ending}").read_bytes() for ending in figures.FORMATS)
+        svg, pdf = ((written / f"figures/{each.name}.{ending}").read_bytes() for ending in figures.FORMATS)
         assert svg.startswith(b"<?xml")
         assert b"<text" in svg
         assert pdf.startswith(b"%PDF")
@@ -70,14 +70,14 @@ report.run(synthetic_study.study(Path({root!r})), Path({folder!r}))
 
 
 @pytest.mark.slow
-def test_another_process_at_another_time_writes_the_same_bytes(finished, text, tmp_path):
+def test_another_process_at_another_time_writes_the_same_bytes(finished, text, tmp_path, written):
     tests = str(Path(synthetic_study.__file__).parent)
     script = SCRIPT.format(tests=tests, root=str(finished), folder=str(tmp_path))
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     files = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert len(files) == 2 * len(figures.of(synthetic_study.study(finished)))
     for name in files:
-        assert (tmp_path / "figures" / name).read_bytes() == (finished / "pages/figures" / name).read_bytes(), name
+        assert (tmp_path / "figures" / name).read_bytes() == (written / "figures" / name).read_bytes(), name
 
 
 def test_a_study_of_which_nothing_ran_has_the_same_files(tmp_path):

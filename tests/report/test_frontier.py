@@ -147,11 +147,11 @@ def test_every_protocol_has_a_marker_of_its_own():
     assert "one of tomorrow" in drawn_of(findings(("fast", "one of tomorrow", 0.9, 10.0)))
 
 
-def test_the_page_shows_the_frontier_and_every_way(finished, text):
+def test_the_page_shows_the_frontier_and_every_way(finished, text, written):
     study = Findings(synthetic_study.study(finished))
     every = frontier.points(study, "nih_chestxray14")
     assert len(every) == 7 * 4  # rows x heads, the study's and the floor apart
     assert f"All {len(every)} ways" in text
     assert every[0].images_per_second == pytest.approx(200 / 150)
     assert "Features computed on CPU. " in text
-    assert (finished / "pages/figures/montgomery_frontier.svg").is_file()
+    assert (written / "figures/montgomery_frontier.svg").is_file()

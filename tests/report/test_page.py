@@ -8,6 +8,8 @@ import synthetic_study
 from webpage import LOADING, Page
 
 from radprobe.artifacts import SCORES_SCHEMA, Comparison, Index, Split, Truth
+from radprobe.report import canvas, ranking, scores_chart
+from radprobe.report.collect import Findings
 from radprobe.stages import score
 
 
@@ -151,8 +153,8 @@ def test_what_a_dataset_and_a_backbone_are_stands_once_beside_the_rows(text):
     assert {row[at["backbone"]] for row in table["rows"]} == set(table["families"])
 
 
-def test_every_score_lies_beside_the_page_as_parquet(text, finished):
-    saved = pd.read_parquet(finished / "pages/scores.parquet")
+def test_every_score_lies_beside_the_page_as_parquet(text, written):
+    saved = pd.read_parquet(written / "scores.parquet")
     assert list(saved) == list(SCORES_SCHEMA.columns)
     shown = saved[~saved["backbone"].str.contains("~")]
     assert len(shown) == len(everything(text)["rows"]) < len(saved)
@@ -188,7 +190,7 @@ def test_the_parts_of_a_split_are_counted(text):
     assert "Hernia, positive – – 0 (0 patients)" in said
 
 
-def test_a_failed_cell_is_told_and_hides_nothing(root, render):
+def test_a_failed_cell_is_told_and_hides_nothing(root, render_all):
     study = synthetic_study.study(root)
     gone = study.steps["segment", "montgomery", "tf_efficientnet_lite0"]
     for step in (
@@ -200,7 +202,7 @@ def test_a_failed_cell_is_told_and_hides_nothing(root, render):
     log = study.path("work") / "logs/segment/montgomery/tf_efficientnet_lite0" / f"{gone.key}.log"
     log.parent.mkdir(parents=True)
     log.write_text("starting\nradprobe: the disk is full <b>\n  -> delete something\n")
-    said = Page(text := render(root)).words
+    said = Page(text := render_all(root)).words
     assert "Cells: 21 done, 1 failed, 7 not run." in said
     assert "Stopped at segment: starting radprobe: the disk is full <b> -> delete something" in said
     assert "<b>" not in text
@@ -219,8 +221,8 @@ def test_a_corrupt_score_is_a_failed_cell(root, render):
     assert "does not match its manifest" in said
 
 
-def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render):
-    said = Page(render(tmp_path)).words
+def test_a_study_of_which_nothing_ran_still_has_its_page(tmp_path, render_all):
+    said = Page(render_all(tmp_path)).words
     assert "Cells: 0 done, 0 failed, 29 not run." in said
     assert "No cell of it is done, so there is no verdict." in said
     assert (tmp_path / "reports/figures/nih_chestxray14_scores.svg").is_file()
@@ -277,8 +279,8 @@ def pictures(text):
     return [attributes["src"] for tag, attributes in Page(text).tags if tag == "img"]
 
 
-def test_pictures_follow_the_images_option(root, render, monkeypatch):
-    shown = pictures(render(root))
+def test_pictures_follow_the_images_option(text, root, render, monkeypatch):
+    shown = pictures(text)
     assert len(shown) > 20
     assert all(source.startswith("data:image/png;base64,") for source in shown)
     assert pictures(render(root, report={"images": "none"})) == []
@@ -292,16 +294,16 @@ def test_pictures_follow_the_images_option(root, render, monkeypatch):
     assert len(pictures(render(root, report={"images": "thumbnails"}))) == len(shown)
 
 
-def test_a_pilot_is_marked(finished, render, root):
+def test_a_pilot_is_marked(render, root):
     assert "A pilot: at most 5 patients" in Page(render(root, limit=5)).words
 
 
-def test_the_same_scores_give_the_same_figures(root, render):
-    render(root)
-    figure = root / "reports/figures/montgomery_scores.svg"
-    first = figure.read_bytes()
-    render(root)
-    assert figure.read_bytes() == first
+def test_the_same_scores_give_the_same_figures(root, written):
+    findings = Findings(synthetic_study.study(root))
+    columns = [each for each in ranking.columns(findings) if each.dataset == "montgomery"]
+    drawn = canvas.render(lambda: scores_chart.draw(findings, "montgomery", columns))
+    for ending, content in drawn.items():
+        assert (written / f"figures/montgomery_scores.{ending}").read_bytes() == content
 
 
 def test_another_split_and_left_out_classes_are_told(root, render):

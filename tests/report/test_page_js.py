@@ -30,9 +30,9 @@ def chromium(tmp_path_factory):
 
 
 @pytest.fixture
-def page(chromium, finished, text):
+def page(chromium, finished, text, written):
     """The page of the finished study, opened anew; afterwards nothing was complained of or asked for."""
-    chromium.open((finished / "pages/explorer.html").as_uri())
+    chromium.open((written / "explorer.html").as_uri())
     yield chromium
     assert chromium.complaints == []
     assert chromium.requests == []
@@ -61,8 +61,8 @@ def count(page):
     return page.run("document.getElementById('count').textContent")
 
 
-def test_at_first_it_shows_the_primary_metric_macro_on_test(page, finished):
-    table = pd.read_parquet(finished / "pages/scores.parquet")
+def test_at_first_it_shows_the_primary_metric_macro_on_test(page, written):
+    table = pd.read_parquet(written / "scores.parquet")
     table = table[~table["backbone"].str.contains("~")]  # further inits have no row of their own
     first = table[(table["part"] == "test") & (table["class"] == "macro") & table["metric"].isin(["dsc", "auroc"])]
     assert count(page) == f"{len(first)} of {len(table)} rows: primary metric, part test, class macro"
@@ -235,12 +235,12 @@ def test_csv_holds_the_rows_that_are_shown_in_full(page, tmp_path):
     assert any(len(line["value"]) > 10 for line in lines)  # not as rounded as on the page
 
 
-def test_parquet_lies_beside_the_page_and_is_linked_relatively(page, finished):
+def test_parquet_lies_beside_the_page_and_is_linked_relatively(page, written):
     link = page.run(
         "(a => [a.getAttribute('href'), a.hasAttribute('download')])(document.querySelector('a[href$=parquet]'))"
     )
     assert link == ["scores.parquet", True]
-    table = pd.read_parquet(finished / "pages/scores.parquet")
+    table = pd.read_parquet(written / "scores.parquet")
     table = table[~table["backbone"].str.contains("~")]  # further inits have no row of their own
     assert f" of {len(table)} rows" in count(page)
 
@@ -281,8 +281,8 @@ def test_a_link_leads_to_its_section_though_figures_are_laid_out_late(page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_is_wider_than_the_window_in_the_light_and_in_the_dark(chromium, finished, text, width, dark, tmp_path):
-    chromium.open((finished / "pages/explorer.html").as_uri(), width=width, dark=dark)
+def test_nothing_is_wider_than_the_window_in_the_light_and_in_the_dark(chromium, written, text, width, dark, tmp_path):
+    chromium.open((written / "explorer.html").as_uri(), width=width, dark=dark)
     assert chromium.run("document.documentElement.scrollWidth") <= width
     for section in ("#ranks", "#frontier", "#table"):
         chromium.picture(tmp_path / "section.png", section)
@@ -291,9 +291,9 @@ def test_nothing_is_wider_than_the_window_in_the_light_and_in_the_dark(chromium,
     assert chromium.complaints == chromium.requests == []
 
 
-def test_inside_snakemakes_report_no_link_leads_to_a_file_that_is_not_there(chromium, root, render):
+def test_inside_snakemakes_report_no_link_leads_to_a_file_that_is_not_there(chromium, root, render_all):
     films = {"montgomery": synthetic_study.params(root)["datasets"]["montgomery"]}
-    content = base64.b64encode(render(root, datasets=films, report={"images": "none"}).encode()).decode()
+    content = base64.b64encode(render_all(root, datasets=films, report={"images": "none"}).encode()).decode()
     assert len(content) < 2_000_000  # Chromium shows no longer data URI
     uri = f"data:text/html;charset=utf8;filename=explorer.html;base64,{content}"
     (root / "report.html").write_text(f'<iframe src="{uri}" width="1200" height="800"></iframe>')
@@ -313,8 +313,8 @@ def test_inside_snakemakes_report_no_link_leads_to_a_file_that_is_not_there(chro
     assert chromium.complaints == chromium.requests == []
 
 
-def test_a_study_of_which_nothing_ran_has_a_page_without_complaint(chromium, tmp_path, render):
-    render(tmp_path)
+def test_a_study_of_which_nothing_ran_has_a_page_without_complaint(chromium, tmp_path, render_all):
+    render_all(tmp_path)
     study = synthetic_study.study(tmp_path)
     chromium.open((study.path("reports") / "explorer.html").as_uri())
     assert count(chromium).startswith("0 of 0 rows")

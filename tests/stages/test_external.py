@@ -1,5 +1,6 @@
 """Rows from elsewhere, end to end: a file that somebody gives becomes scores, differences and pages like all others."""
 
+import dataclasses
 from pathlib import Path
 
 import nibabel
@@ -168,16 +169,16 @@ def test_train_cases_are_ignored_and_said(root, made, tmp_path, capsys):
 # --- one class is true of each case -----------------------------------------------------------------------------------
 
 
-def test_logits_of_exclusive_classes_rank_by_their_softmax(root, made, tmp_path, monkeypatch):
+def test_logits_of_exclusive_classes_rank_by_their_softmax(root, made, tmp_path):
     table = truth_table(made, "val", "test")
     generator = np.random.default_rng(0)
     classes = list(table.columns[1:])
     table[classes] = generator.normal(0, 400, (len(table), len(classes)))  # exp of them would overflow
     table.to_csv(tmp_path / "net.csv", index=False)
     study = with_rows(root, {FILMS: {"net": {"file": str(tmp_path / "net.csv"), "scale": "logit"}}})
-    entry = study.dataset(FILMS)
-    monkeypatch.setattr(study, "dataset", lambda name: entry.model_copy(update={"task": "multiclass"}))
     step = study.step("external", FILMS, "net")
+    columns = step.job.columns.model_copy(update={"is_exclusive": True})
+    step = dataclasses.replace(step, job=step.job.model_copy(update={"columns": columns}))
     step.folder.mkdir(parents=True)
     running.run(study, step)
     found = Predictions.load(step.folder)

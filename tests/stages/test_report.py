@@ -31,9 +31,8 @@ def test_the_report_stage_writes_the_page_and_a_figure_per_scored_dataset(tmp_pa
     assert "not run: montgomery derived: weights, not started" in capsys.readouterr().out
 
 
-def test_what_dvc_compares_and_plots_are_the_defined_macro_scores_of_the_test_part(tmp_path):
-    study = synthetic_study.build(tmp_path)
-    report.run(study, tmp_path / "elsewhere")
+def test_what_dvc_compares_and_plots_are_the_defined_macro_scores_of_the_test_part(finished, tmp_path):
+    report.run(synthetic_study.study(finished), tmp_path / "elsewhere")
     table = pd.read_parquet(tmp_path / "elsewhere/scores.parquet")
     table = table[(table["part"] == "test") & (table["class"] == "macro") & table["value"].notna()]
     keys = ["dataset", table["backbone"].map(first_init), "protocol", "metric"]  # inits are one row, their mean

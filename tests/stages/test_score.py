@@ -1,4 +1,3 @@
-import shutil
 from collections import Counter
 
 import numpy as np
@@ -15,13 +14,6 @@ from radprobe.metrics import calibration, scoring
 from radprobe.metrics.resampling import counts
 from radprobe.metrics.surfaces import METRICS
 from radprobe.stages import score
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scored")
-    synthetic_study.build(root)
-    return root
 
 
 def scores(root, dataset, backbone):
@@ -69,11 +61,10 @@ def test_segmentation_keeps_the_cases_behind_the_mean(finished):
     assert set(found.table["metric"]) == {*METRICS, *overlaps}
 
 
-def test_the_temperature_comes_from_val_alone(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_the_temperature_comes_from_val_alone(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
-    before = scores(tmp_path, "nih_chestxray14", "derived")
+    before = scores(root, "nih_chestxray14", "derived")
     predictions = Predictions.load(step.folder)
     table, targets = predictions.table, [name for name in predictions.table if name.startswith("target:")]
     val, test = (table["part"] == part for part in ("val", "test"))
@@ -85,7 +76,7 @@ def test_the_temperature_comes_from_val_alone(finished, tmp_path):
     table.loc[test, targets] = table.loc[test, targets].to_numpy()[shuffled]
     predictions.save(step.place)
     running.run(study, study.steps["score", "nih_chestxray14", "derived"])
-    after = scores(tmp_path, "nih_chestxray14", "derived")
+    after = scores(root, "nih_chestxray14", "derived")
     assert not after.table.equals(before.table)
     notes = [each.table.loc[each.table["metric"] == "brier_recalibrated", "note"].tolist() for each in (before, after)]
     assert notes[0] == notes[1]
@@ -95,16 +86,15 @@ def test_the_temperature_comes_from_val_alone(finished, tmp_path):
     assert rows.loc["brier_recalibrated", "value"] < rows.loc["brier", "value"]
 
 
-def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_without_labels_of_val_nothing_is_recalibrated_and_it_says_so(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     targets = [name for name in predictions.table if name.startswith("target:")]
     predictions.table.loc[predictions.table["part"] == "val", targets] = np.nan
     predictions.save(step.place)
     running.run(study, study.steps["score", "nih_chestxray14", "derived"])
-    after = scores(tmp_path, "nih_chestxray14", "derived")
+    after = scores(root, "nih_chestxray14", "derived")
     rows = after.table[after.table["metric"].str.endswith("_recalibrated")]
     assert len(rows) == 2 * 15 * 6
     assert rows["value"].isna().all()
@@ -199,16 +189,15 @@ def test_the_interval_of_a_variant_is_that_of_plainly_repeated_patients(finished
     assert 1.9 * np.std(apart) < half < 2.3 * np.std(apart)
 
 
-def test_scoring_again_gives_the_same_table(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
-    before = scores(tmp_path, "nih_chestxray14", "derived").table
+def test_scoring_again_gives_the_same_table(root):
+    study = synthetic_study.study(root)
+    before = scores(root, "nih_chestxray14", "derived").table
     running.run(study, study.steps["score", "nih_chestxray14", "derived"])
-    assert scores(tmp_path, "nih_chestxray14", "derived").table.equals(before)
+    assert scores(root, "nih_chestxray14", "derived").table.equals(before)
 
 
-def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(tmp_path, monkeypatch):
-    study = synthetic_study.build(tmp_path, adapt={"backbones": ["derived"]})
+def test_what_stands_beside_every_protocol_is_scored_once_and_gives_the_same(root, monkeypatch):
+    study = synthetic_study.build(root, adapt={"backbones": ["derived"]})
     times = Counter()
 
     class Counted(scoring.Classified):
@@ -238,9 +227,8 @@ def test_one_backbone_alone_has_an_empty_comparison(tmp_path):
     assert Comparison.load(study.steps["compare", "montgomery", None].folder).table.empty
 
 
-def test_different_test_samples_are_not_compared(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_different_test_samples_are_not_compared(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table = predictions.table[predictions.table["sample_id"] != "p0150"]
@@ -249,9 +237,8 @@ def test_different_test_samples_are_not_compared(finished, tmp_path):
         running.run(study, study.steps["compare", "nih_chestxray14", None])
 
 
-def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_a_score_that_is_not_a_number_is_named(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table.loc[predictions.table["sample_id"] == "p0150", "score:Mass"] = np.nan
@@ -260,9 +247,8 @@ def test_a_score_that_is_not_a_number_is_named(finished, tmp_path):
         running.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
 
-def test_a_part_without_predictions_is_refused(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_a_part_without_predictions_is_refused(root):
+    study = synthetic_study.study(root)
     step = study.steps["probe", "nih_chestxray14", "derived"]
     predictions = Predictions.load(step.folder)
     predictions.table = predictions.table[predictions.table["part"] == "val"]
@@ -271,9 +257,8 @@ def test_a_part_without_predictions_is_refused(finished, tmp_path):
         running.run(study, study.steps["score", "nih_chestxray14", "derived"])
 
 
-def test_a_prediction_on_another_grid_is_refused(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    study = synthetic_study.study(tmp_path)
+def test_a_prediction_on_another_grid_is_refused(root):
+    study = synthetic_study.study(root)
     step = study.steps["segment", "montgomery", "derived"]
     predictions = Predictions.load(step.folder)
     small = [
@@ -297,8 +282,8 @@ def test_the_score_without_near_duplicates_leaves_out_just_those(finished):
     assert not (scores(folder, "nih_chestxray14", "derived").table["metric"] == "auroc_without_near").any()
 
 
-def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(tmp_path, monkeypatch):
-    study = synthetic_study.build(tmp_path)
+def test_where_every_test_case_looks_like_a_copy_all_else_is_scored(root, monkeypatch):
+    study = synthetic_study.study(root)
     monkeypatch.setattr(score, "_near_cases", lambda inputs: set(Truth.load(inputs.folder("prepare")).maps.table.index))
     step = study.steps["score", "montgomery", "derived"]
     running.run(study, step)

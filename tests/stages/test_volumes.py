@@ -12,7 +12,6 @@ from radprobe.commands import export
 from radprobe.files import RadprobeError
 from radprobe.imaging import resize
 from radprobe.manifests import seal
-from radprobe.stages import prepare, retrieve, split
 from radprobe.study import Study
 
 MSD = "msd_hippocampus"
@@ -51,9 +50,8 @@ def study(root, **choice):
 
 
 def run(chosen, *verbs):
-    stages = {"retrieve": retrieve, "prepare": prepare, "split": split}
     for verb in verbs:
-        stages[verb].run(chosen, chosen.step(verb, MSD))
+        running.run(chosen, chosen.step(verb, MSD))
     return chosen.step(verbs[-1], MSD).folder
 
 
