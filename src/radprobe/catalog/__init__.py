@@ -235,6 +235,7 @@ class RawEntry(Strict):
     id: str
     loader: str = Field(description="Module that reads the raw download; by default named as the dataset.")
     task: Task
+    modality: str
     classes: list[str]
     blank: Literal["zeros", "ignore"] = Field("ignore", description="What a blank label means.")
     slices: Literal["canonical", "paper"] = Field("canonical", description="How volumes are cut; the study chooses.")
@@ -249,7 +250,6 @@ class Dataset(RawEntry):
     """A benchmark, or your own folder."""
 
     title: str
-    modality: str
     class_sets: dict[str, list[str]] = Field({}, description="Other lists of classes that studies choose, by name.")
     mask: Literal["binary", "labels"] = Field("labels", description="One binary mask file a class, or one label map.")
     stored: int = Field(description="Side of the stored images, pixels.")
