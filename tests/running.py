@@ -3,5 +3,9 @@
 import importlib
 
 
+def stage(step):
+    return importlib.import_module(f"radprobe.stages.{step.verb}")
+
+
 def run(study, step) -> None:
-    importlib.import_module(f"radprobe.stages.{step.verb}").run(step.job, step.inputs, study.runtime(step))
+    stage(step).run(step.job, step.inputs, study.runtime(step))

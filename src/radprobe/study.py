@@ -619,7 +619,6 @@ class Study(Entries):
             uncertain=choice.uncertain,
         )
         job = PrepareJob(
-            dataset=dataset,
             entry=entry.decoding,
             stored=entry.stored,
             limit=limit(self.params.limit, entry),

@@ -14,7 +14,6 @@ class Limit(JobPart):
 class PrepareJob(Job):
     """The images of a dataset, decoded and packed."""
 
-    dataset: str
     entry: DecodeEntry
     stored: int  # side of the stored images, pixels
     limit: Limit | None
