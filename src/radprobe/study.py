@@ -635,7 +635,7 @@ class Study(Entries):
             recipe=entry.splits[choice.split_name],
             seed=self.params.seed,
             leaks_allowed=choice.leaks_allowed,
-            published=entry.published,
+            published=entry.published.parts if entry.published else {},
             others=list(entry.splits),
             own=entry.folder is not None,
         )

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from radprobe.catalog import Published, SplitRecipe
+from radprobe.catalog import SplitRecipe
 from radprobe.jobs import Job
 from radprobe.params import LeakException
 
@@ -15,6 +15,6 @@ class SplitJob(Job):
     recipe: SplitRecipe
     seed: int
     leaks_allowed: list[LeakException]
-    published: Published | None
+    published: dict[str, int]  # cases of each part of the study's split; {} if none is published
     others: list[str] = Field(exclude=True)  # the other splits of the dataset, for messages
     own: bool = Field(exclude=True)  # an own folder, for messages

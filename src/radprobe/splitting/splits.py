@@ -14,7 +14,6 @@ from radprobe.catalog import (
     Folds,
     Named,
     OfficialLists,
-    Published,
     SplitRecipe,
     Stratified,
     Systematic,
@@ -266,12 +265,12 @@ def _remedy(split: Split, index: Index, others: Iterable[str], own: bool) -> str
     return "; or ".join(ways) or "check the raw copy against its publisher's list"
 
 
-def against_published(split: Split, index: Index, published: Published | None) -> dict[str, Any]:
+def against_published(split: Split, index: Index, expected: dict[str, int]) -> dict[str, Any]:
     """Return the published numbers of cases by part, and whether ours equal them (None where they need not).
 
     They must where the copy is complete, nothing was left out, and the split is the study's.
     """
-    expected, facts = published.parts if published else {}, index.facts
+    facts = index.facts
     whole = not (facts["partial"] or facts["limit"] or facts["phantom"] or facts.get("quarantine"))
     if not expected or not whole or split.facts["name"] != "study":
         return {"parts": expected, "equal": None}
