@@ -191,3 +191,13 @@ def test_as_it_is_typed():
     assert subprocess.run([*call, "--yes"], capture_output=True).returncode == 0
     assert there(other) == folders(other) & folders(kept)
     assert "everything is needed by a.yaml" in subprocess.run(call, capture_output=True, text=True).stdout
+
+
+def test_artifacts_of_an_older_version_are_told_and_kept(capsys):
+    study = write("a.yaml")
+    old = study.step("prepare", "montgomery").folder.with_name("0123456789ab")
+    old.mkdir()
+    (old / "index.json").write_text(json.dumps({"kind": "index", "spec": old.name, "facts": {}, "files": {}}))
+    gc.run([study], lambda question: True)
+    assert "1 folder(s) are of another version of radprobe" in capsys.readouterr().out
+    assert old.is_dir()

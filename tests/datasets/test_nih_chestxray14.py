@@ -193,7 +193,10 @@ def test_the_complete_lists_give_the_published_parts(monkeypatch):
     index = nih.samples(layout, ENTRY, False)
     split = splits.make_split(index, ENTRY.splits["study"], "study", 0)
     splits.check_parts(split, index, ENTRY.splits)
-    assert splits.against_published(split, index, ENTRY.published.parts) == {"parts": ENTRY.published.parts, "equal": True}
+    assert splits.against_published(split, index, ENTRY.published.parts) == {
+        "parts": ENTRY.published.parts,
+        "equal": True,
+    }
     table = index.table.set_index("sample_id")
     train_val = table[table["meta:list"] == "train_val"]
     assert len(train_val) == 86524

@@ -86,7 +86,9 @@ def test_a_smaller_copy_keeps_the_shares(n):
 def test_only_a_complete_copy_is_held_to_the_published_sizes(n, facts, equal):
     split = splits.make_split(index([f"p{i:03d}" for i in range(n)], **facts), SYSTEMATIC, "study", 0)
     published = catalog.datasets()["montgomery"].published
-    compared = splits.against_published(split, index([f"p{i:03d}" for i in range(n)], **facts), published.parts if published else {})
+    compared = splits.against_published(
+        split, index([f"p{i:03d}" for i in range(n)], **facts), published.parts if published else {}
+    )
     assert compared["equal"] is equal
 
 

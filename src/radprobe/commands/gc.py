@@ -1,5 +1,6 @@
 """gc: what of `paths.work` and `paths.results` no study needs, listed and, after asking, removed; raw data never."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,7 +29,10 @@ class Unneeded:
 
 def run(studies: list[Study], confirmed: Callable[[str], bool]) -> None:
     """List what none of the studies needs in the folders that they work in; remove it if `confirmed` says so."""
-    found = sorted(unneeded(studies), key=lambda one: -one.n_bytes)
+    everything = sorted(unneeded(studies), key=lambda one: -one.n_bytes)
+    found = [one for one in everything if not is_of_other_version(one.folder)]
+    if kept := len(everything) - len(found):
+        say(f"{kept} folder(s) are of another version of radprobe, whose keys are not known: kept")
     names = ", ".join(sorted({study.params.study for study in studies}))
     if not found:
         say(f"everything is needed by {names}")
@@ -116,6 +120,16 @@ def _artifacts(place: Path) -> Iterator[Path]:
             linked = any(path.is_symlink() for path in (folder, *folder.parents) if place in path.parents)
             if verb in OUTPUTS and KEY.fullmatch(parts[-1]) and folder.is_dir() and not linked:
                 yield folder
+
+
+def is_of_other_version(folder: Path) -> bool:
+    """Is an artifact of a version that called keys otherwise, so that no study of this version can name it?"""
+    for manifest in folder.glob("*.json"):
+        with suppress(OSError, ValueError):
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and "spec" in content:
+                return True
+    return False
 
 
 def _remove(folder: Path) -> bool:
