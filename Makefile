@@ -82,6 +82,7 @@ benchmarks: demo       ## what benchmarks/ measures, on a machine that does noth
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint --configfile workflow/profiles/demo/params.yaml
 

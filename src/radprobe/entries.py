@@ -4,7 +4,7 @@ import json
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,8 +30,9 @@ from radprobe.names import (
     original,
     with_weights,
 )
-from radprobe.params import DatasetChoice, MadeElsewhere, OwnBackbone
+from radprobe.params import Adapt, DatasetChoice, MadeElsewhere, OwnBackbone
 
+Entry = TypeVar("Entry")
 # what an adapter says of itself
 ADAPTER_FACTS = ("backbone", "base", "mode", "lora", "size", "dataset", "tensors_sha256")
 
@@ -64,9 +65,9 @@ class Entries:
         for name in self.params.backbones:
             self._check_unseen(name)
         patches = math.lcm(*(entry.patch for entry in entries if entry.patch and not entry.sizes))  # suits them all
-        for entry in entries:
+        for backbone in entries:
             for dataset in self.params.datasets:
-                _check_size(entry, self.dataset(dataset), patches)
+                _check_size(backbone, self.dataset(dataset), patches)
 
     def _check_external(self) -> None:
         """Raise RadprobeError if the id of a row from elsewhere is taken, or its dataset has nothing to predict.
@@ -119,8 +120,8 @@ class Entries:
             if original(name) in self.absent_adapters:
                 continue
             names += self._with_inits(name)
-        for name in self._adapted(names) if self.params.adapt else ():
-            names += [name + ADAPTED + mode for mode in self.params.adapt.ways]
+        if adapt := self.params.adapt:
+            names += [name + ADAPTED + mode for name in self._adapted(names, adapt) for mode in adapt.ways]
         names += self.external
         asked = self.params.controls
         simple = {PIXELS: asked.pixels, METADATA: asked.metadata, CEILING: asked.ceiling}
@@ -152,29 +153,34 @@ class Entries:
         """Raise RadprobeError if cross-validation, here or of an adapter, tests patients that the adapter knows."""
         name = with_weights(backbone)
         facts = self.adapter(name) if name not in self.absent_adapters else None
-        choice = self.params.datasets.get(facts["dataset"]) if facts else None
+        if facts is None:
+            return
+        choice = self.params.datasets.get(facts["dataset"])
         if choice and (facts.get("folds") or not isinstance(choice.split, str)):
             where = f"params: own_backbones.{name}"
             dataset = facts["dataset"]
             reason = f"its adapter was trained on patients of {dataset} that are tested here"
             raise RadprobeError(where, reason, f"leave out one of them: the backbone, or datasets.{dataset}")
 
-    def _adapted(self, names: list[str]) -> list[str]:
+    def _adapted(self, names: list[str], adapt: Adapt) -> list[str]:
         """Return which backbones are adapted: those that params name, or all that were pretrained."""
         able = [
             name for name in names if name not in SCRATCH and not name.endswith(PAPER) and not is_further_init(name)
         ]
-        if self.params.adapt.backbones is None:
+        if adapt.backbones is None:
             return [name for name in able if not self.backbone(name).random]
-        for name in self.params.adapt.backbones:
-            _known(name, dict.fromkeys(able), "adapt.backbones")
-        return list(self.params.adapt.backbones)
+        for name in adapt.backbones:
+            _check_known(name, able, "adapt.backbones")
+        return list(adapt.backbones)
 
     def dataset(self, name: str) -> Dataset:
         """Return the catalog's entry of a benchmark as this study uses it, or the entry of an own folder."""
         choice = self.params.datasets[name]
-        entry = _own_dataset(name, choice) if choice.folder else _known(name, catalog.datasets(), "datasets")
-        update = {"slices": choice.slices, "intensity": choice.intensity}
+        if choice.folder:
+            entry = _own_dataset(name, choice, choice.folder)
+        else:
+            entry = _known(name, catalog.datasets(), "datasets")
+        update: dict[str, Any] = {"slices": choice.slices, "intensity": choice.intensity}
         update |= {"size": choice.size, "stored": choice.stored}
         if choice.classes:
             update["classes"] = _known(choice.classes, entry.class_sets, f"datasets.{name}.classes")
@@ -198,14 +204,16 @@ class Entries:
             entry = self.backbone(name.removeprefix(RANDOM))
             if entry.random:
                 raise RadprobeError(f"params: backbones: {name}", f"{entry.id} has no weights", f"name {entry.id}")
-            update = {"title": f"{entry.title}, random", "family": "control", "random": True, "derived": None}
-            nowhere = {"sha256": None, "local": [], "package": None, "repo": None, "gated": False}
-            return entry.model_copy(update={"id": name, **update, **nowhere})
+            update: dict[str, Any] = {"title": f"{entry.title}, random", "family": "control", "random": True}
+            update |= {"derived": None, "sha256": None, "local": [], "package": None, "repo": None, "gated": False}
+            return entry.model_copy(update={"id": name, **update})
         if name in self.params.own_backbones:
             return self._own_backbone(name)
         if name in self.external:
             return _external(name, self.made_elsewhere(name))
-        return _known(name, {**catalog.backbones(), **self.params.own_backbones}, "backbones")
+        known = catalog.backbones()
+        _check_known(name, [*known, *self.params.own_backbones], "backbones")
+        return known[name]
 
     def cost(self, name: str) -> catalog.Cost | None:
         """Return what a backbone costs; None for an architecture that is not in the catalog."""
@@ -214,20 +222,20 @@ class Entries:
             return self.cost(facts["backbone"])
         own = self.params.own_backbones.get(kind)
         if own:
-            return catalog.costs().get(own.like) if own.recipe is None else None
+            kind = own.like if own.like and own.recipe is None else ""
         return catalog.costs().get(kind)
 
     def _own_backbone(self, name: str) -> Backbone:
         own = self.params.own_backbones[name]
-        if own.adapter:
-            return self._from_adapter(name, own)
-        source = {"id": name, "title": own.title, "family": "own", "derived": own.derived, "licence": own.licence}
-        source |= {"local": [own.file], "sha256": own.sha256, "citation": "own weights"}
+        if path := self.adapter_file(name):
+            return self._from_adapter(name, own, path)
+        source: dict[str, Any] = {"id": name, "title": own.title, "family": "own", "derived": own.derived}
+        source |= {"licence": own.licence, "local": [own.file], "sha256": own.sha256, "citation": "own weights"}
         if own.like:
             entry = _known(own.like, catalog.backbones(), f"own_backbones.{name}.like").model_dump()
             nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "gated": False, "random": False}
             source = {**entry, **nowhere, "notes": None, "paper": None, **source, "citation": entry["citation"]}
-        else:
+        elif own.architecture:
             source |= own.architecture.model_dump()
         try:
             return Backbone.model_validate({**source, **(own.recipe.model_dump() if own.recipe else {})})
@@ -237,20 +245,20 @@ class Entries:
                 f"params: own_backbones.{name}", reason, "see workflow/schemas/params.schema.json"
             ) from None
 
-    def _from_adapter(self, name: str, own: OwnBackbone) -> Backbone:
+    def _from_adapter(self, name: str, own: OwnBackbone, path: Path) -> Backbone:
         """Return the entry of a backbone with an adapter: that of its backbone, under its own name."""
-        facts = self.adapter(name)
+        facts = read_adapter(path)
         if facts["mode"] == HEAD:
             reason = f"holds a head alone: nothing in {facts['backbone']} was trained"
-            raise RadprobeError(self.adapter_file(name), reason, f"name {facts['backbone']} itself in backbones")
+            raise RadprobeError(path, reason, f"name {facts['backbone']} itself in backbones")
         if facts["backbone"] in (name, None):
             reason = f"adapts a backbone that is called {name} itself"
-            raise RadprobeError(self.adapter_file(name), reason, f"call own_backbones.{name} otherwise")
+            raise RadprobeError(path, reason, f"call own_backbones.{name} otherwise")
         entry = self.backbone(facts["backbone"])
-        nowhere = {"package": None, "repo": None, "revision": None, "bytes": None, "sha256": own.sha256}
         how = f"{entry.title}, adapted ({facts['mode']}) on {facts['dataset']}"
-        update = {"id": name, "title": own.title, "family": "own", "derived": own.derived or how, "paper": None}
-        update |= {"local": [], "random": False, "gated": False, **nowhere}
+        update: dict[str, Any] = {"id": name, "title": own.title, "family": "own", "derived": own.derived or how}
+        update |= {"paper": None, "local": [], "random": False, "gated": False, "sha256": own.sha256}
+        update |= dict.fromkeys(("package", "repo", "revision", "bytes"))
         return entry.model_copy(update=update)
 
     def adapter_file(self, backbone: str) -> Path | None:
@@ -335,8 +343,7 @@ def _check_folds(name: str, choice: DatasetChoice) -> None:
         raise RadprobeError(where, reason, f"leave out one of them: split, or datasets.{name}.folder.split")
 
 
-def _own_dataset(name: str, choice: DatasetChoice) -> Dataset:
-    folder = choice.folder
+def _own_dataset(name: str, choice: DatasetChoice, folder: Folder) -> Dataset:
     size = folder.size or (448 if folder.task == "segmentation" else 224)
     shared = folder.model_dump(include={"title", "modality", "metadata", "task", "classes", "licence", "stored"})
     return Dataset(
@@ -370,8 +377,14 @@ def _own_folds(choice: DatasetChoice) -> dict[str, Folds]:
     return {choice.split_name: Folds(recipe="folds", folds=choice.split.folds, min_positives=1, source=source)}
 
 
-def _known(name: str, entries: dict[str, Any], where: str) -> Any:
-    if name not in entries:
-        reason, nearest = f"unknown name '{params.short(name)}'", params.nearest_name(name, list(entries))
-        raise RadprobeError(params.short(f"params: {where}"), reason, f"did you mean {nearest}?")
+def _known(name: str, entries: dict[str, Entry], where: str) -> Entry:
+    """Return an entry by its name. Raises RadprobeError, with the nearest name, if there is none."""
+    _check_known(name, list(entries), where)
     return entries[name]
+
+
+def _check_known(name: str, names: list[str], where: str) -> None:
+    if name not in names:
+        reason = f"unknown name '{params.short(name)}'"
+        nearest = params.nearest_name(name, names)
+        raise RadprobeError(params.short(f"params: {where}"), reason, f"did you mean {nearest}?")

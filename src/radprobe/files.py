@@ -16,13 +16,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 TEMPORARY = ".partial"
 # Snakemake's `update(...)` is no substitute: it restores a failed job's manifest as new, and the next run does nothing.
 TWIN = ".made"  # a manifest's second name
@@ -137,7 +139,7 @@ MAKE_ROOM = "make room (`radprobe gc` lists what no study needs) or name another
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def _used(number: int) -> str:
+def _used(number: int | None) -> str:
     return "written" if number == errno.EROFS else "read or written"  # an error of permission does not say which
 
 
@@ -149,12 +151,13 @@ def writing(folder: Path) -> Iterator[None]:
     except RadprobeError:
         raise
     except Exception as error:
-        number, said = getattr(error, "errno", None), str(error).lower()
-        full = FULL.get(number) or next((why for words, why in FULL_WORDS.items() if words in said), None)
-        if not full and number not in UNWRITABLE:
+        cause = error if isinstance(error, OSError) else OSError()
+        said = str(error).lower()
+        full = FULL.get(cause.errno or 0) or next((why for words, why in FULL_WORDS.items() if words in said), None)
+        if not full and cause.errno not in UNWRITABLE:
             raise
-        what = getattr(error, "filename", None) or folder
-        reason = f"cannot be written: {full}" if full else f"may not be {_used(number)} ({error.strerror})"
+        what = cause.filename or folder
+        reason = f"cannot be written: {full}" if full else f"may not be {_used(cause.errno)} ({cause.strerror})"
         remedy = f"{MAKE_ROOM if full else 'allow it'}, and run again: what is complete is kept"
         raise RadprobeError(what, reason, remedy) from error
 
@@ -226,14 +229,15 @@ def cached_sha256(path: Path, cache: Path) -> str:
     A cache that cannot be written is no error: the file is then hashed each time.
     """
     found = path.stat()
-    entry = [found.st_size, found.st_mtime_ns]
+    state = (found.st_size, found.st_mtime_ns)
+    known: dict[str, tuple[int, int, str]]
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     name = str(path.resolve())
-    if name not in known or known[name][:2] != entry:
-        known[name] = [*entry, sha256(path)]
+    if name not in known or tuple(known[name][:2]) != state:
+        known[name] = (*state, sha256(path))
         with suppress(OSError):
             write_json(cache, known)
     return known[name][2]
@@ -255,17 +259,17 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def in_threads(function: Callable[[Any], Any], items: list, threads: int = 8) -> list:
+def in_threads(function: Callable[[Item], Result], items: list[Item], threads: int = 8) -> list[Result]:
     """Return `[function(item) for item in items]`, computed by threads (hashing and reading release the GIL)."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
 
 
 def stream_in_threads(
-    function: Callable[[Any], Any], items: Iterable, threads: int = 8, ahead: int = 2
-) -> Iterator[Any]:
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = 8, ahead: int = 2
+) -> Iterator[Result]:
     """Yield `function(item)` in order; at most `ahead` results for each thread wait, so memory is bounded."""
-    waiting: deque = deque()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:

@@ -29,7 +29,7 @@ def one(on_wait: Callable[[str], None] = print, folder: Path | None = None) -> I
     None, and nothing is changed, where a scheduler runs the job or no GPU is here. The user's CUDA_VISIBLE_DEVICES says
     which GPUs may be taken. The kernel releases a GPU when its holder dies. `folder`: of the locks, one a machine.
     """
-    choices = [] if any(name in os.environ for name in SCHEDULERS) else _choices(on_wait)
+    choices = {} if any(name in os.environ for name in SCHEDULERS) else _choices(on_wait)
     if not choices:
         yield None
         return

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,7 +149,7 @@ def all_here(folder: Path, kind: str) -> bool:
     return all((folder / name).is_file() for name in Manifest.read(folder / f"{kind}.json").files)
 
 
-def _fault(path: Path, manifest: Manifest):
+def _fault(path: Path, manifest: Manifest) -> Callable[[str], bool]:
     def fault(name: str) -> bool:
         file, expected = path.parent / name, manifest.files[name]
         return (

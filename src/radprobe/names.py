@@ -21,7 +21,7 @@ STANDING = (FROM_SCRATCH, *MODES, EXTERNAL)  # protocols that stand beside every
 FLOOR = "shuffled"  # the protocol of permuted train labels: what a score is worth that learnt nothing
 
 # Protocols that a verdict may speak of: heads and decoders on frozen features, the floor apart.
-HEADLINES = ("knn", "knn@paper", "mlknn", "mlknn@paper", "linear", "linear@paper", "logistic")
+HEADLINES: tuple[str, ...] = ("knn", "knn@paper", "mlknn", "mlknn@paper", "linear", "linear@paper", "logistic")
 HEADLINES += ("linear-decoder", "unet-decoder", "unet-decoder@paper")
 # The protocols that verdicts speak of where the one of params was not scored: fixed, so that no test score chooses.
 PREFERRED = ("logistic", "linear", "linear-decoder")

@@ -33,6 +33,7 @@ from radprobe.names import HEADLINES
 MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hundred values
 SHOWN = 300  # letters of a value in a message
 MIN_PART, MAX_NAMES = 3, 4  # letters of a part of a name; names that are suggested
+KeyPath = tuple[int | str, ...]  # the keys, from the outermost, that lead to a value
 
 
 def _writable(text: Any) -> Any:
@@ -547,7 +548,7 @@ class Versioned(Strict):
     pixels: list[str] = Field([], description="Of those under push: their prepared pixels too, which take much room.")
 
     @model_validator(mode="after")
-    def _pixels_are_pushed(self):
+    def _pixels_are_pushed(self) -> Self:
         if kept := set(self.pixels) - set(self.push):
             raise ValueError(f"pixels: {', '.join(sorted(kept))} is not under push")
         return self
@@ -640,7 +641,7 @@ def load(source: Path | str | dict[str, Any]) -> Params:
     return params.model_copy(update={"paths": _with_environment(params.paths)})
 
 
-def _truth_values_as_numbers(given: Any, made: Any, where: tuple = ()) -> Iterator[tuple]:
+def _truth_values_as_numbers(given: Any, made: Any, where: KeyPath = ()) -> Iterator[KeyPath]:
     """Yield where a number was made of yes or no: pydantic takes them as 1 and 0."""
     if isinstance(given, bool) and not isinstance(made, bool):
         yield where
@@ -676,7 +677,7 @@ class _Careful(yaml.SafeLoader):
 
     depth = 0
 
-    def get_single_node(self):
+    def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _nodes(node, {}) > MAX_NODES:
             raise yaml.MarkedYAMLError(
@@ -684,15 +685,16 @@ class _Careful(yaml.SafeLoader):
             )
         return node
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError("it is nested too deep", problem_mark=self.peek_event().start_mark)
+            here = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs of PyYAML give it no type
+            raise yaml.MarkedYAMLError("it is nested too deep", problem_mark=here)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
-    def compose_mapping_node(self, anchor):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -738,7 +740,7 @@ def _explain(name: str, error: ValidationError) -> RadprobeError:
     return RadprobeError(f"{name}: {key}", reason, _remedy(first["type"], first["loc"], first.get("input")))
 
 
-def _remedy(kind: str, where: tuple, given: Any) -> str:
+def _remedy(kind: str, where: KeyPath, given: Any) -> str:
     if kind in ("string_type", "path_type") and isinstance(given, bool):
         return 'put it in quotes ("yes", "no"): without them YAML reads a truth value. null leaves a thing out'
     if kind in ("string_type", "path_type") and isinstance(given, int | float | date):
@@ -760,24 +762,24 @@ def nearest_name(word: str, names: list[str]) -> str:
     return " or ".join(f"'{name}'" for name in near) if near else "one of " + ", ".join(names)
 
 
-def valid_keys(where: tuple) -> list[str]:
+def valid_keys(where: KeyPath) -> list[str]:
     """Return the keys that are valid in the section at `where` of params."""
     return list(_section(where).model_fields)
 
 
-def _section(where: tuple) -> type[BaseModel]:
-    model: Any = Params
+def _section(where: KeyPath) -> type[BaseModel]:
+    model: type[BaseModel] = Params
     for step in where:
-        fields = model.model_fields
-        if step in fields:
-            model = _model_in(fields[step].annotation) or model
+        field = model.model_fields.get(str(step))
+        if field:
+            model = _model_in(field.annotation) or model
     return model
 
 
-def _description(where: tuple) -> str | None:
+def _description(where: KeyPath) -> str | None:
     """Return what a key of params, or the innermost around it, is."""
     for n in range(len(where), 0, -1):
-        field = _section(where[: n - 1]).model_fields.get(where[n - 1])
+        field = _section(where[: n - 1]).model_fields.get(str(where[n - 1]))
         if field and field.description:
             return field.description
     return None

@@ -8,8 +8,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from radprobe import manifests
-from radprobe.artifacts.scores import NUMBER
-from radprobe.artifacts.tables import read_table, write_table
+from radprobe.artifacts.tables import number, read_table, write_table
 from radprobe.manifests import Place
 
 COMPARISON_SCHEMA = pa.DataFrameSchema(
@@ -19,15 +18,15 @@ COMPARISON_SCHEMA = pa.DataFrameSchema(
         "metric": pa.Column(str),  # the dataset's primary metric, macro, test part
         "backbone": pa.Column(str),
         "other": pa.Column(str),
-        "difference": pa.Column(float, **NUMBER),  # backbone minus other, on the same test patients
-        "low": pa.Column(float, **NUMBER),  # 95 % interval, simultaneous over all pairs of the dataset and protocol
-        "high": pa.Column(float, **NUMBER),
-        "p": pa.Column(float, **NUMBER),  # two-sided, corrected for all pairs of the dataset and protocol (max-T)
-        "p_delong": pa.Column(float, **NUMBER),  # not corrected; AUROC where each patient has one sample, else NaN
-        "standard_error": pa.Column(float, **NUMBER),  # of the difference, seeds and inits included
-        "needed": pa.Column(float, **NUMBER),  # test patients that detect facts["margin"] at 80 % power
-        "needed_low": pa.Column(float, **NUMBER),  # 95 % range of that number
-        "needed_high": pa.Column(float, **NUMBER),
+        "difference": number(),  # backbone minus other, on the same test patients
+        "low": number(),  # 95 % interval, simultaneous over all pairs of the dataset and protocol
+        "high": number(),
+        "p": number(),  # two-sided, corrected for all pairs of the dataset and protocol (max-T)
+        "p_delong": number(),  # not corrected; AUROC where each patient has one sample, else NaN
+        "standard_error": number(),  # of the difference, seeds and inits included
+        "needed": number(),  # test patients that detect facts["margin"] at 80 % power
+        "needed_low": number(),  # 95 % range of that number
+        "needed_high": number(),
         "n_patients": pa.Column(int, coerce=True),
         "note": pa.Column(str),
     },
@@ -41,15 +40,15 @@ ROWS_SCHEMA = pa.DataFrameSchema(
         "protocol": pa.Column(str),
         "metric": pa.Column(str),
         "backbone": pa.Column(str),  # random:<id> stands for the mean of its inits
-        "value": pa.Column(float, **NUMBER),
-        "low": pa.Column(float, **NUMBER),  # 95 % interval of this row alone
-        "high": pa.Column(float, **NUMBER),
-        "corrected": pa.Column(float, **NUMBER),  # of the best row: corrected for having been chosen; else NaN
-        "corrected_low": pa.Column(float, **NUMBER),
-        "corrected_high": pa.Column(float, **NUMBER),
+        "value": number(),
+        "low": number(),  # 95 % interval of this row alone
+        "high": number(),
+        "corrected": number(),  # of the best row: corrected for having been chosen; else NaN
+        "corrected_low": number(),
+        "corrected_high": number(),
         "may_be_best": pa.Column(bool, coerce=True),  # no candidate is significantly higher; controls never
         "n_inits": pa.Column(int, coerce=True),
-        "init_sd": pa.Column(float, **NUMBER),  # between inits; NaN where there is one
+        "init_sd": number(),  # between inits; NaN where there is one
         "n_patients": pa.Column(int, coerce=True),
         "note": pa.Column(str),
     },
@@ -66,9 +65,9 @@ VARIANTS_SCHEMA = pa.DataFrameSchema(
         "other_backbone": pa.Column(str),  # ... and made as the study did
         "other_protocol": pa.Column(str),
         "other_metric": pa.Column(str),
-        "difference": pa.Column(float, **NUMBER),  # the other less ours, macro, on the same test patients
-        "low": pa.Column(float, **NUMBER),
-        "high": pa.Column(float, **NUMBER),
+        "difference": number(),  # the other less ours, macro, on the same test patients
+        "low": number(),
+        "high": number(),
         "n_patients": pa.Column(int, coerce=True),
         "note": pa.Column(str),
     },
@@ -91,7 +90,7 @@ class Comparison:
     rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.table = COMPARISON_SCHEMA.validate(self.table)
         self.variants = VARIANTS_SCHEMA.validate(self.variants)
         self.rows = ROWS_SCHEMA.validate(self.rows)
@@ -107,6 +106,7 @@ class Comparison:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         facts = manifests.unseal(folder, cls.KIND).facts
-        schemas = {"comparison": COMPARISON_SCHEMA, "variants": VARIANTS_SCHEMA, "rows": ROWS_SCHEMA}
-        tables = [read_table(Path(folder) / f"{name}.parquet", schema) for name, schema in schemas.items()]
-        return cls(*tables, facts)
+        table = read_table(Path(folder) / "comparison.parquet", COMPARISON_SCHEMA)
+        variants = read_table(Path(folder) / "variants.parquet", VARIANTS_SCHEMA)
+        rows = read_table(Path(folder) / "rows.parquet", ROWS_SCHEMA)
+        return cls(table, variants, rows, facts)

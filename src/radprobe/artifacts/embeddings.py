@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from radprobe import manifests
 from radprobe.artifacts.tables import read_array
@@ -37,9 +38,8 @@ class Embeddings:
         manifest = manifests.unseal(folder, cls.KIND)
         shards = sorted({name.split(".")[0] for name in manifest.files})
 
-        def vectors(kind: str) -> np.ndarray | None:
-            names = [f"{shard}.{kind}.npy" for shard in shards if f"{shard}.{kind}.npy" in manifest.files]
-            return np.concatenate([read_array(Path(folder) / name, mapped=False) for name in names]) if names else None
+        def vectors(kind: str) -> np.ndarray:
+            return np.concatenate([read_array(Path(folder) / f"{shard}.{kind}.npy", mapped=False) for shard in shards])
 
         kinds = {name.split(".")[1] for name in manifest.files}
         dense = {-int(kind.removeprefix("dense")): kind for kind in kinds if kind.startswith("dense")}
@@ -48,12 +48,14 @@ class Embeddings:
             for layer, kind in dense.items()
         }
         stages = {-int(kind.removeprefix("stage")): vectors(kind) for kind in sorted(kinds) if kind.startswith("stage")}
-        return cls(vectors("cls"), vectors("patch_mean"), maps, manifest.facts, stages)
+        patch_means = vectors("patch_mean") if "patch_mean" in kinds else None
+        return cls(vectors("cls"), patch_means, maps, manifest.facts, stages)
 
     @property
     def n(self) -> int:
         """Images, their augmented copies not counted."""
-        return len(self.tokens) // (1 + self.facts.get("views", 0))
+        views: int = self.facts.get("views", 0)
+        return len(self.tokens) // (1 + views)
 
     @property
     def cls(self) -> np.ndarray:
@@ -88,12 +90,12 @@ class Shards:
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays = arrays
         self.starts = np.cumsum([0] + [len(array) for array in arrays])
-        self.shape = (int(self.starts[-1]), *arrays[0].shape[1:])
+        self.shape: tuple[int, ...] = (int(self.starts[-1]), *arrays[0].shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: ArrayLike) -> np.ndarray:
         rows = np.atleast_1d(np.asarray(rows))
         which = np.searchsorted(self.starts, rows, side="right") - 1
         return np.stack([self.arrays[s][row - self.starts[s]] for s, row in zip(which, rows, strict=True)])

@@ -41,7 +41,7 @@ class Index:
     table: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)  # partial, n_listed, n_absent, limit, quarantine, ...
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.table = INDEX_SCHEMA.validate(self.table)
 
     @property
@@ -54,7 +54,7 @@ class Index:
 
         What uncertain (-1) and blank labels count as is stated in facts: zeros, ones or ignore; by default ignore.
         """
-        labels = self.table[[LABEL + name for name in self.classes]].to_numpy(np.float32, copy=True)
+        labels: np.ndarray = self.table[[LABEL + name for name in self.classes]].to_numpy(np.float32, copy=True)
         meaning = {"zeros": 0, "ones": 1, "ignore": np.nan}
         blank, uncertain = np.isnan(labels), labels == -1
         labels[blank] = meaning[self.facts.get("blank", "ignore")]

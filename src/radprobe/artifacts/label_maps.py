@@ -1,7 +1,7 @@
 """Label maps on their original grids, packed in one file."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,9 @@ import pandas as pd
 
 from radprobe import files
 from radprobe.artifacts.tables import read_table, write_table
+
+# case_id, patient_id, part, label map, mm per pixel along each axis ([] where unknown)
+LabelCase = tuple[str, str, str, np.ndarray, Sequence[float]]
 
 
 class LabelMaps:
@@ -33,7 +36,7 @@ class LabelMaps:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.table["case_id"])
 
     def __getitem__(self, case_id: str) -> np.ndarray:
@@ -47,13 +50,13 @@ class LabelMaps:
         """Return mm per pixel along each axis, [] where unknown."""
         return [float(step) for step in self.table.loc[case_id]["spacing"]]
 
-    def cases(self) -> Iterator[tuple]:
+    def cases(self) -> Iterator[LabelCase]:
         """Yield (case_id, patient_id, part, label map, spacing) as `write` takes them; a case must occur once."""
         for row in self.table.itertuples():
             yield row.case_id, row.patient_id, row.part, self[row.case_id], self.spacing(row.case_id)
 
     @staticmethod
-    def write(folder: Path, name: str, cases) -> list[str]:
+    def write(folder: Path, name: str, cases: Iterable[LabelCase]) -> list[str]:
         """Stream (case_id, patient_id, part, label map, spacing) to `name`.bin and `name`.parquet; return the names.
 
         `part` is "" for Truth. A case id occurs once in a part; a Predictions of several protocols writes one `name`

@@ -81,16 +81,16 @@ class Predictions:
     @property
     def embedding(self) -> dict[str, Any]:
         """What is recorded of the embedding."""
-        return self.facts["embedding"]
+        return dict(self.facts["embedding"])
 
     @property
     def few_shot_fits(self) -> dict[str, Any]:
         """What is recorded of the fits of few-shot draws."""
-        return self.facts["few_shot"]
+        return dict(self.facts["few_shot"])
 
     def protocol(self, name: str) -> dict[str, Any]:
         """Return what is recorded of a protocol."""
-        return self.facts["protocols"][name]
+        return dict(self.facts["protocols"][name])
 
     def other_fits(self, protocol: str) -> list[str]:
         """Return the names under which the fits of a protocol with other seeds, or other shuffles, are held."""
@@ -104,7 +104,7 @@ class Predictions:
 
     def rows(self, protocol: str, part: str) -> pd.DataFrame:
         """Return the rows of `table` that are of a protocol and part, by sample_id."""
-        table = self.table
+        table = self.table if self.table is not None else pd.DataFrame(columns=["protocol", "part", "sample_id"])
         return table[(table["protocol"] == protocol) & (table["part"] == part)].sort_values("sample_id")
 
     def matrices(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

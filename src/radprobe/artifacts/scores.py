@@ -9,10 +9,9 @@ import pandera.pandas as pa
 
 from radprobe import manifests
 from radprobe.artifacts.split import PARTS
-from radprobe.artifacts.tables import read_table, reading, write_table
+from radprobe.artifacts.tables import number, read_table, reading, write_table
 from radprobe.manifests import Place
 
-NUMBER = {"coerce": True, "nullable": True}
 SCORES_SCHEMA = pa.DataFrameSchema(
     {
         "dataset": pa.Column(str),
@@ -21,23 +20,23 @@ SCORES_SCHEMA = pa.DataFrameSchema(
         "part": pa.Column(str, pa.Check.isin(PARTS)),
         "metric": pa.Column(str),  # auroc, auprc, dsc, dsc_pooled, ...
         "class": pa.Column(str),  # a class, or "macro"
-        "value": pa.Column(float, **NUMBER),  # NaN = undefined, never 0
-        "low": pa.Column(float, **NUMBER),  # 95 % interval; NaN under 10 patients
-        "high": pa.Column(float, **NUMBER),
+        "value": number(),  # NaN = undefined, never 0
+        "low": number(),  # 95 % interval; NaN under 10 patients
+        "high": number(),
         "n_patients": pa.Column(int, coerce=True),
         "n_samples": pa.Column(int, coerce=True),
         "n_classes": pa.Column(int, coerce=True),  # classes that are defined, for macro rows
         "note": pa.Column(str),  # why a value or an interval is missing
         "seed": pa.Column(int, coerce=True),
-        "seconds": pa.Column(float, **NUMBER),  # of embedding and fitting
-        "peak_gb": pa.Column(float, **NUMBER),
-        "trained_parameters": pa.Column(float, **NUMBER),  # head and decoder included; NaN where nothing is trained
-        "trained_share": pa.Column(float, **NUMBER),  # of all parameters, backbone and head
+        "seconds": number(),  # of embedding and fitting
+        "peak_gb": number(),
+        "trained_parameters": number(),  # head and decoder included; NaN where nothing is trained
+        "trained_share": number(),  # of all parameters, backbone and head
         "n_fits": pa.Column(int, coerce=True),  # with different seeds; `value` is that of the first
-        "seed_sd": pa.Column(float, **NUMBER),  # standard deviation of the value over these fits; NaN where it is one
-        "seed_low": pa.Column(float, **NUMBER),  # the least and the most of them
-        "seed_high": pa.Column(float, **NUMBER),
-        "best_epoch": pa.Column(float, **NUMBER),  # that val chose; NaN where there are no epochs to choose from
+        "seed_sd": number(),  # standard deviation of the value over these fits; NaN where it is one
+        "seed_low": number(),  # the least and the most of them
+        "seed_high": number(),
+        "best_epoch": number(),  # that val chose; NaN where there are no epochs to choose from
         "key": pa.Column(str),  # of the Predictions
     },
     strict=True,
@@ -54,7 +53,7 @@ class Scores:
     draws: pd.DataFrame | None = None  # few-shot, on test: FewShot.COLUMNS, metric, value (macro), n_classes
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.table = SCORES_SCHEMA.validate(self.table)
 
     def save(self, place: Place) -> None:
@@ -69,7 +68,8 @@ class Scores:
     def load(cls, folder: Path) -> Self:
         """Read and validate it."""
         manifest = manifests.unseal(folder, cls.KIND)
-        names = [f"{name}.parquet" for name in ("scores", "cases", "draws")]
-        tables = [read_table(Path(folder) / name) if name in manifest.files else None for name in names]
-        with reading(Path(folder) / names[0]):
-            return cls(*tables, manifest.facts)
+        tables = {name: read_table(Path(folder) / name) for name in manifest.files}
+        with reading(path := Path(folder) / "scores.parquet"):
+            return cls(
+                tables[path.name], tables.get("cases.parquet"), tables.get("draws.parquet"), facts=manifest.facts
+            )

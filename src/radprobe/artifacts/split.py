@@ -39,7 +39,7 @@ class Split:
     classes: list[str]  # the classes that this split evaluates, in order
     facts: dict[str, Any] = field(default_factory=dict)  # recipe, counts of samples, patients and positives by part
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.table = SPLIT_SCHEMA.validate(self.table.reset_index(drop=True))
         parts = self.groups.groupby(self.table["patient_id"]).nunique()
         if (shared := parts[parts > 1]).size:

@@ -12,6 +12,11 @@ from radprobe import files
 from radprobe.files import RadprobeError
 
 
+def number() -> pa.Column:
+    """Return a column of numbers, where NaN means undefined."""
+    return pa.Column(float, coerce=True, nullable=True)
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a parquet table, atomically."""
     with files.atomic(path) as temporary:
@@ -48,8 +53,10 @@ def reading(path: Path) -> Iterator[None]:
     except RadprobeError:
         raise
     except Exception as error:  # pyarrow and NumPy document no errors for damage
-        found = isinstance(error, (pa.errors.SchemaError, pa.errors.SchemaErrors))
-        why = _first_finding(error) if found else str(error).partition("\n")[0]
+        if isinstance(error, pa.errors.SchemaError | pa.errors.SchemaErrors):
+            why = _first_finding(error)
+        else:
+            why = str(error).partition("\n")[0]
         why = why[:200] or type(error).__name__
         raise RadprobeError(
             path, f"cannot be read ({why})", "remove the folder, and run again: it is re-made"
@@ -58,8 +65,9 @@ def reading(path: Path) -> Iterator[None]:
 
 def _first_finding(error: pa.errors.SchemaError | pa.errors.SchemaErrors) -> str:
     """Say which column fails which check, and a value that does; the text of several findings is JSON."""
-    one = isinstance(error, pa.errors.SchemaError)
-    findings = pa.errors.SchemaErrors(error.schema, [error], error.data) if one else error
+    findings = error
+    if isinstance(error, pa.errors.SchemaError):
+        findings = pa.errors.SchemaErrors(error.schema, [error], error.data)
     column, check, value = findings.failure_cases.iloc[0][["column", "check", "failure_case"]]
     if check in ("column_in_dataframe", "column_in_schema"):  # of those the value is the column's name
         return f"column '{value}' {'is missing' if check == 'column_in_dataframe' else 'is none of the table'}"

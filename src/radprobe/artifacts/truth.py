@@ -1,11 +1,12 @@
 """The reference label maps of a dataset."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from radprobe import manifests
-from radprobe.artifacts.label_maps import LabelMaps
+from radprobe.artifacts.label_maps import LabelCase, LabelMaps
 from radprobe.manifests import Place
 
 
@@ -21,7 +22,7 @@ class Truth:
     facts: dict[str, Any]
 
     @classmethod
-    def write(cls, place: Place, cases, classes: list[str]) -> None:
+    def write(cls, place: Place, cases: Iterable[LabelCase], classes: list[str]) -> None:
         """Stream (case_id, patient_id, "", label map, spacing) to disk; label i + 1 is classes[i]."""
         names = LabelMaps.write(place.folder, "truth", cases)
         manifests.seal(place, cls.KIND, {"classes": classes}, names)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +18,7 @@ PRIMARY_METRIC = {"multilabel": "auroc", "binary": "auroc", "multiclass": "auroc
 
 Part = Literal["train", "val", "test"]
 Metadata = Literal["age", "sex", "view"]
+Given = TypeVar("Given")
 
 
 class Strict(BaseModel):
@@ -160,7 +161,8 @@ class Window(Strict):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        return _rising(self)
+        _check_rising(self.low, self.high)
+        return self
 
 
 class Percentiles(Strict):
@@ -173,13 +175,13 @@ class Percentiles(Strict):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        return _rising(self)
+        _check_rising(self.low, self.high)
+        return self
 
 
-def _rising(given: Any) -> Any:
-    if not given.low < given.high:
-        raise ValueError(f"low ({given.low:g}) must be below high ({given.high:g}), else every image is black")
-    return given
+def _check_rising(low: float, high: float) -> None:
+    if not low < high:
+        raise ValueError(f"low ({low:g}) must be below high ({high:g}), else every image is black")
 
 
 Intensity = Annotated[MinMax | Window | Percentiles, Field(discriminator="kind")]
@@ -229,6 +231,13 @@ class Folder(FolderTable):
     intensity: Intensity = Field(MinMax(), description="Range of grey values that becomes black to white.")
 
 
+def _given(value: Given | None, name: str, field: str) -> Given:
+    """Return a field that an entry must have. Raises ValueError if it is None."""
+    if value is None:
+        raise ValueError(f"{name} has no {field} in the catalog")
+    return value
+
+
 class RawEntry(Strict):
     """What the reader of a raw download knows of it. Its loader is the module `radprobe.datasets.<loader>`."""
 
@@ -244,6 +253,21 @@ class RawEntry(Strict):
     folder: FolderTable | None = Field(None, description="Columns of an own CSV.")
     published: PublishedCounts | None = None
     layout: str = Field(exclude=True, description="The folder as downloaded, in a line; for messages.")
+
+    @property
+    def root_name(self) -> str:
+        """The folder that the official archive unpacks to. Raises ValueError where the catalog has none."""
+        return _given(self.root, self.id, "root")
+
+    @property
+    def columns(self) -> FolderTable:
+        """The columns of an own CSV. Raises ValueError for a benchmark."""
+        return _given(self.folder, self.id, "folder")
+
+    @property
+    def shipped(self) -> Package:
+        """The package that ships the data. Raises ValueError where none does."""
+        return _given(self.package, self.id, "package")
 
 
 class Dataset(RawEntry):
@@ -529,8 +553,11 @@ def weights_size(entry: Backbone) -> str:
     return f"about {cost.parameters * 4 / 1e6:,.0f} MB" if cost else "of unknown size"
 
 
-def _read(name: str) -> dict[str, dict]:
-    return yaml.safe_load(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+def _read(name: str) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = yaml.safe_load(
+        resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    )
+    return content
 
 
 @cache

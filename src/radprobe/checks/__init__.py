@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 NAMES = 8  # in a line
+State = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Check:
     """One line: what was looked at, whether it is ok, a note, or a problem (a run would stop or lose something)."""
 
     check: str
-    state: Literal["ok", "note", "problem"]
+    state: State
     found: str
     remedy: str = ""
 

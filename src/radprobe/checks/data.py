@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 
 from radprobe import catalog
 from radprobe.checks import Check
+from radprobe.datasets import Layout
 from radprobe.files import RadprobeError
 from radprobe.study import Missing, Study
 
@@ -23,8 +24,8 @@ def datasets(study: Study, fail: bool) -> Iterator[Check]:
             yield Check(what, "problem" if fail else "note", f"{one.why}: {then}", _how_to_get(study, name, one))
         elif study.will_download(name):
             yield Check(what, "note", f"downloaded to {study.raw_folder(name)} by the next run")
-        else:
-            yield from _readable(what, study, name)
+        elif layout := study.layout(name):
+            yield from _readable(what, study, name, layout)
     if len(missing) == len(study.params.datasets):
         yield Check("data", "problem", "none of the study's datasets is here", "put one where the lines above say")
 
@@ -38,8 +39,7 @@ def _how_to_get(study: Study, name: str, missing: Missing) -> str:
     return f"{fetch}get it (`radprobe datasets {name}` says how), and {where}"
 
 
-def _readable(what: str, study: Study, name: str) -> Iterator[Check]:
-    layout = study.layout(name)
+def _readable(what: str, study: Study, name: str, layout: Layout) -> Iterator[Check]:
     where = f"{layout.variant} layout in {layout.root}"
     places = [layout.root, *layout.folders, *layout.tables, *layout.files[:1]]
     shut = [path for path in places if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))]

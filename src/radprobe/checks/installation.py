@@ -56,4 +56,5 @@ def _required() -> set[str]:
         lines = importlib.metadata.requires("radprobe") or []
     except importlib.metadata.PackageNotFoundError:
         lines = []  # a checkout on PYTHONPATH, as in a conda environment of the workflow
-    return {re.match(r"[\w.-]+", line)[0] for line in lines if "extra ==" not in line} | {"snakemake"}
+    names = [re.match(r"[\w.-]+", line) for line in lines if "extra ==" not in line]
+    return {name[0] for name in names if name} | {"snakemake"}

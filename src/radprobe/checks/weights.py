@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from radprobe import catalog, files
-from radprobe.checks import Check, some
+from radprobe.checks import Check, State, some
 from radprobe.names import with_weights
 from radprobe.study import Study
 
@@ -16,14 +16,15 @@ HUB, HUB_WAIT_S = "https://huggingface.co", 4
 
 def backbones(study: Study, fail: bool) -> Iterator[Check]:
     """Look for the weights of every backbone of a study; `fail`: those that are missing stop a run."""
-    state = "problem" if fail else "note"
+    state: State = "problem" if fail else "note"
     gone = [one for one in study.missing if one.kind not in ("dataset", "predictions")]
     for one in gone:
         then = "stops a run (on_missing: fail)" if fail else "left out"
         yield Check(f"weights: {one.name}", state, f"{one.why}: {then}", one.remedy)
     if not set(study.params.backbones) & set(study.backbones_here):
         yield Check("weights", "problem", "none of the study's backbones is here", "see the lines above")
-    here, fetched = [], []
+    here: list[str] = []
+    fetched: list[str] = []
     for name in dict.fromkeys(map(with_weights, study.backbones_here)):
         if not study.backbone(name).random:
             (here if _is_here(study, name) else fetched).append(name)
@@ -73,7 +74,7 @@ def _from_the_hub(study: Study, names: list[str]) -> Check:
 
 def _unreachable(url: str) -> str | None:
     """Return why a page does not answer, None where it does; names that nobody resolves may take longer than asked."""
-    why = [f"no answer in {HUB_WAIT_S} s"]
+    why: list[str | None] = [f"no answer in {HUB_WAIT_S} s"]
 
     def ask() -> None:
         try:

@@ -1,6 +1,7 @@
 """Brain tumours: 3,064 contrast-enhanced T1 slices of 233 patients, as MATLAB v7.3 files (Cheng, figshare 1512427)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,19 +45,20 @@ def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     label or patient, a number that is there twice, and (unless `allow_missing`) absent slices.
     """
     paths = [path for folder in layout.folders for path in sorted(folder.glob("*.mat")) if _is_slice(path)]
-    numbers = {}
+    numbers: dict[int, Path] = {}
     for path in paths:
         if (other := numbers.setdefault(int(path.stem), path)) != path:
             raise RadprobeError(path, f"is there twice: also {other}", "remove one of the two")
     found = in_threads(_label_and_patient, paths)
-    if all(isinstance(one, RadprobeError) for one in found):
-        raise found[0]
+    errors = [one for one in found if isinstance(one, RadprobeError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
     people = raw.ids(sorted({one[1] for one in found if not isinstance(one, RadprobeError)}))
     rows = [_row(layout.root, path, one, people) for path, one in zip(paths, found, strict=True)]
     return raw.index(entry, rows, raw.coverage(layout, entry, len(rows), allow_missing))
 
 
-def _row(root: Path, path: Path, one: tuple[int, str] | RadprobeError, people: dict[str, str]) -> dict:
+def _row(root: Path, path: Path, one: tuple[int, str] | RadprobeError, people: dict[str, str]) -> dict[str, Any]:
     row = {"sample_id": f"{int(path.stem):04d}", "image": path.relative_to(root).as_posix()}
     if isinstance(one, RadprobeError):
         unknown = {LABEL + name: np.nan for name in CLASSES.values()}

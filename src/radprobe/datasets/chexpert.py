@@ -7,6 +7,7 @@ and test are by radiologists: 1 or 0.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def _part(name: str, names: dict[str, list[str]]) -> str:
 
 def _patient_folders(layout: Layout) -> dict[tuple[str, str], str]:
     """Return the folder of each (part, patient). Listing them is much quicker than asking for each file everywhere."""
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for folder in layout.folders:
         part = _part(folder.name, FOLDERS)
         with os.scandir(folder) as entries:
@@ -106,7 +107,7 @@ def _patient_folders(layout: Layout) -> dict[tuple[str, str], str]:
     return found
 
 
-def _image(people: dict[tuple[str, str], str], row) -> str | None:
+def _image(people: dict[tuple[str, str], str], row: Any) -> str | None:
     """Return the path of a film, or None. Resized copies may have another suffix than the table."""
     folder = people.get((row.part, row.patient))
     names = [f"{folder}/{row.study}/{row.view}.{suffix}" for suffix in ("jpg", "png", "jpeg")] if folder else []
@@ -138,7 +139,7 @@ def _read(path: Path, part: str, classes: list[str], people: dict[tuple[str, str
 def _each_film(studies: pd.DataFrame, people: dict[tuple[str, str], str]) -> pd.DataFrame:
     """Return a row for each film of the studies that is here, or one for view1 where a study is absent."""
 
-    def views(row) -> list[str]:
+    def views(row: Any) -> list[str]:
         folder = Path(people.get((row["part"], row["patient"]), ""), row["study"])
         found = {path.stem for path in folder.glob("view*_*") if not raw.junk(path)} if folder.is_dir() else set()
         return sorted(found) or ["view1_frontal"]
@@ -155,7 +156,7 @@ def _refuse_shared_patients(listed: pd.DataFrame, tables: dict[str, Path]) -> No
         raise RadprobeError(tables["train"], f"{patient} is in {names}", "download the tables again")
 
 
-def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: RawEntry) -> list[dict]:
+def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: RawEntry) -> list[dict[str, Any]]:
     names = films["patient"] + "_" + films["study"] + "_" + films["view"]
     rows = films[[LABEL + name for name in entry.classes]].assign(
         sample_id=names,
@@ -166,4 +167,5 @@ def _rows(films: pd.DataFrame, paths: list[str], layout: Layout, entry: RawEntry
     rows[f"{META}view"] = films["projection"].where(films["projection"] != "")
     rows[f"{META}age"] = pd.to_numeric(films["age"], errors="coerce")  # test has none
     rows[f"{META}sex"] = films["sex"].map(SEXES)
-    return rows.to_dict("records")
+    records: list[dict[str, Any]] = rows.to_dict("records")
+    return records

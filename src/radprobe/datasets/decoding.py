@@ -140,8 +140,12 @@ def _decode_volume(picture: Picture, entry: DecodeEntry, side: int) -> Decoded:
     if picture.masks:
         labels, oddities = _labels(picture, entry)
         decoded.oddities |= oddities
-        path, shape = picture.masks[0], volume.values.shape
-        decoded.labels = volumes.same_grid(path, labels, reading.probe(path).affine, shape, volume.affine)
+        path = picture.masks[0]
+        own = reading.probe(path).affine
+        if own is None:
+            reason = "is an image, and the image of this mask is a volume"
+            raise RadprobeError(path, reason, "give the mask as a NIfTI label map on the grid of its volume")
+        decoded.labels = volumes.same_grid(path, labels, own, volume.values.shape, volume.affine)
         cut = slicing.cut(decoded.labels)
         decoded.masks = [resize.resize_mask(cut[row.slice], side) for row in picture.rows]
     return decoded
@@ -223,7 +227,7 @@ class RowWriter:
     def __enter__(self) -> "RowWriter":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.handle.seek(0)
         self._header()
         self.handle.close()

@@ -27,13 +27,13 @@ METAS = ("age", "sex", "view")  # columns of the control that sees no image
 
 def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the CSV that params name."""
-    table = raw_folder / entry.folder.table
+    table = raw_folder / entry.columns.table
     return Layout(raw_folder, "csv", tables=(table,)) if table.is_file() else None
 
 
 def listed(layout: Layout, entry: RawEntry) -> set[Path]:
     """Return the images and masks that the CSV lists, as far as it can be read."""
-    columns = [entry.folder.path, entry.folder.mask]
+    columns = [entry.columns.path, entry.columns.mask]
     try:
         table = read_table(layout.tables[0], columns)
     except RadprobeError:  # said when the samples are read
@@ -60,8 +60,8 @@ def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     present = [line for line in table.lines if found[line.number]]
     n_absent = len(table.lines) - len(present)
     described = [_described(entry, table, line) for line in table.lines]  # labels of absent files are checked as well
-    if entry.folder.split:
-        _refuse_shared_patients(table, entry, described)
+    if entry.columns.split:
+        _refuse_shared_patients(table, entry, entry.columns.split, described)
     doubts = _alike_patients(described) | _shared_masks(layout, table, entry, found)
     for doubt, examples in doubts.items():
         more = "; ..." if examples[SHOWN:] else ""
@@ -81,7 +81,7 @@ def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
 
     pairs = [(line, row) for line, row in zip(table.lines, described, strict=True) if found[line.number]]
     listed = {"n_listed": len(table.lines), "n_absent": n_absent, "partial": n_absent > 0}
-    facts = {**listed, "phantom": raw.is_phantom(layout), "label_table": entry.folder.table, "warnings": list(doubts)}
+    facts = {**listed, "phantom": raw.is_phantom(layout), "label_table": entry.columns.table, "warnings": list(doubts)}
     return raw.index(entry, list(chain.from_iterable(in_threads(rows, pairs))), facts)
 
 
@@ -104,7 +104,7 @@ def _read(path: Path, entry: RawEntry) -> Table:
 
 
 def _needed(entry: RawEntry) -> list[str]:
-    folder = entry.folder
+    folder = entry.columns
     of_task = {"multiclass": [folder.label], "segmentation": [folder.mask]}.get(entry.task, entry.classes)
     return [folder.path, folder.patient, *of_task, *([folder.split] if folder.split else [])]
 
@@ -114,11 +114,11 @@ def _needed(entry: RawEntry) -> list[str]:
 
 def _files(layout: Layout, entry: RawEntry, table: Table, line: Line, allow_missing: bool) -> list[Path]:
     """Return image and mask of a row; an empty list where one is absent and that is allowed."""
-    columns = [entry.folder.path, *([entry.folder.mask] if entry.task == "segmentation" else [])]
+    columns = [entry.columns.path, *([entry.columns.mask] if entry.task == "segmentation" else [])]
     found = []
     for column in columns:
         text = line.cells[column]
-        if not text and column == entry.folder.path:
+        if not text and column == entry.columns.path:
             raise table.error(line, column, "is empty", "write the path of the image, or remove the row")
         path = _inside(layout.root, text) if text else None
         if text and path is None:
@@ -154,8 +154,8 @@ def _refuse_twice(table: Table, entry: RawEntry, found: dict[int, list[Path]]) -
             continue
         image = found[line.number][0]
         if (other := first.setdefault(image, line)) is not line:
-            reason = f"'{line.cells[entry.folder.path]}' is also in line {other.number}"
-            raise table.error(line, entry.folder.path, reason, "remove one of the two rows")
+            reason = f"'{line.cells[entry.columns.path]}' is also in line {other.number}"
+            raise table.error(line, entry.columns.path, reason, "remove one of the two rows")
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:
@@ -180,10 +180,10 @@ def _clear_of_slices(ids: dict[str, str], stacks: set[str]) -> dict[str, str]:
 
 def _described(entry: RawEntry, table: Table, line: Line) -> dict[str, Any]:
     """Return patient, labels and meta of a row."""
-    patient = line.cells[entry.folder.patient]
+    patient = line.cells[entry.columns.patient]
     if not patient:
         remedy = "write an id for each patient: it keeps a patient's images in one part"
-        raise table.error(line, entry.folder.patient, "is empty, or NA", remedy)
+        raise table.error(line, entry.columns.patient, "is empty, or NA", remedy)
     return {"patient_id": patient, **_labels(entry, table, line), **_meta(entry, table, line)}
 
 
@@ -191,7 +191,7 @@ def _labels(entry: RawEntry, table: Table, line: Line) -> dict[str, float]:
     if entry.task == "segmentation":
         return {}
     if entry.task == "multiclass":
-        column = entry.folder.label
+        column = entry.columns.label
         text = line.cells[column]
         if text not in entry.classes:
             near = difflib.get_close_matches(text, entry.classes, 1, 0.5)
@@ -229,8 +229,8 @@ def _meta(entry: RawEntry, table: Table, line: Line) -> dict[str, Any]:
         if not years:
             raise table.error(line, columns["age"], f"unknown age '{text}'", "write years, or leave it blank")
         meta[f"{META}age"] = float(years[1].replace(",", ".")) * YEARS[years[2].lower()]
-    if entry.folder.split:
-        column = entry.folder.split
+    if entry.columns.split:
+        column = entry.columns.split
         text = line.cells[column]
         if text.lower() not in PARTS:
             reason = f"unknown part '{text}'" if text else "is empty"
@@ -259,7 +259,7 @@ def _shared_masks(layout: Layout, table: Table, entry: RawEntry, found: dict[int
     lines: dict[Path, dict[str, str]] = {}
     for line in table.lines:
         for mask in found[line.number][1:]:
-            lines.setdefault(mask, {}).setdefault(line.cells[entry.folder.patient], str(line.number))
+            lines.setdefault(mask, {}).setdefault(line.cells[entry.columns.patient], str(line.number))
     shared = [
         f"{mask.relative_to(layout.root)} in lines {' and '.join(of_patient.values())}"
         for mask, of_patient in lines.items()
@@ -272,7 +272,7 @@ def _shared_masks(layout: Layout, table: Table, entry: RawEntry, found: dict[int
     return {doubt: shared} if shared else {}
 
 
-def _refuse_shared_patients(table: Table, entry: RawEntry, described: list[dict[str, Any]]) -> None:
+def _refuse_shared_patients(table: Table, entry: RawEntry, column: str, described: list[dict[str, Any]]) -> None:
     """Raise RadprobeError where the given split puts one patient into two parts: it would leak."""
     first: dict[str, tuple[Line, str]] = {}
     for line, row in zip(table.lines, described, strict=True):
@@ -281,4 +281,4 @@ def _refuse_shared_patients(table: Table, entry: RawEntry, described: list[dict[
         if part != other_part:
             reason = f"patient {patient} is in {part} here, and in {other_part} in line {other.number}"
             remedy = f"put each patient into one part, or let us split: datasets.{entry.id}.folder.split: null"
-            raise table.error(line, entry.folder.split, reason, remedy)
+            raise table.error(line, column, reason, remedy)

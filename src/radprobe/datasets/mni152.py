@@ -15,7 +15,7 @@ BRAIN = (
 
 def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
     """Find the volume at its place in the package's folder, or directly in the folder."""
-    file = Path(entry.package.file)
+    file = Path(entry.shipped.file)
     for variant, path in (("package", raw_folder / file), ("flat", raw_folder / file.name)):
         if path.is_file():
             return Layout(root=raw_folder, variant=variant, files=(path,))

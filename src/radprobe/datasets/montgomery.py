@@ -1,6 +1,7 @@
 """Montgomery County chest X-rays: 138 films with a mask for each lung (Jaeger et al., QIMS 2014)."""
 
 from pathlib import Path
+from typing import Any
 
 from radprobe.artifacts import Index
 from radprobe.catalog import RawEntry
@@ -26,9 +27,11 @@ def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     Raises RadprobeError where a film has no mask, or (unless `allow_missing`) where films of the set are absent.
     """
     films = raw.images(layout.root / FILMS)
-    rows = [{"sample_id": film.stem, "patient_id": film.stem, "image": f"{FILMS}/{film.name}"} for film in films]
-    for row, film in zip(rows, films, strict=True):
-        row["masks"] = [_mask(layout, entry, name, film) for name in entry.classes]
+    rows: list[dict[str, Any]] = []
+    for film in films:
+        masks = [_mask(layout, entry, name, film) for name in entry.classes]
+        image = f"{FILMS}/{film.name}"
+        rows.append({"sample_id": film.stem, "patient_id": film.stem, "image": image, "masks": masks})
     return raw.index(entry, rows, raw.coverage(layout, entry, len(films), allow_missing))
 
 

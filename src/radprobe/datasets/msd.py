@@ -26,7 +26,7 @@ def locate(entry: RawEntry, raw_folder: Path) -> Layout | None:
 
 
 def _is_another_task(folder: str, entry: RawEntry) -> bool:
-    task = entry.root.partition("_")[2]
+    task = entry.root_name.partition("_")[2]
     return folder.startswith(OF_A_TASK) and not folder.lower().endswith(task.lower())
 
 

@@ -104,13 +104,14 @@ def slices(root: Path, image: Path, slicing: str, **row: Any) -> list[dict[str, 
     from radprobe.imaging import reading  # the graph is built where no reader is installed
     from radprobe.imaging.volumes import Slicing
 
-    place = {"image": image.relative_to(root).as_posix()}
+    place: dict[str, Any] = {"image": image.relative_to(root).as_posix()}
     try:
         header = reading.probe(image)
     except RadprobeError:
         return [{**row, **place, "sample_id": f"{row['volume_id']}_0000"}]
-    n = Slicing.of(header.affine, slicing).shape(header.shape)[0]
-    place |= {"spacing": list(header.spacing), "affine": [float(value) for value in header.affine.reshape(-1)]}
+    affine, shape = header.of_volume
+    n = Slicing.of(affine, slicing).shape(shape)[0]
+    place |= {"spacing": list(header.spacing), "affine": [float(value) for value in affine.reshape(-1)]}
     return [{**row, **place, "sample_id": f"{row['volume_id']}_{k:04d}", "slice": k} for k in range(n)]
 
 

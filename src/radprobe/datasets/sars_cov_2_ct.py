@@ -1,6 +1,7 @@
 """SARS-CoV-2 CT: 210 patients as stacks of PNG slices: Covid, healthy, other lung disease (Soares et al., 2020)."""
 
 from pathlib import Path
+from typing import Any
 
 from radprobe.artifacts import LABEL, Index
 from radprobe.catalog import RawEntry
@@ -41,7 +42,7 @@ def samples(layout: Layout, entry: RawEntry, allow_missing: bool) -> Index:
     return raw.index(entry, rows, {**facts, "n_empty_folders": len(empty)})
 
 
-def _row(root: Path, path: Path, patient: str, k: int) -> dict:
+def _row(root: Path, path: Path, patient: str, k: int) -> dict[str, Any]:
     group = path.parent.parent.name
     names = {"sample_id": f"{patient}_{k:04d}", "patient_id": patient, "volume_id": patient, "slice": k}
     return {**names, "image": path.relative_to(root).as_posix(), f"{LABEL}Covid": float(group == "Covid")}

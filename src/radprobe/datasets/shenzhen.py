@@ -1,6 +1,7 @@
 """Shenzhen chest X-rays: 662 films (Jaeger et al., QIMS 2014), 566 of them with lung masks (Stirenko et al., 2018)."""
 
 from pathlib import Path
+from typing import Any
 
 from radprobe.artifacts import Index
 from radprobe.catalog import RawEntry
@@ -45,6 +46,6 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return {path.stem.removesuffix("_mask"): path for path in found}
 
 
-def _row(layout: Layout, film: Path, mask: Path) -> dict:
+def _row(layout: Layout, film: Path, mask: Path) -> dict[str, Any]:
     image, drawn = (path.relative_to(layout.root).as_posix() for path in (film, mask))
     return {"sample_id": film.stem, "patient_id": film.stem, "image": image, "masks": [drawn]}

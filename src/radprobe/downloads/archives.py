@@ -13,9 +13,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Protocol, cast
 
 from radprobe.console import say, size
 from radprobe.files import RadprobeError
@@ -31,6 +32,16 @@ DAMAGED = (  # what the libraries raise
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, struct.error, RecursionError, NotImplementedError),
 )
+
+
+class _Seekable(Protocol):
+    """A file as it is read here."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+    def tell(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -182,8 +193,8 @@ def _members(archive: Path) -> Iterator[_Member]:
     if start[:2] == b"PK":
         yield from _zip_members(archive)
     elif start[:2] == b"\x1f\x8b":
-        with gzip.open(archive) as stream:
-            yield from _tar_members(stream)
+        with gzip.open(archive) as unpacked:
+            yield from _tar_members(unpacked)
     else:
         with archive.open("rb") as stream:
             yield from _tar_members(stream)
@@ -198,20 +209,27 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 fault = "is a link or a device"
             elif info.flag_bits & 1:
                 fault = "is encrypted: it wants a password"
-            yield _Member(info.filename, fault, None if info.is_dir() else lambda info=info: content.open(info))
+            yield _Member(info.filename, fault, None if info.is_dir() else partial(content.open, info))
 
 
-def _tar_members(stream: IO[bytes]) -> Iterator[_Member]:
+def _tar_members(stream: _Seekable) -> Iterator[_Member]:
     guarded = _Headers(stream)
-    with tarfile.open(fileobj=guarded, mode="r:") as content:
+    with tarfile.open(fileobj=cast(IO[bytes], guarded), mode="r:") as content:
         for info in content:
-            content.members.clear()  # else all headers stay in memory
+            content.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory; the stubs lack it
             fault = None if info.isreg() or info.isdir() else "is a link or a device"
-            yield _Member(info.name, fault, None if info.isdir() else lambda info=info: content.extractfile(info))
+            yield _Member(info.name, fault, None if info.isdir() else partial(_regular, content, info))
         _check_end(stream, content.offset)
 
 
-def _check_end(stream: IO[bytes], offset: int) -> None:
+def _regular(content: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    stream = content.extractfile(info)
+    if stream is None:
+        raise _Unsafe(f"{info.name!r} is no file")
+    return stream
+
+
+def _check_end(stream: _Seekable, offset: int) -> None:
     """Check the end mark (tarfile takes a cut-off header for one), and read on to the end: gzip's checksum is there."""
     stream.seek(offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -227,12 +245,13 @@ def _check_end(stream: IO[bytes], offset: int) -> None:
 class _Headers:
     """A tar stream in which no header can ask for much memory: tarfile reads each in one piece."""
 
-    stream: IO[bytes]
-    seek: Callable = field(init=False)
-    tell: Callable = field(init=False)
+    stream: _Seekable
 
-    def __post_init__(self):
-        self.seek, self.tell = self.stream.seek, self.stream.tell
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
 
     def read(self, n_bytes: int) -> bytes:
         if n_bytes > MAX_HEADER:

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,8 @@ def fetch(download: Download, folder: Path) -> Fetched:
 def _checked(path: Path, download: Download) -> tuple[str, str | None]:
     """Return the SHA-256 of a file, and what is wrong with it (None: nothing that is known)."""
     sha256 = files.sha256(path)
-    found = {"size": path.stat().st_size, "sha256": sha256, "md5": _md5(path) if download.md5 else None}
+    found: dict[str, str | int | None] = {"size": path.stat().st_size, "sha256": sha256}
+    found["md5"] = _md5(path) if download.md5 else None
     expected = {"size": download.bytes, "sha256": download.sha256, "md5": download.md5}
     wrong = [name for name, value in expected.items() if value is not None and _same(value) != _same(found[name])]
     return sha256, "; ".join(f"{name} is {found[name]}, expected {expected[name]}" for name in wrong) or None
@@ -123,11 +124,12 @@ class _Partial:
     @property
     def state(self) -> dict[str, str | None]:
         try:
-            return json.loads(self.record.read_text(encoding="utf-8"))
+            state: dict[str, str | None] = json.loads(self.record.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
+        return state
 
-    def start(self, url: str, headers: dict[str, str]) -> None:
+    def start(self, url: str, headers: Mapping[str, str]) -> None:
         """Begin anew with the version of the file that `headers` name."""
         self.drop()
         etag = headers.get("ETag", "")

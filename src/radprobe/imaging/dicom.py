@@ -6,15 +6,18 @@ Messages name files, never the values of tags, and never a library's own message
 import logging
 import warnings
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-from pydicom.tag import Tag
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
+from pydicom.tag import BaseTag, Tag
 
 from radprobe.files import RadprobeError
 from radprobe.imaging.values import REMEDY, Header, check_size, is_dicom, native
@@ -35,7 +38,7 @@ GEOMETRY = (
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SeriesInstanceUID"),  # the last only to be compared
 )
-TAGS = [Tag(name) for name in (*PIXELS, *KIND, *GEOMETRY)]
+TAGS: list[BaseTag | int] = [Tag(name) for name in (*PIXELS, *KIND, *GEOMETRY)]
 PIXEL_DATA, UNDEFINED_LENGTH = Tag("PixelData"), 0xFFFFFFFF
 SEQUENCE_END = b"\xfe\xff\xdd\xe0"  # ends compressed pixels
 DEFLATED = pydicom.uid.DeflatedExplicitVRLittleEndian
@@ -51,6 +54,27 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\.|radprobe\.imaging\.dicom")
 
 
+Result = TypeVar("Result")
+
+
+class Description(TypedDict):
+    """What is told of a DICOM file: shape [H, W], spacing in mm."""
+
+    modality: str | None
+    photometric: str
+    shape: tuple[int, int]
+    spacing: tuple[float, ...]
+    burned_in: str | None  # YES or NO
+    text_possible: bool
+
+
+class _Extent(NamedTuple):
+    """Where the pixels of a file are: their bytes, and the first of them."""
+
+    length: int
+    at: int
+
+
 class NoImage(RadprobeError):
     """A DICOM file without pixels: a report, structures, a plan."""
 
@@ -61,8 +85,8 @@ def probe(path: Path) -> Header:
     return Header((data.Rows, data.Columns), stored_dtype(data), pixel_spacing(path, data))
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return modality, photometric, shape, spacing (mm), burned_in (YES, NO or None) and text_possible: nothing else.
+def describe(path: Path) -> Description:
+    """Return what is told of a file, and nothing else.
 
     `text_possible`: names may be burned into the pixels: the file says so, or it says nothing and is of a kind that is
     often copied from a screen (secondary capture, ultrasound). Of a folder the first file is described.
@@ -94,12 +118,12 @@ def files(folder: Path) -> list[Path]:
 
 def header(path: Path) -> pydicom.Dataset:
     """Read the tags of TAGS, with defaults for what may be missing, and check that the pixels are all there."""
-    found = {}
+    found: list[_Extent] = []
 
-    def at_pixels(tag, vr, length) -> bool:
+    def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
         if tag == PIXEL_DATA:
-            found["length"], found["at"] = length, handle.tell()
-        return tag >= PIXEL_DATA
+            found[:] = [_Extent(length, handle.tell())]
+        return bool(tag >= PIXEL_DATA)
 
     _refuse_bomb(path)
     with path.open("rb") as handle:
@@ -110,7 +134,7 @@ def header(path: Path) -> pydicom.Dataset:
         if not found:
             raise NoImage(path, "has no pixel data: it is no image", "leave it out of the data")
         compressed = _complete_tags(path, data)
-        _refuse_cut_off(path, handle, data, compressed, **found)
+        _refuse_cut_off(path, handle, data, compressed, found[0])
     return data
 
 
@@ -124,7 +148,7 @@ def _refuse_bomb(path: Path) -> None:
             piece = packer.unconsumed_tail or handle.read(CHUNK)
             if not piece:
                 return
-            inflated += len(_parsed(path, lambda piece=piece: packer.decompress(piece, CHUNK)))
+            inflated += len(_parsed(path, partial(packer.decompress, piece, CHUNK)))
     if inflated > MAX_INFLATED:
         raise RadprobeError(path, "inflates to far more than an image", "decompress it first, e.g. gdcmconv --raw")
 
@@ -135,7 +159,7 @@ def _meta(handle: BinaryIO) -> Any:
     return _read_file_meta_info(handle)
 
 
-def _parsed(path: Path, read) -> Any:
+def _parsed(path: Path, read: Callable[[], Result]) -> Result:
     try:
         return read()
     except Exception as error:  # pydicom raises nearly anything on damage, in words that may quote a tag
@@ -160,17 +184,17 @@ def _complete_tags(path: Path, data: pydicom.Dataset) -> bool:
         implicit, little = data.original_encoding
         endian = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else endian
-    return _parsed(path, lambda: data.file_meta.TransferSyntaxUID.is_compressed)
+    return bool(_parsed(path, lambda: data.file_meta.TransferSyntaxUID.is_compressed))
 
 
-def _refuse_cut_off(path: Path, handle: BinaryIO, data, compressed: bool, length: int, at: int) -> None:
+def _refuse_cut_off(path: Path, handle: BinaryIO, data: pydicom.Dataset, compressed: bool, pixels: _Extent) -> None:
     if data.file_meta.TransferSyntaxUID == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return  # inflating it was the check
-    handle.seek(at)
-    if compressed and length == UNDEFINED_LENGTH:
+    handle.seek(pixels.at)
+    if compressed and pixels.length == UNDEFINED_LENGTH:
         whole = SEQUENCE_END in handle.read()
     else:
-        whole = at + length <= path.stat().st_size
+        whole = pixels.at + pixels.length <= path.stat().st_size
     if not whole:
         raise RadprobeError(path, "is cut off: it ends before its pixels do", REMEDY)
 
@@ -181,15 +205,19 @@ def pixel_spacing(path: Path, data: pydicom.Dataset) -> tuple[float, ...]:
     In the patient where that is known, else at the detector (which magnifies by some percent).
     """
     for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        spacing = _parsed(path, lambda name=name: tuple(float(step) for step in data.get(name) or ()))
+        spacing = _parsed(path, partial(_steps, data, name))
         if len(spacing) == 2 and all(np.isfinite(spacing)) and min(spacing) > 0:
             return spacing
     return ()
 
 
+def _steps(data: pydicom.Dataset, name: str) -> tuple[float, ...]:
+    return tuple(float(step) for step in data.get(name) or ())
+
+
 def is_colour(data: pydicom.Dataset) -> bool:
     """Say whether the pixels are colours, directly or through a palette."""
-    return data.SamplesPerPixel > 1 or data.PhotometricInterpretation == "PALETTE COLOR"
+    return bool(data.SamplesPerPixel > 1 or data.PhotometricInterpretation == "PALETTE COLOR")
 
 
 def stored_dtype(data: pydicom.Dataset) -> type:

@@ -17,11 +17,11 @@ def ranges(images: np.ndarray, cases: pd.Series, intensity: Intensity) -> np.nda
     if isinstance(intensity, MinMax):
         return None
     if isinstance(intensity, Window):
-        return np.tile(np.float32([intensity.low, intensity.high]), (len(images), 1))
+        return np.tile(np.array([intensity.low, intensity.high], np.float32), (len(images), 1))
     whole = intensity.of == "volume"
     groups = groupby(range(len(images)), key=lambda row: cases.iloc[row] if whole else row)
     found = np.empty((len(images), 2), np.float32)
-    for _, rows in groups:
-        rows = list(rows)
+    for _, group in groups:
+        rows = list(group)
         found[rows] = np.percentile(images[rows[0] : rows[-1] + 1], [intensity.low, intensity.high])
     return found

@@ -36,7 +36,8 @@ def read_numbers(path: Path, name: str, most: int) -> np.ndarray:
     with _part(path, name) as part:
         if part.size > most:
             raise RadprobeError(path, f"has {part.size:,} numbers in {name}, where at most {most:,} are read", DOWNLOAD)
-        return part[()]
+        numbers: np.ndarray = part[()]
+        return numbers
 
 
 @contextmanager

@@ -4,11 +4,13 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from radprobe.files import RadprobeError
 from radprobe.imaging.values import MAX_PIXELS, REMEDY, Header, foreign, native
@@ -71,8 +73,14 @@ def _refuse_cut_off(path: Path, image: Image.Image) -> None:
         raise RadprobeError(path, "is cut off: it ends before its last strip", REMEDY)
 
 
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags of a TIFF."""
+    return image.tag_v2 if isinstance(image, TiffImageFile) else {}
+
+
 def _end_of_strips(image: Image.Image) -> int:
-    pairs = [(image.tag_v2[offsets], image.tag_v2[counts]) for offsets, counts in STRIPS if counts in image.tag_v2]
+    tags = _tags(image)
+    pairs = [(tags[offsets], tags[counts]) for offsets, counts in STRIPS if counts in tags]
     return max((o + n for offsets, counts in pairs for o, n in zip(offsets, counts, strict=True)), default=0)
 
 
@@ -138,7 +146,7 @@ def _grey(path: Path, image: Image.Image) -> np.ndarray:
         return np.asarray((image.convert("RGB") if image.mode in ("P", "PA") else image).convert("L"))
     values = np.asarray(image)
     if values.dtype == np.uint16:
-        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC, BLACK_IS_ZERO) == 0:  # Pillow inverts 8 bits only
+        if image.format == "TIFF" and _tags(image).get(PHOTOMETRIC, BLACK_IS_ZERO) == 0:  # Pillow inverts 8 bits only
             values = 65535 - values
         return (values ^ 0x8000).view(np.int16)  # minus 32,768
     return native(path, values)

@@ -29,7 +29,7 @@ def probe(path: Path) -> Header:
     or affine make no sense, where it says that it is larger than anything real, and where a folder does not hold
     exactly one gapless DICOM series.
     """
-    header = _reader(Path(path)).probe(Path(path))
+    header: Header = _reader(Path(path)).probe(Path(path))
     check_size(Path(path), header.shape)
     return header
 
@@ -43,7 +43,8 @@ def read_grey(path: Path) -> np.ndarray:
     path = Path(path)
     if is_volume(path):
         raise RadprobeError(path, "is a volume, where an image is wanted", "list it as a volume")
-    return _reader(path).read_grey(path)
+    image: np.ndarray = _reader(path).read_grey(path)
+    return image
 
 
 def read_volume(path: Path, relative: bool = False) -> Volume:
@@ -56,7 +57,8 @@ def read_volume(path: Path, relative: bool = False) -> Volume:
     reader = _reader(path)
     if not is_volume(path):
         raise RadprobeError(path, "is an image, where a volume is wanted", "give NIfTI, or a folder of one series")
-    return reader.read(path, relative) if nifti.is_nifti(path) else reader.read(path)
+    volume: Volume = reader.read(path, relative) if nifti.is_nifti(path) else reader.read(path)
+    return volume
 
 
 def read_labels(path: Path) -> np.ndarray:

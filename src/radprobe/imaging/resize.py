@@ -1,7 +1,12 @@
 """To the stored size and back. Pixel centres are at half coordinates throughout, so nothing is shifted."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:  # prepare runs where torch is not installed
+    import torch
 
 
 def resize_image(image: np.ndarray, side: int) -> np.ndarray:
@@ -15,20 +20,22 @@ def resize_image(image: np.ndarray, side: int) -> np.ndarray:
         return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
     floats = Image.fromarray(np.ascontiguousarray(image, np.float32))
     resized = np.rint(np.asarray(floats.resize((side, side), Image.Resampling.BICUBIC)))
-    return np.clip(resized, image.min(), image.max()).astype(image.dtype)
+    clipped: np.ndarray = np.clip(resized, image.min(), image.max()).astype(image.dtype)
+    return clipped
 
 
 def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
     """Resize a label map [H, W] to [side, side] by the nearest pixel centre: no label is made up."""
     rows, columns = (_nearest(length, side) for length in mask.shape)
-    return mask[np.ix_(rows, columns)]
+    nearest: np.ndarray = mask[np.ix_(rows, columns)]
+    return nearest
 
 
 def _nearest(length: int, side: int) -> np.ndarray:
     return (2 * np.arange(side) + 1) * length // (2 * side)  # floor((i + 0.5) length / side), exact at ties
 
 
-def to_original(probabilities, shape: tuple[int, int]) -> np.ndarray:
+def to_original(probabilities: "np.ndarray | torch.Tensor", shape: tuple[int, ...]) -> np.ndarray:
     """Bring probabilities [K, h, w] (NumPy or torch) to the original grid and return the label map, uint8 [H, W].
 
     Channel k is label k, 0 being background. Probabilities are resized (bilinear, antialiased where that shrinks them)
@@ -39,4 +46,5 @@ def to_original(probabilities, shape: tuple[int, int]) -> np.ndarray:
     values = torch.as_tensor(probabilities).float()[None]
     size = tuple(int(side) for side in shape)
     resized = torch.nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return resized[0].argmax(0).to(torch.uint8).cpu().numpy()
+    labels: np.ndarray = resized[0].argmax(0).to(torch.uint8).cpu().numpy()
+    return labels

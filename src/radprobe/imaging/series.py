@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 from radprobe.files import RadprobeError
 from radprobe.imaging import dicom
@@ -47,10 +48,12 @@ def read(folder: Path) -> Volume:
     """Read a series as values [X, Y, Z], uint8 or int16, each slice rescaled by its own tags; see `probe`."""
     slices = _slices(folder)
     header = _header(folder, slices)
-    values = np.empty(header.shape, header.dtype, order="F")
+    affine, shape = header.of_volume
+    x, y, between = header.spacing
+    values: np.ndarray = np.empty(shape, header.dtype, order="F")
     for z, one in enumerate(slices):
         values[:, :, z] = dicom.read_grey(one.path).T
-    return Volume(values, header.affine, header.spacing)
+    return Volume(values, affine, (x, y, between))
 
 
 def _header(folder: Path, slices: list[Slice]) -> Header:
@@ -83,14 +86,14 @@ def _slice(path: Path) -> Slice:
         str(data.get("SeriesInstanceUID", "")),
         (data.Rows, data.Columns),
         dicom.stored_dtype(data),
-        spacing,
+        (spacing[0], spacing[1]),
         cosines,
         position,
         0.0 if thickness is None else float(thickness[0]),
     )
 
 
-def _numbers(data, name: str, n: int) -> np.ndarray | None:
+def _numbers(data: pydicom.Dataset, name: str, n: int) -> np.ndarray | None:
     try:
         numbers = np.array(data.get(name), float).reshape(n)
     except (TypeError, ValueError):
@@ -100,7 +103,7 @@ def _numbers(data, name: str, n: int) -> np.ndarray | None:
 
 def _refuse_mixture(folder: Path, slices: list[Slice]) -> None:
     """Raise RadprobeError where not all slices are of one series and one grid. No UID is shown: it identifies."""
-    groups = {}
+    groups: dict[str, list[str]] = {}
     for one in slices:
         groups.setdefault(one.series, []).append(one.path.name)
     if len(groups) > 1:

@@ -33,6 +33,14 @@ class Header:
     spacing: tuple[float, ...] = ()
     affine: np.ndarray | None = field(default=None, compare=False)  # arrays have no truth value
 
+    @property
+    def of_volume(self) -> tuple[np.ndarray, tuple[int, int, int]]:
+        """The affine and [X, Y, Z] of a volume. Raises ValueError for an image."""
+        if self.affine is None:
+            raise ValueError(f"an image of {self.shape} has no affine")
+        x, y, z = self.shape
+        return self.affine, (x, y, z)
+
 
 class Volume(NamedTuple):
     """A volume as stored: values [X, Y, Z] uint8 or int16, affine [4, 4] to RAS mm, spacing in mm along its axes."""
@@ -110,7 +118,8 @@ class Native:
             return block
         self.n_nan += int(np.isnan(block).sum())
         self.n_infinite += int(np.isinf(block).sum())
-        return np.nan_to_num(block, nan=0, posinf=0, neginf=0)
+        finite: np.ndarray = np.nan_to_num(block, nan=0, posinf=0, neginf=0)
+        return finite
 
     @property
     def fits(self) -> bool:
@@ -171,4 +180,5 @@ class Labels:
             first = block[wrong][0]
             reason = f"holds {first:g}, which is no label (a whole number from 0 to 255)"
             raise RadprobeError(self.path, reason, "write the mask as a label map of whole numbers")
-        return whole.astype(np.uint8)
+        labels: np.ndarray = whole.astype(np.uint8)
+        return labels

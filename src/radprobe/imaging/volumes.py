@@ -35,10 +35,10 @@ class Slicing:
         if how != "canonical":
             raise ValueError(f"slices are cut 'canonical' or 'paper', not {how!r}")
         orientation = nibabel.io_orientation(affine)
-        axes = tuple(int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in (2, 1, 0))
-        grows = (1, -1, -1)  # towards head; towards back and left, against RAS
-        flips = tuple(bool(orientation[axis, 1] != way) for axis, way in zip(axes, grows, strict=True))
-        return cls(axes, flips)
+        depth, row, column = (int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in (2, 1, 0))
+        # slices grow towards head; rows and columns towards back and left, against RAS
+        flips = (orientation[depth, 1] != 1, orientation[row, 1] != -1, orientation[column, 1] != -1)
+        return cls((depth, row, column), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
         """Return the slices [n, H, W] of a stored volume [X, Y, Z], as a view."""
@@ -50,15 +50,18 @@ class Slicing:
 
     def shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (n, H, W) of a volume of shape (X, Y, Z)."""
-        return tuple(stored[axis] for axis in self.axes)
+        depth, row, column = self.axes
+        return stored[depth], stored[row], stored[column]
 
     def spacing(self, stored: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the mm between slices, rows and columns, from those along the stored axes."""
-        return tuple(stored[axis] for axis in self.axes)
+        depth, row, column = self.axes
+        return stored[depth], stored[row], stored[column]
 
     @property
     def _steps(self) -> tuple[slice, slice, slice]:
-        return tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
+        depth, row, column = (slice(None, None, -1 if flip else 1) for flip in self.flips)
+        return depth, row, column
 
 
 def same_grid(
@@ -72,7 +75,7 @@ def same_grid(
     towards = nibabel.io_orientation(np.linalg.inv(affine) @ own)  # of the mask's axes among the image's
     if np.isnan(towards).any():
         raise _other_grid(path, labels.shape, shape, "their axes do not match")
-    turned = nibabel.apply_orientation(labels, towards)
+    turned: np.ndarray = nibabel.apply_orientation(labels, towards)
     if turned.shape != tuple(shape):
         raise _other_grid(path, labels.shape, shape, "their shapes do not match")
     moved = own @ nibabel.orientations.inv_ornt_aff(towards, labels.shape)

@@ -21,7 +21,7 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     """
     if patients >= FIRST_MR - 1:
         raise RadprobeError(f"datasets.{entry.id}.phantom.patients", f"is {patients}", "generate fewer than 499")
-    root = folder / entry.root
+    root = folder / entry.root_name
     parts = {number: PARTS[number % 3 == 0] for number in range(1, patients + 1)}
     parts |= {patients + 1: "Ts"} | {number: part for part, number in MR.items()}
     for number, part in parts.items():

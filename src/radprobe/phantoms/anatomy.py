@@ -133,20 +133,23 @@ def film(
     chest.density += _shadows(chest) * body
     chest.density += rng.normal(0, 0.02, shape).astype(np.float32)
     grey = 128 + 220 * patient.contrast * (chest.density - 0.45) + rng.uniform(-12, 12)
-    masks = tuple((lung > 0.5).astype(np.uint8) * 255 for lung in chest.lungs)
-    return np.clip(grey, 0, 255).astype(np.uint8), masks
+    left, right = ((lung > 0.5).astype(np.uint8) * 255 for lung in chest.lungs)
+    return np.clip(grey, 0, 255).astype(np.uint8), (left, right)
 
 
 def _shadows(chest: Chest) -> np.ndarray:
     """Soft shadows [H, W] of no meaning, the same in all films of a patient: without them patients look alike."""
-    rng, coarse = np.random.default_rng(chest.patient.shadows), tuple(-(-side // 4) for side in chest.shape)
-    x, y = grid(coarse)  # they are smooth: a quarter of the pixels says all
+    rng = np.random.default_rng(chest.patient.shadows)
+    height, width = chest.shape
+    coarse = (-(-height // 4), -(-width // 4))  # they are smooth: a quarter of the pixels says all
+    x, y = grid(coarse)
     total = np.zeros(coarse, np.float32)
     for x0, y0, angle in rng.uniform((-1, -1, 0), (1, 1, np.pi), (SHADOWS, 3)):
         along = (x - x0) * np.cos(angle) + (y - y0) * np.sin(angle)
         across = (y - y0) * np.cos(angle) - (x - x0) * np.sin(angle)
-        length, width = rng.uniform(0.1, 0.5), rng.uniform(0.03, 0.15)
-        total += rng.uniform(-0.12, 0.12) * np.exp(-((along / length) ** 2) - (across / width) ** 2)
+        length = rng.uniform(0.1, 0.5)
+        breadth = rng.uniform(0.03, 0.15)
+        total += rng.uniform(-0.12, 0.12) * np.exp(-((along / length) ** 2) - (across / breadth) ** 2)
     return np.asarray(Image.fromarray(total).resize(chest.shape[::-1], Image.Resampling.BICUBIC))
 
 

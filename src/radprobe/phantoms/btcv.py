@@ -21,7 +21,7 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
 
     Up to 30 of them have the names of real ones, evenly spaced, so that each published list of cases meets some.
     """
-    root = folder / entry.root
+    root = folder / entry.root_name
     images, labels = (root / name for name in VARIANTS["official"])
     for number in _numbers(patients):
         scan = _phantom_scan(entry, number, np.random.default_rng([seed, number]))

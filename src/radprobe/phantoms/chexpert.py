@@ -1,6 +1,7 @@
 """Generated raw downloads of CheXpert, in its official layout."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     anatomy.mark(root, patients, seed)
 
 
-def _phantom_patient(root: Path, part: str, number: int, rng: np.random.Generator, count: int) -> list[dict]:
+def _phantom_patient(root: Path, part: str, number: int, rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
     person = anatomy.person(rng)
     main = (*STUDIED, None)[count % 6]
     rows = []
@@ -93,7 +94,7 @@ def _phantom_film(path: Path, person: anatomy.Person, present: set[str], view: s
     Image.fromarray(film).save(path, quality=90)
 
 
-def _phantom_table(root: Path, part: str, rows: list[dict]) -> None:
+def _phantom_table(root: Path, part: str, rows: list[dict[str, Any]]) -> None:
     table = pd.DataFrame(rows)
     if part == "test":
         table[["Study", *OBSERVATIONS]].drop_duplicates().to_csv(root / "groundtruth.csv", index=False)

@@ -19,7 +19,7 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     Axes run towards RAS, as in the real hippocampus volumes.
     """
     name, draw = PHANTOMS[entry.id]
-    root = folder / entry.root
+    root = folder / entry.root_name
     cases = [name.format(number) for number in range(1, patients + N_UNLABELLED + 1)]
     for number, case in enumerate(cases):
         scan = draw(np.random.default_rng([seed, number]), number)
@@ -28,7 +28,7 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     organs.write_junk(root / IMAGES, cases[0])
     training, test = cases[:patients], cases[patients:]
     modality = entry.modality.split()[0]
-    organs.write_listing(root / LISTING, entry.root.partition("_")[2], modality, entry.classes, training, test)
+    organs.write_listing(root / LISTING, entry.root_name.partition("_")[2], modality, entry.classes, training, test)
     anatomy.mark(root, patients, seed)
 
 
@@ -39,8 +39,8 @@ def _heart(rng: np.random.Generator, number: int) -> Scan:
 
 def _hippocampus(rng: np.random.Generator, number: int) -> Scan:
     """As in the real files: sizes about 35 x 50 x 35 at 1 mm; every fifth image is uint8, some labels are float."""
-    shape = tuple(int(rng.integers(low, high)) for low, high in ((31, 44), (40, 60), (24, 48)))
-    values, labels = organs.hippocampus(shape, rng)
+    x, y, z = (int(rng.integers(low, high)) for low, high in ((31, 44), (40, 60), (24, 48)))
+    values, labels = organs.hippocampus((x, y, z), rng)
     values = np.rint(values / 16).astype(np.uint8) if number % 5 == 4 else values
     labels = labels.astype(np.float32) if number % 16 == 7 else labels
     return Scan(values, labels, (1.0, 1.0, 1.0))

@@ -1,6 +1,7 @@
 """Generated raw downloads of NIH ChestX-ray14, in its official layout."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -48,7 +49,7 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
 
 def _phantom_visits(
     number: int, person: anatomy.Person, main: str | None, classes: list[str], rng: np.random.Generator
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Return a patient's films; the first is before the findings came, so that small parts have both."""
     visits = int(rng.integers(2, 6))
     chronic = [name for name in classes if name == main or rng.random() < 0.03]
@@ -69,7 +70,7 @@ def _phantom_visits(
     return films
 
 
-def _write_tables(folder: Path, films: list[dict], test: set[int]) -> None:
+def _write_tables(folder: Path, films: list[dict[str, Any]], test: set[int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{film['name']},{'|'.join(film['findings']) or NO_FINDING},{film['row']}" for film in films]
     (folder / TABLES[0]).write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")

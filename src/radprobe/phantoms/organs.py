@@ -7,6 +7,7 @@ patient's right, front and head (RAS): lengths are fractions of half its side.
 import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,8 +114,10 @@ class _Drawing:
 
     def add_varied(self, organ: Organ, label: int) -> None:
         """Draw an organ a little elsewhere and a little larger or smaller: never twice the same."""
-        centre = tuple(at + self.rng.uniform(-0.02, 0.02) for at in organ.centre)
-        radii = tuple(radius * self.rng.uniform(0.92, 1.10) for radius in organ.radii)
+        x, y, z = (at + self.rng.uniform(-0.02, 0.02) for at in organ.centre)
+        a, b, c = (radius * self.rng.uniform(0.92, 1.10) for radius in organ.radii)
+        centre = (x, y, z)
+        radii = (a, b, c)
         self.add(replace(organ, centre=centre, radii=radii, value=organ.value * self.rng.uniform(0.97, 1.03)), label)
 
     def add_clutter(self, n: int, low: float, high: float) -> None:
@@ -207,7 +210,7 @@ def write_listing(
     validation: list[str] | None = None,
 ) -> None:
     """Write dataset.json in the form of the Medical Segmentation Decathlon, which AMOS uses too."""
-    listed = {"training": [_entry("Tr", case) for case in training]}
+    listed: dict[str, Any] = {"training": [_entry("Tr", case) for case in training]}
     if validation is not None:
         listed |= {"numValidation": len(validation), "validation": [_entry("Va", case) for case in validation]}
     labels = dict(enumerate(["background", *classes]))

@@ -25,10 +25,10 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
         n_before = sum(_group(other) == group for other in range(number))
         patient = root / group / f"Patient ({n_before + 1})"
         patient.mkdir(parents=True)
-        shape = tuple(int(side) for side in rng.integers(120, 200, 2))
+        height, width = (int(side) for side in rng.integers(120, 200, 2))
         who, n = scans.patient(rng), int(rng.integers(4, 13))
         for k in range(n):
-            pixels = scans.chest(who, group, k / (n - 1), shape, rng)
+            pixels = scans.chest(who, group, k / (n - 1), (height, width), rng)
             mode = "RGBA" if (number + k) % 5 == 0 else "L"
             Image.fromarray(pixels).convert(mode).save(patient / f"{k + 1}.png", compress_level=1)
     for group in GROUPS:

@@ -39,7 +39,9 @@ class Patient:
     def pattern(self, axes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the tissue's pattern [H, W], of mean about 0 and standard deviation about 1."""
         x, y = axes
-        return sum(np.cos(fx * x + fy * y + phase) for fx, fy, phase in self.waves.tolist()) / np.sqrt(N_WAVES / 2)
+        waves = [np.cos(fx * x + fy * y + phase) for fx, fy, phase in self.waves.tolist()]
+        pattern: np.ndarray = sum(waves) / np.sqrt(N_WAVES / 2)
+        return pattern
 
 
 def patient(rng: np.random.Generator) -> Patient:
@@ -69,19 +71,24 @@ def chest(who: Patient, group: str, z: float, shape: tuple[int, int], rng: np.ra
     if 0.15 < z < 0.85:
         density += _disease(CHEST_DISEASE[group], axes, sides, rng)
     density += rng.normal(0, 0.02, shape)
-    return np.clip(255 * density * who.build.contrast, 0, 255).astype(np.uint8)
+    grey: np.ndarray = np.clip(255 * density * who.build.contrast, 0, 255).astype(np.uint8)
+    return grey
 
 
-def _disease(kind: str | None, axes, sides: list[np.ndarray], rng: np.random.Generator) -> np.ndarray | float:
+def _disease(
+    kind: str | None, axes: tuple[np.ndarray, np.ndarray], sides: list[np.ndarray], rng: np.random.Generator
+) -> np.ndarray | float:
+    """Return what a disease adds to the density [H, W]; `sides` are the two lungs."""
+    added: np.ndarray | float = 0.0
     if kind == "ground glass":  # hazy patches at the outer edge of both lungs, vessels seen through them
         places = [(side * rng.uniform(0.5, 0.6), rng.uniform(-0.2, 0.25)) for side in (1, -1) for _ in range(2)]
         patches = sum(ellipse(axes, x0, y0, 0.14, 0.16, blur=0.12) for x0, y0 in places)
-        return 0.28 * np.clip(patches, 0, 1) * (sides[0] + sides[1])
-    if kind == "mass":
+        added = 0.28 * np.clip(patches, 0, 1) * (sides[0] + sides[1])
+    elif kind == "mass":
         side = int(rng.integers(2))
         x0 = (1 - 2 * side) * rng.uniform(0.3, 0.4)
-        return 0.5 * ellipse(axes, x0, rng.uniform(-0.15, 0.15), 0.08, 0.08, blur=0.02) * sides[side]
-    return 0.0
+        added = 0.5 * ellipse(axes, x0, rng.uniform(-0.15, 0.15), 0.08, 0.08, blur=0.02) * sides[side]
+    return added
 
 
 def brain(who: Patient, tumour: str, shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

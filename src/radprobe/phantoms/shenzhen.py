@@ -24,10 +24,10 @@ def generate(folder: Path, entry: RawEntry, patients: int, seed: int) -> None:
     without = set(range(6, total, 7))
     for number in range(total):
         rng = np.random.default_rng([seed, number])
-        shape = tuple(int(side) for side in rng.integers(280, 330, 2))
+        height, width = (int(side) for side in rng.integers(280, 330, 2))
         positive = int(number >= total // 2)  # the second half is of tuberculosis
         findings = ["Infiltration"] if positive else []
-        film, lungs = anatomy.film(anatomy.person(rng), findings, shape, rng)
+        film, lungs = anatomy.film(anatomy.person(rng), findings, (height, width), rng)
         name = f"{PREFIX}{number + 1:04d}_{positive}"
         Image.fromarray(film).convert(MODES[number % 3]).save(films / f"{name}.png", compress_level=1)
         if number not in without:

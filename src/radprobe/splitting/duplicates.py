@@ -193,7 +193,8 @@ def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     margin = a.shape[-1] // 16
     a, b = (side[:, margin:-margin, margin:-margin].flatten(1) for side in (a, b))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-6)
+    correlation: torch.Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-6)
+    return correlation
 
 
 def _at(thumbs: torch.Tensor, side: int) -> torch.Tensor:
@@ -236,7 +237,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.a)
 
-    def __getitem__(self, chosen) -> "Pairs":
+    def __getitem__(self, chosen: torch.Tensor | slice) -> "Pairs":
         return Pairs(*(values[chosen] for values in vars(self).values()))
 
 

@@ -134,7 +134,7 @@ def _overlap(kind: str, what: str, group: pd.DataFrame) -> dict[str, Any]:
 def _identical(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the identical pictures in several parts, one entry for all that the same cases share."""
     spread = rows.groupby("pixels")["part"].transform("nunique") > 1
-    together: dict[tuple, list[pd.DataFrame]] = defaultdict(list)
+    together: dict[tuple[str, ...], list[pd.DataFrame]] = defaultdict(list)
     for _, group in rows[spread].groupby("pixels", sort=False):
         together[tuple(sorted(set(group["volume"])))].append(group)
     size = rows.groupby("volume").size()

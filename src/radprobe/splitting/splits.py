@@ -36,8 +36,7 @@ def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split
         table["part"] = "test"
         table["fold"] = table["patient_id"].map(_folds(index, recipe, seed))
     else:
-        recipes = {OfficialLists: _official_lists, Systematic: _systematic, Named: _named, Stratified: _stratified}
-        table["part"] = table["patient_id"].map(recipes[type(recipe)](index, recipe, seed))
+        table["part"] = table["patient_id"].map(_parts(index, recipe, seed))
     table = table.dropna(subset="part").sort_values("sample_id", ignore_index=True)
     split = Split(table, index.facts["classes"])
     counts = _counts(split, index)
@@ -54,6 +53,17 @@ def make_split(index: Index, recipe: SplitRecipe, name: str, seed: int) -> Split
     return split
 
 
+def _parts(index: Index, recipe: OfficialLists | Systematic | Named | Stratified, seed: int) -> dict[str, str]:
+    """Return patient -> part, without the patients to whom the recipe gives none."""
+    if isinstance(recipe, OfficialLists):
+        return _official_lists(index, recipe)
+    if isinstance(recipe, Systematic):
+        return _systematic(index, recipe)
+    if isinstance(recipe, Named):
+        return _named(index, recipe)
+    return _stratified(index, recipe, seed)
+
+
 def _left_out(split: Split, index: Index, counts: dict[str, Any], fewest: int) -> dict[str, dict[str, int]]:
     """Return the classes that cannot be evaluated, with their positive patients by part or fold."""
     positive = {c: {name: each["positive_patients"][c] for name, each in counts.items()} for c in split.classes}
@@ -62,7 +72,7 @@ def _left_out(split: Split, index: Index, counts: dict[str, Any], fewest: int) -
     return {c: of for c, of in positive.items() if min(of.values()) < fewest or c not in teach}
 
 
-def _official_lists(index: Index, recipe: OfficialLists, seed: int) -> dict[str, str]:
+def _official_lists(index: Index, recipe: OfficialLists) -> dict[str, str]:
     """Return patient -> part: the publisher's; of a train_val list the last `val_tail` lines are val.
 
     Where the list at hand is shorter than the complete one (phantoms), the tail is shortened in proportion. Lines are
@@ -75,16 +85,17 @@ def _official_lists(index: Index, recipe: OfficialLists, seed: int) -> dict[str,
         first = n_lines - round(recipe.val_tail * n_lines / recipe.total)
         in_tail = (table["meta:list"] == "train_val") & (table["meta:list_row"].astype(int) >= first)
         chosen = chosen.mask(in_tail, "val")
-    parts = {}
+    parts: dict[str, str] = {}
     for part in PARTS:  # later ones win
         parts |= dict.fromkeys(table.loc[chosen == part, "patient_id"], part)
     return parts
 
 
-def _systematic(index: Index, recipe: Systematic, seed: int) -> dict[str, str]:
+def _systematic(index: Index, recipe: Systematic) -> dict[str, str]:
     """Return patient -> part: evenly spaced patients by name, one part after the other, from those that are left."""
     left = sorted(set(index.table["patient_id"]))
-    scale, parts = len(left) / recipe.total, {}
+    scale = len(left) / recipe.total
+    parts: dict[str, str] = {}
     for part, k in recipe.parts.items():
         chosen = _evenly(left, round(k * scale))
         parts |= dict.fromkeys(chosen, part)
@@ -92,7 +103,7 @@ def _systematic(index: Index, recipe: Systematic, seed: int) -> dict[str, str]:
     return parts | (dict.fromkeys(left, recipe.rest) if recipe.rest else {})
 
 
-def _named(index: Index, recipe: Named, seed: int) -> dict[str, str]:
+def _named(index: Index, recipe: Named) -> dict[str, str]:
     """Return patient -> part: a published list is test, evenly spaced ones of the others are val."""
     patients, named = sorted(set(index.table["patient_id"])), set(recipe.test)
     test = [patient for patient in patients if patient in named]
@@ -152,9 +163,9 @@ def _stratify(labels: pd.DataFrame, shares: np.ndarray, seed: int) -> dict[str, 
     while (left := positive[placed < 0].sum(0)).any():
         rarest = np.where(left > 0, left, np.inf).argmin()
         for row in np.flatnonzero((placed < 0) & positive[:, rarest]):
-            place(row, wanted_classes[:, rarest])
+            place(int(row), wanted_classes[:, rarest])
     for row in np.flatnonzero(placed < 0):
-        place(row, wanted)
+        place(int(row), wanted)
     return dict(zip(labels.index, placed.tolist(), strict=True))
 
 
@@ -195,7 +206,7 @@ def limited(index: Index, limit: int, lists: OfficialLists | None) -> Index:
         return index
     held = pd.DataFrame(index.labels() == 1).groupby(index.table["patient_id"]).max()
     ordered = [patient for *_, patient in sorted(zip(*held.to_numpy().T, held.index, strict=True))]
-    part_of = _official_lists(index, lists, 0) if lists else {}
+    part_of = _official_lists(index, lists) if lists else {}
     by_part: dict[str | None, list[str]] = {}
     for patient in ordered:
         by_part.setdefault(part_of.get(patient), []).append(patient)
@@ -210,7 +221,7 @@ def _quotas(sizes: dict[str | None, int], limit: int) -> dict[str | None, int]:
     quotas = dict.fromkeys(sizes, 0)
     for _ in range(limit):
         room = [part for part, n in quotas.items() if n < sizes[part]]
-        quotas[min(room, key=lambda part: quotas[part] / PILOT.get(part, 1))] += 1
+        quotas[min(room, key=lambda part: quotas[part] / PILOT.get(part or "", 1))] += 1
     return quotas
 
 

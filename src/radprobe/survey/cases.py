@@ -44,6 +44,12 @@ class Case:
     line: Line | None
     mask: str | None
 
+    def cell(self, column: str) -> str:
+        """Return the cell of its row in a column of the table. Raises ValueError if no row lists it."""
+        if self.line is None:
+            raise ValueError(f"no row of a table lists {self.image}")
+        return self.line.cells[column]
+
     @property
     def folders(self) -> tuple[str, ...]:
         """The folders around it, from the outermost."""

@@ -50,7 +50,7 @@ class Column:
 
     def of(self, case: Case) -> str:
         """Return what the cell of a case means."""
-        return self._meaning[case.line.cells[self.name]]
+        return self._meaning[case.cell(self.name)]
 
 
 def of_table(listing: Listing) -> list[Question]:

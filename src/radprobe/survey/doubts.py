@@ -22,7 +22,7 @@ def tell_unusable(
     """Let images that cannot be used be set aside, and return why. Raises RadprobeError where they are many."""
     bad = unreadable(found)
     if question.task == "segmentation":
-        errors = {case.image: found.bad_masks.get(case.mask) for case in cases}
+        errors = {case.image: found.bad_masks.get(case.mask or "") for case in cases}
         bad = {image: error for image, error in errors.items() if error} | bad
     refuse_many(found, bad)
     if not bad:
@@ -59,7 +59,8 @@ def tell_images(found: Survey, notes: Notes) -> None:
         notes.warn(f"several modalities are mixed: {_counted(modalities)}")
     if len(forms := Counter(found.forms.values())) > 1:
         notes.warn(f"several formats are mixed: {_counted(forms)}")
-    if len(depths := Counter("8 bits" if one.header.dtype == np.uint8 else "16 bits" for one in sound)) > 1:
+    types = [one.header.dtype for one in found.seen if one.header]
+    if len(depths := Counter("8 bits" if dtype == np.uint8 else "16 bits" for dtype in types)) > 1:
         notes.warn(f"several depths are mixed: {_counted(depths)}")
     ratios = [max(one.plane) / min(one.plane) for one in sound]
     if ratios and max(ratios) > 1.5 * min(ratios):
@@ -82,7 +83,7 @@ def tell_images(found: Survey, notes: Notes) -> None:
         notes.warn(f"{packed} archive(s) are not unpacked")
 
 
-def _counted(counts: Counter) -> str:
+def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 

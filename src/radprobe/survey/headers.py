@@ -7,7 +7,8 @@ from radprobe.datasets.folder import sign
 from radprobe.survey.matching import CALLED, Listing, words
 
 # names of columns, without case and marks between their words; the first that is there is taken
-PATIENT = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientnr", "patientkey")
+PATIENT: tuple[str, ...] = ("patient", "patientid", "patientidentifier", "patientnumber", "patientno", "patientnr")
+PATIENT += ("patientkey",)
 PATIENT += ("patientnum", "patients", "patientsid", "patid", "patno", "patnr", "patnum", "pat", "pid", "ptid", "ptno")
 PATIENT += ("mrn", "patientenid", "patientennr", "patientennummer", "patientin", "pseudonym", "pseudonymid")
 PATIENT += ("pseudoid", "subject", "subjectid", "subjectno", "subjectnr", "usubjid", "subjid", "subjno", "subj")

@@ -236,15 +236,15 @@ def _listed(root: Path, table: Table, column: str, names: Names) -> Listing | No
     elsewhere = any(as_file[cell][1][0] not in as_folder[cell][1] for cell in both)
     folders = len(as_folder) > len(as_file) or (len(as_folder) == len(as_file) and elsewhere)
     known = as_file | as_folder if folders else as_folder | as_file
-    found = {number: known[cell] for number, cell in cells.items() if cell in known}
-    if not found or len(found) < ENOUGH * min(len(table.lines), len(names.exact)):
+    matches = {number: known[cell] for number, cell in cells.items() if cell in known}
+    if not matches or len(matches) < ENOUGH * min(len(table.lines), len(names.exact)):
         return None
-    how = max(way for way, _ in found.values())
-    images = {path for _, paths in found.values() for path in paths}
+    how = max(way for way, _ in matches.values())
+    images = {path for _, paths in matches.values() for path in paths}
     few = how == FOLDER or len(images) < ENOUGH * len(names.exact)
-    if few and len({cells[number] for number in found}) < ENOUGH * len(found):  # a class, or a number, of many rows
+    if few and len({cells[number] for number in matches}) < ENOUGH * len(matches):  # a class, or a number, of many rows
         return None
-    return Listing(table, column, {number: paths for number, (_, paths) in found.items()}, how)
+    return Listing(table, column, {number: paths for number, (_, paths) in matches.items()}, how)
 
 
 def _near(found: dict[str, tuple[int, tuple[str, ...]]]) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -290,7 +290,7 @@ def pairs(images: Iterable[str], masks: Iterable[str]) -> dict[str, tuple[str, .
             by_key[key(image)].append(image)
         found: dict[str, list[str]] = defaultdict(list)
         for mask in masks:
-            if len(named := by_key.get(key(mask), ())) == 1:
+            if len(named := by_key.get(key(mask), [])) == 1:
                 found[named[0]].append(mask)
         if found:
             return {image: tuple(each) for image, each in found.items()}

@@ -21,7 +21,7 @@ def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes
     listing = found.listing
     if listing and (column := patient_column(listing)):
         notes.decide("patient", f"column '{column}'", "by its name; no patient is in two parts")
-        if nobody := next((case.line for case in cases if case.line.cells[column].casefold() in {"", *NOBODY}), None):
+        if nobody := next((case.line for case in cases if case.cell(column).casefold() in {"", *NOBODY}), None):
             remedy = "write an id for each patient: it keeps a patient's images in one part"
             told = nobody.cells[column]
             raise listing.table.error(nobody, column, f"is '{told}': no patient" if told else "is empty, or NA", remedy)
@@ -30,7 +30,7 @@ def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes
                 f"column '{column}' has another patient in each row, and {', '.join(like)} has not: if that says who "
                 "is who, call it `patient`. Else patients may leak from train to test"
             )
-        return {case.image: case.line.cells[column] for case in cases}, column
+        return {case.image: case.cell(column) for case in cases}, column
     if listing and listing.how == matching.FOLDER:
         notes.decide("patient", f"column '{listing.column}'", "each row names a folder, taken as a patient")
         if not of_patient(listing.column):
@@ -38,7 +38,7 @@ def of_images(found: Survey, cases: list[Case], question: Question, notes: Notes
                 f"each folder that '{listing.column}' names is taken as a patient of its own. If some are of one "
                 "patient, they leak from train to test, and every score is too high: add a column `patient`"
             )
-        return {case.image: case.line.cells[listing.column] for case in cases}, None
+        return {case.image: case.cell(listing.column) for case in cases}, None
     if folder_of := patient_folders(cases):
         shown = " and ".join(sorted(set(folder_of.values()), key=raw.natural)[:2])
         notes.decide("patient", "the folder", f"folders that differ only by a number ({shown}) are taken as patients")
@@ -75,7 +75,7 @@ def parts(
     ours = partial(_ours, patients=len({*patient_of.values()}), folds=folds(cases, patient_of, question), notes=notes)
     column = split_column(listing) if listing else None
     if column:
-        given = {case.image: PARTS[case.line.cells[column].lower()] for case in cases}
+        given = {case.image: PARTS[case.cell(column).lower()] for case in cases}
         where = f"column '{column}'"
     else:
         given, where = _parts_of_folders(cases), "the folders train, val, test"

@@ -52,11 +52,10 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     with_answer = _with_mask if question.task == "segmentation" else _with_label
     cases = with_answer(found, cases, question, notes)
     found = _only(found, cases, notes)
-    listing, own = found.listing, _fit(found, cases, question)
+    listing = found.listing
     patient_of, by_patient = patients.of_images(found, cases, question, notes)
     part_of, by_part = patients.parts(listing, cases, patient_of, question, notes)
-    own = own and by_patient is not None and (by_part is not None or not part_of)
-    own = own and all(listing.table.cells(by_patient))  # the rows of absent images, too
+    has_parts = by_part is not None or not part_of
     _tell_listing(found, listing, notes)
     _tell_tables(found, notes)
     folder: dict[str, Any] = {"task": question.task, "classes": question.classes}
@@ -64,10 +63,11 @@ def decide(found: Survey, task: str | None = None) -> Proposal:
     folds = None if part_of else patients.folds(cases, patient_of, question)
     if folds:
         choice["split"] = {"folds": folds}
-    if own:
+    rows: list[dict[str, str]] | None = None
+    if listing and by_patient and has_parts and _fit(listing, cases, question, by_patient):
         folder = {"table": _place(found, listing), **folder}
         folder |= _columns(question, listing, by_patient, by_part)
-        rows, metas = None, _metas(listing, cases, {name: (name,) for name in METAS}, str.lower)
+        metas = _metas(listing, cases, {name: (name,) for name in METAS}, str.lower)
         if absent := len(listing.table.lines) - len(listing.lines):
             choice["allow_missing"] = True
             notes.warn(f"{absent} of {len(listing.table.lines)} rows of the table name a file that is not here")
@@ -130,12 +130,13 @@ def _with_label(_: Survey, cases: list[Case], question: Question, notes: Notes) 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def _fit(found: Survey, cases: list[Case], question: Question) -> bool:
-    """Say whether the user's table can be read as it is: it names each file, and its labels, as the loader wants."""
-    listing = found.listing
-    if not listing or listing.how != EXACT or not question.fit:
+def _fit(listing: Listing, cases: list[Case], question: Question, by_patient: str) -> bool:
+    """Say whether the user's table can be read as it is: it names files, labels and patients as the loader wants."""
+    if listing.how != EXACT or not question.fit:
         return False
-    return len({case.image for case in cases}) == len(listing.lines)  # each image once, each row with its mask
+    if len({case.image for case in cases}) != len(listing.lines):  # each image once, each row with its mask
+        return False
+    return all(listing.table.cells(by_patient))  # the rows of absent images, too
 
 
 def _place(found: Survey, listing: Listing) -> str:
@@ -150,11 +151,13 @@ def _columns(question: Question, listing: Listing, patient: str, split: str | No
     return {"path": listing.column, "patient": patient, **own, "split": split}
 
 
-def _row(case: Case, question: Question, patient_of: dict, part_of: dict, metas: dict[str, str]) -> dict[str, str]:
+def _row(
+    case: Case, question: Question, patient_of: dict[str, str], part_of: dict[str, str], metas: dict[str, str]
+) -> dict[str, str]:
     row = {"path": case.image, "patient": patient_of[case.image], **question.cells(case)}
     if part_of:
         row["split"] = part_of[case.image]
-    return row | {name: case.line.cells[column] for name, column in metas.items()}
+    return row | {name: case.cell(column) for name, column in metas.items()}
 
 
 def _metas(
@@ -168,7 +171,7 @@ def _metas(
     there = {name: columns[each] for name, names in called.items() for each in names if each in columns}
     found = {}
     for name, column in there.items():
-        cells = [cell for case in cases if (cell := case.line.cells[column])]
+        cells = [cell for case in cases if (cell := case.cell(column))]
         if cells and (name != "age" or all(map(AGE.fullmatch, cells))):
             found[name] = column
     return found

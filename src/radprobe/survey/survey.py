@@ -50,7 +50,7 @@ class Seen:
     @property
     def plane(self) -> tuple[int, ...]:
         """The sides of the image, or of a slice, in pixels."""
-        return self.header.shape[:2]
+        return self.header.shape[:2] if self.header else ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Survey:
     unread_tables: list[RadprobeError] = field(default_factory=list)  # what is wrong with each
     modality: str | None = None
     hounsfield: bool = False
-    others: Counter = field(default_factory=Counter)  # suffix -> files that are not read
+    others: Counter[str] = field(default_factory=Counter)  # suffix -> files that are not read
 
     @property
     def volumes(self) -> bool:
@@ -151,7 +151,7 @@ def _masks_of(listing: Listing | None, images: list[str], masks: list[str]) -> d
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _no_image(root: Path, others: Counter) -> RadprobeError:
+def _no_image(root: Path, others: Counter[str]) -> RadprobeError:
     what = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5)) or "nothing"
     remedy = "images are PNG, JPEG, TIFF, BMP, DICOM or NIfTI; unpack archives first"
     return RadprobeError(root, f"holds no image that can be read ({what})", remedy)
@@ -179,8 +179,9 @@ def _tables(root: Path, paths: list[str]) -> tuple[list[Table], list[RadprobeErr
     return found, unread
 
 
-def _forms(root: Path, paths: list[str]) -> tuple[dict[str, str], Counter]:
-    forms, others = {}, Counter()
+def _forms(root: Path, paths: list[str]) -> tuple[dict[str, str], Counter[str]]:
+    forms: dict[str, str] = {}
+    others: Counter[str] = Counter()
     for path in paths:
         suffix = Path(path).suffix.lower()
         if form := _form(root / path, suffix):
@@ -255,8 +256,9 @@ def _of_series(root: Path, paths: list[str]) -> bool:
 
 def _apart(forms: dict[str, str]) -> tuple[list[str], list[str]]:
     """Return images and masks, by their names; one that no image has the name of is an image, but among others."""
-    masks = {path: None for path, form in forms.items() if form != SERIES and matching.is_mask(path)}
-    images, masks = [path for path in forms if path not in masks], list(masks)
+    masks = [path for path, form in forms.items() if form != SERIES and matching.is_mask(path)]
+    named = set(masks)
+    images = [path for path in forms if path not in named]
     if matching.pairs(images, masks):
         return images, masks
     folders = {path.rpartition("/")[0] for path in images}
@@ -274,10 +276,13 @@ def _headers(root: Path, forms: dict[str, str]) -> list[Seen]:
 
     def look(path: str) -> Seen:
         try:
-            header, modality, text = reading.probe(root / path), None, False
+            header = reading.probe(root / path)
+            modality: str | None = None
+            text = False
             if forms[path] in ("DICOM", SERIES):
-                told = dicom.describe(root / path)
-                modality, text = MODALITIES.get(told["modality"], told["modality"]), told["text_possible"]
+                described = dicom.describe(root / path)
+                modality = MODALITIES.get(described["modality"] or "", described["modality"])
+                text = described["text_possible"]
             return Seen(path, forms[path], header, None, modality, text)
         except RadprobeError as error:
             return Seen(path, forms[path], None, error)
@@ -308,13 +313,18 @@ def _labels(
 
     if not masks:
         return (), {}, 0
-    found, bad, n, pixels, names = np.zeros(256, bool), {}, 0, 0, list(masks)
+    found = np.zeros(256, bool)
+    bad: dict[str, RadprobeError] = {}
+    n = 0
+    pixels = 0
+    names = list(masks)
     chosen = [names[k] for k in np.random.default_rng(0).permutation(len(names))]  # no period can hide a label
     looks = track(stream_in_threads(look, chosen, threads=2), "look at masks", len(chosen))
     for path, (values, size, error) in zip(chosen, looks, strict=False):
         found |= values
         bad |= {path: error} if error else {}
-        n, pixels = n + 1, pixels + size
+        n += 1
+        pixels += size
         if n >= ENOUGH_MASKS and pixels > MASK_PIXELS:
             break
     return tuple(int(value) for value in np.flatnonzero(found)), bad, len(masks) - n
