@@ -93,7 +93,7 @@ def rows(condition: Condition, generator: np.random.Generator, how: Bootstrap) -
 
 def _operating(scores: np.ndarray, targets: np.ndarray, ids: np.ndarray, auroc: float) -> operating.Operating:
     at = np.array([norm.ppf(auroc) / np.sqrt(2)])
-    return operating.Operating(operating.called(scores, expit(scores), at, exclusive=False), targets, ids)
+    return operating.Operating(operating.called(scores, expit(scores), at), targets, ids)
 
 
 @cache

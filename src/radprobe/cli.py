@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Annotated
 
 import typer
@@ -69,7 +69,8 @@ def doctor(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Look for what would stop a run: packages, GPU, disk, data, weights, Slurm; each with a remedy."""
-    default = context.get_parameter_source("params").name == "DEFAULT"
+    source = context.get_parameter_source("params")
+    default = source is not None and source.name == "DEFAULT"
     if not _command("doctor").run(params, default, as_json):
         raise typer.Exit(1)
 
@@ -337,11 +338,11 @@ def _make_step(study: Study, step: Step) -> None:
     say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")
 
 
-def _stage(name: str):
+def _stage(name: str) -> ModuleType:
     return importlib.import_module(f"radprobe.stages.{name}")
 
 
-def _command(name: str):
+def _command(name: str) -> ModuleType:
     return importlib.import_module(f"radprobe.commands.{name}")
 
 

@@ -47,8 +47,8 @@ def images(study: Study, dataset: str) -> float:
     if counted := _counts(study, "retrieve", dataset, "raw"):
         samples, patients, fewer = counted["samples"], counted["patients"], study.params.limit
     elif published and published.samples:
-        samples, patients = published.samples, published.patients or published.cases
-        fewer = min(filter(None, (study.params.limit, phantom and phantom.patients)), default=None)
+        samples, patients = published.samples, published.patients or published.cases or 0
+        fewer = min(filter(None, (study.params.limit, phantom.patients if phantom else None)), default=None)
     else:
         return 0
     return samples * min(fewer / patients, 1) if fewer and patients else samples
@@ -64,14 +64,17 @@ def disk(study: Study) -> tuple[int, int]:
 
     What has images that are not counted yet is left out.
     """
-    least = maps = 0
-    for step in (step for step in study.steps.values() if not step.done):
+    least = 0.0
+    maps = 0.0
+    for step in study.steps.values():
+        if step.done or not step.dataset:
+            continue
         n = images(study, step.dataset) if step.verb in ("prepare", "embed") else 0
         if step.verb == "prepare":
             entry = study.dataset(step.dataset)
             volumes = bool(entry.published and entry.published.cases)  # of 16 bits
             least += n * entry.stored**2 * (1 + volumes + (entry.task == "segmentation"))
-        elif step.verb == "embed" and (cost := study.cost(step.backbone)):
+        elif step.verb == "embed" and step.backbone and (cost := study.cost(step.backbone)):
             n *= 1 + _views(step)
             least += n * cost.dim * 2 * (study.params.embed.blocks + 1)
             how = _encoding(step)
@@ -147,6 +150,8 @@ def _folds(step: Step) -> int:
 
 def _gflops(study: Study, step: Step) -> float:
     """Return those of an image at the side that the step gives, between and beyond the two that the catalog states."""
+    if step.dataset is None or step.backbone is None:
+        return 1
     cost = study.cost(step.backbone)
     if cost is None or not cost.gflops_224:  # no network that it knows: controls, networks from scratch
         return 1
@@ -159,7 +164,7 @@ def _gflops(study: Study, step: Step) -> float:
 
 def _flops_at(cost: catalog.Cost, side: int) -> float:
     power = math.log2(cost.gflops_448 / cost.gflops_224)  # 0 where it takes one side only
-    return cost.gflops_224 * (side / 224) ** power
+    return float(cost.gflops_224 * (side / 224) ** power)
 
 
 def _kind(study: Study, step: Step) -> str:
@@ -219,6 +224,7 @@ def _seconds(file: Path, step: Step) -> float | None:
 
 def _facts(manifest: Path) -> dict[str, Any]:
     try:
-        return json.loads(manifest.read_text(encoding="utf-8"))["facts"]
+        facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["facts"]
     except (OSError, ValueError, KeyError):
         return {}
+    return facts

@@ -143,6 +143,11 @@ def _used(number: int | None) -> str:
     return "written" if number == errno.EROFS else "read or written"  # an error of permission does not say which
 
 
+def _of_the_system(error: Exception) -> tuple[int | None, str | None, str | None]:
+    """Return the number, the file and the reason that the system gives; None where it gives none."""
+    return (error.errno, error.filename, error.strerror) if isinstance(error, OSError) else (None, None, None)
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turn a disk that is full, over its quota or read-only, and a lack of permission, into a RadprobeError."""
@@ -151,15 +156,14 @@ def writing(folder: Path) -> Iterator[None]:
     except RadprobeError:
         raise
     except Exception as error:
-        cause = error if isinstance(error, OSError) else OSError()
+        number, what, why = _of_the_system(error)
         said = str(error).lower()
-        full = FULL.get(cause.errno or 0) or next((why for words, why in FULL_WORDS.items() if words in said), None)
-        if not full and cause.errno not in UNWRITABLE:
+        full = FULL.get(number or 0) or next((why for words, why in FULL_WORDS.items() if words in said), None)
+        if not full and number not in UNWRITABLE:
             raise
-        what = cause.filename or folder
-        reason = f"cannot be written: {full}" if full else f"may not be {_used(cause.errno)} ({cause.strerror})"
+        reason = f"cannot be written: {full}" if full else f"may not be {_used(number)} ({why})"
         remedy = f"{MAKE_ROOM if full else 'allow it'}, and run again: what is complete is kept"
-        raise RadprobeError(what, reason, remedy) from error
+        raise RadprobeError(what or folder, reason, remedy) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

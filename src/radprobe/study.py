@@ -131,6 +131,7 @@ class Step:
         return found
 
 
+Steps = dict[tuple[str, str | None, str | None], Step]  # by verb, dataset and backbone
 SEEN = "seen.json"  # beside raw.json: the state of the raw files, by their folder on this machine
 RETRIEVED = "retrieved.json"  # what `make retrieved` writes under paths.work, and git keeps
 ABSENT = "absent"  # the identity of what is not here, and of which nothing is recorded
@@ -176,7 +177,8 @@ class Study(Entries):
 
     def path(self, name: str) -> Path:
         """Return the folder `paths.<name>`."""
-        return self.params.paths.root / getattr(self.params.paths, name)
+        folder: Path = getattr(self.params.paths, name)
+        return self.params.paths.root / folder
 
     def raw_folder(self, dataset: str) -> Path:
         """Return the folder in which a dataset's raw download lies or will lie."""
@@ -223,7 +225,7 @@ class Study(Entries):
     @cached_property
     def _in_git(self) -> dict[str, dict[str, str]]:
         """The identities that git holds: DVC brings what was made of raw data and weights, and not those."""
-        return _read_json(self.path("work") / RETRIEVED).get("identities", {})
+        return dict(_read_json(self.path("work") / RETRIEVED).get("identities", {}))
 
     def _last_known(self, folder: Path, kind: str) -> str:
         """Return the identity that the newest manifest of raw data or weights in a folder says; ABSENT without one."""
@@ -238,7 +240,7 @@ class Study(Entries):
 
     def note_raw_state(self, step: Step) -> None:
         """Record the state of the raw files that a `retrieve` has hashed: one that is overwritten later is noticed."""
-        if found := self.raw_identity(step.dataset):
+        if step.dataset and (found := self.raw_identity(step.dataset)):
             states = {**_read_json(step.folder / SEEN), str(self.raw_folder(step.dataset).resolve()): found.state}
             files.write_json(step.folder / SEEN, states)
 
@@ -249,7 +251,9 @@ class Study(Entries):
         their sizes and times.
         """
         found = step.set_aside_foreign()
-        if step.verb == "retrieve" and step.done and (state := self.raw_identity(step.dataset)):
+        if step.verb != "retrieve" or not step.dataset or not step.done:
+            return found
+        if state := self.raw_identity(step.dataset):
             folder = self.raw_folder(step.dataset)
             if _read_json(step.folder / SEEN).get(str(folder.resolve()), state.state) != state.state:
                 manifests.set_aside(step.outputs[0])
@@ -261,7 +265,7 @@ class Study(Entries):
         if self.params.datasets[dataset].phantom:
             return "generated"
         if known := self._fixed.get("datasets", {}).get(dataset):
-            return known
+            return str(known)
         if self.will_download(dataset) or (self.raw_folder(dataset) / DOWNLOADED).is_file():
             return f"download:{files.digest([[each.file, each.sha256] for each in self.dataset(dataset).downloads])}"
         if found := self.raw_identity(dataset):
@@ -375,7 +379,7 @@ class Study(Entries):
         entry, split = self.dataset(dataset), self.steps.get(("split", dataset, None))
         scale = self.made_elsewhere(row).scale
         if split is None or not split.done:
-            recipe = entry.splits[self.params.datasets[dataset].split]
+            recipe = entry.splits[self.params.datasets[dataset].split_name]
             may_leave_out = getattr(recipe, "min_positives", 1) > 1 or self.params.limit
             return external.check(path, entry, [] if may_leave_out else entry.classes, scale, None)
         expected = external.Expected.load(split.dependency("prepare").folder, split.folder)
@@ -402,7 +406,8 @@ class Study(Entries):
 
     def _not_adaptable(self, name: str) -> Missing | None:
         cost = self.cost(name)
-        if mode_of(name) == "lora" and self.params.adapt.lora.targets is None and cost and not cost.lora_layers:
+        lora = self.params.adapt.lora if self.params.adapt and mode_of(name) == "lora" else None
+        if lora and lora.targets is None and cost and not cost.lora_layers:
             why = "LoRA adapts layers of attention and MLP, and this network has none"
             return Missing("adaptation", name, why, "name its layers in adapt.lora.targets, or choose another way")
         if mode_of(name) == HEAD and not self._ways_of(frozen(name)):
@@ -487,9 +492,9 @@ class Study(Entries):
     # --- steps --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def steps(self) -> dict[tuple[str, str | None, str | None], Step]:
+    def steps(self) -> Steps:
         """Every step of the study, by (verb, dataset, backbone), in pipeline order."""
-        steps: dict[tuple[str, str | None, str | None], Step] = {}
+        steps: Steps = {}
         for backbone in map(with_weights, self.backbones_here):
             if backbone not in WITHOUT_WEIGHTS and backbone not in self.external:
                 steps |= {("weights", None, step.backbone): step for step in in_order(self._weights(backbone))}
@@ -527,6 +532,7 @@ class Study(Entries):
     def runtime(self, step: Step) -> Runtime:
         """Return what the job of a step may use on this machine."""
         embed = self.params.embed
+        reads_raw = step.verb in ("retrieve", "prepare")
         return Runtime(
             device=self.params.device,
             threads=self.params.threads,
@@ -539,7 +545,7 @@ class Study(Entries):
             predictions=self.predictions_file(step.backbone) if step.verb == EXTERNAL and step.backbone else None,
             may_fetch=self.may_fetch,
             download=self._download(step.dataset) if step.verb == "retrieve" and step.dataset else None,
-            check_split=self._check_split(step.dataset) if step.verb in ("retrieve", "prepare") else None,
+            check_split=self._check_split(step.dataset) if reads_raw and step.dataset else None,
         )
 
     def _remedy(self, step: Step) -> str:
@@ -564,7 +570,7 @@ class Study(Entries):
         entry, layout = self.dataset(dataset), self.layout(dataset)
         if layout is None:
             raise RadprobeError(self.raw_folder(dataset), "has no known layout", "see `radprobe datasets`")
-        index = loader(entry).samples(layout, entry.raw, self.params.datasets[dataset].allow_missing)
+        index: Index = loader(entry).samples(layout, entry.raw, self.params.datasets[dataset].allow_missing)
         index.facts["uncertain"] = self.params.datasets[dataset].uncertain
         self._check_split(dataset)(index)
         return index
@@ -580,7 +586,7 @@ class Study(Entries):
         )
         return self._step("weights", None, backbone, job, *([self._weights(facts["backbone"])] if facts else []))
 
-    def _of_dataset(self, dataset: str, steps: dict) -> Iterator[Step]:
+    def _of_dataset(self, dataset: str, steps: Steps) -> Iterator[Step]:
         entry = self.dataset(dataset)
         prepare = self._prepare(dataset)
         yield from in_order(prepare)
@@ -665,7 +671,7 @@ class Study(Entries):
         draws = isinstance(p.datasets[dataset].split, str) and not is_further_init(backbone)
         return self._step("probe", dataset, backbone, ProbeJob.of(p, entry, backbone, few_shot=draws), *needs)
 
-    def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: dict) -> Step:
+    def _embed(self, dataset: str, backbone: str, entry: Dataset, prepare: Step, steps: Steps) -> Step:
         if backbone == METADATA:
             job = EmbedJob(dataset=dataset, backbone=backbone, columns=entry.metadata)
             return self._step("embed", dataset, backbone, job, prepare)

@@ -22,7 +22,7 @@ def made(n=80, classes=3, seed=0, unknown=0.1):
 def of(scores, targets, patients, at=None, exclusive=False):
     at = thresholds(scores, targets) if at is None and not exclusive else at
     probability = 1 / (1 + np.exp(-scores))
-    return Operating(called(scores, probability, at, exclusive), targets, patients), at
+    return Operating(called(scores, probability, at), targets, patients), at
 
 
 @given(st.integers(0, 10_000))
@@ -76,7 +76,7 @@ def test_a_class_without_a_threshold_has_neither_and_the_macro_says_so():
 def test_of_classes_of_which_one_is_true_the_likeliest_is_called():
     scores = np.log([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.35, 0.25]])
     targets = np.eye(3)[[0, 2, 1]]
-    found = Operating(called(scores, np.exp(scores), None, True), targets, ["a", "b", "c"])
+    found = Operating(called(scores, np.exp(scores), None), targets, ["a", "b", "c"])
     once = found.values(np.ones((3, 1)))[0]
     assert once[:, 1].tolist() == [pytest.approx(2 / 3), 0, 1]  # F1 of each class
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pandera.pandas as pa
 
 from radprobe import files
 from radprobe.files import RadprobeError
+
+Record = dict[str, Any]  # a row of a table, by column; or what a manifest records of a protocol
 
 
 def number() -> pa.Column:

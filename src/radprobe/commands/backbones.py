@@ -18,7 +18,7 @@ SIDES = (224, 448)  # of images, for which costs are stated
 
 
 @dataclass(frozen=True)
-class Row:
+class BackboneRow:
     """A backbone as the table shows it."""
 
     id: str
@@ -34,7 +34,7 @@ class Row:
 
 def run(study: Study) -> None:
     """Print every backbone of the catalog and every own one of the study."""
-    columns = [field.name for field in fields(Row)]
+    columns = [field.name for field in fields(BackboneRow)]
     both = " / ".join(str(side) for side in SIDES)
     columns[-2:] = [f"GFLOPs at {both} px", f"tokens at {both} px"]
     show_table(columns, [astuple(row(study, name)) for name in _names(study)])
@@ -44,12 +44,21 @@ def run(study: Study) -> None:
     say("`radprobe backbones <id>` says how to get one, and how its features are made.")
 
 
-def row(study: Study, name: str) -> Row:
+def row(study: Study, name: str) -> BackboneRow:
     """Return the row of a backbone of the catalog or of the study. Weights are looked at by name, and not read."""
     entry, cost = study.backbone(name), _cost(study, name)
-    text = [name, entry.family, status(study, name), entry.licence, "yes" if entry.gated else ""]
-    numbers = [f"{cost.parameters:,}", *_at_both(entry, cost)] if cost else ["not known"] * 3
-    return Row(*text, _size(study, name), *numbers)
+    gflops, tokens = _at_both(entry, cost) if cost else ("not known", "not known")
+    return BackboneRow(
+        id=name,
+        family=entry.family,
+        status=status(study, name),
+        licence=entry.licence,
+        gated="yes" if entry.gated else "",
+        weights=_size(study, name),
+        parameters=f"{cost.parameters:,}" if cost else "not known",
+        gflops=gflops,
+        tokens=tokens,
+    )
 
 
 def status(study: Study, name: str) -> str:

@@ -25,11 +25,12 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
     predictions = Predictions.load(step.folder)
     known = list(predictions.facts["protocols"])
     if protocol and protocol not in known:
-        known = ", ".join(known)
-        raise RadprobeError(f"{step.command} --protocol {protocol}", "was not made", f"name one of {known}")
+        remedy = f"name one of {', '.join(known)}"
+        raise RadprobeError(f"{step.command} --protocol {protocol}", "was not made", remedy)
     if predictions.table is not None:
         for name in [protocol] if protocol else known:
-            _write_scores(folder / f"{slug(name)}.csv", predictions, name)
+            rows = predictions.table[predictions.table["protocol"] == name]
+            _write_scores(folder / f"{slug(name)}.csv", rows, predictions.classes)
         console.say(f"{1 if protocol else len(known)} tables in {folder}")
         return
     table = Index.load(step.dependency("prepare").folder).table.groupby("volume_id", sort=False)["affine"].first()
@@ -46,17 +47,16 @@ def run(study: Study, step: Step, folder: Path, protocol: str | None = None) -> 
     console.say(f"{total} label maps in {folder}")
 
 
-def _write_scores(path: Path, predictions: Predictions, protocol: str) -> None:
-    rows = predictions.table[predictions.table["protocol"] == protocol]
-    logits = [f"logit:{name}" for name in predictions.classes]
+def _write_scores(path: Path, rows: pd.DataFrame, classes: list[str]) -> None:
+    logits = [f"logit:{name}" for name in classes]
     of_softmax = set(logits) <= set(rows) and rows[logits].notna().all(axis=None)
     kind = "logit" if of_softmax else "score"
-    columns = {f"{kind}:{name}": name for name in predictions.classes}
+    columns = {f"{kind}:{name}": name for name in classes}
     with files.atomic(path) as temporary:
         rows[["sample_id", "part", *columns]].rename(columns=columns).to_csv(temporary, index=False)
 
 
-def _write(path: Path, labels: np.ndarray, affine) -> None:
+def _write(path: Path, labels: np.ndarray, affine: list[float]) -> None:
     if labels.ndim == 3:
         import nibabel
 

@@ -84,9 +84,8 @@ def unneeded(studies: list[Study]) -> Iterator[Unneeded]:
 def _needed(study: Study) -> Iterator[Path]:
     if study.absent_adapters:
         reason = "is not there, so what it needs is not known"
-        raise RadprobeError(
-            study.adapter_file(study.absent_adapters[0]), reason, "bring it back, or leave its study out"
-        )
+        name = study.absent_adapters[0]
+        raise RadprobeError(study.adapter_file(name) or name, reason, "bring it back, or leave its study out")
     if study.absent_predictions:
         row = study.absent_predictions[0]
         raise RadprobeError(
@@ -98,7 +97,7 @@ def _needed(study: Study) -> Iterator[Path]:
     for one in (study, study.as_if_complete()):
         for step in one.steps.values():
             yield step.folder
-            if step.verb == "prepare":
+            if step.verb == "prepare" and step.dataset:
                 yield study.path("work") / "pixels" / step.dataset / step.key
     for name in study.params.own_backbones:
         if adapter := study.adapter_file(name):

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NotRequired, TypedDict
 
 from radprobe import catalog, files
 from radprobe.artifacts import Weights
@@ -33,6 +34,20 @@ class File:
     sha256: str
 
 
+class Packed(TypedDict):
+    """What weights.json says of a file in the folder."""
+
+    backbones: list[str]
+    source: str
+    revision: str | None
+    licence: str
+    gated: bool
+    sha256: str
+    bytes: int
+    converted_from: NotRequired[str]
+    sha256_of_original: NotRequired[str]
+
+
 def run(study: Study, folder: Path, make: Callable[[Step], None]) -> None:
     """Pack the weights of every backbone of the study into `folder`; what is there already is not copied again.
 
@@ -48,8 +63,8 @@ def run(study: Study, folder: Path, make: Callable[[Step], None]) -> None:
     with files.lock(folder / LOCK, on_wait=say):
         failed = _pack(study, folder, make)
     _say_licences(folder)
-    for name, error in failed.items():
-        say(f"{name} is not packed: {error.reason} ({error.what})\n  -> {error.remedy}")
+    for name, why in failed.items():
+        say(f"{name} is not packed: {why.reason} ({why.what})\n  -> {why.remedy}")
     if failed:
         remedy = "mend what is said above and run it again: what is packed stays"
         raise RadprobeError(folder, f"lacks the weights of {', '.join(failed)}", remedy)
@@ -58,7 +73,9 @@ def run(study: Study, folder: Path, make: Callable[[Step], None]) -> None:
 
 def _pack(study: Study, folder: Path, make: Callable[[Step], None]) -> dict[str, RadprobeError]:
     """Put every file in the folder, then its sums and record; return the backbones that failed, and why."""
-    before, packed, failed = _record(folder), {}, _failed_already(study)
+    before = _record(folder)
+    packed: dict[str, Packed] = {}
+    failed = _failed_already(study)
     for name in _with_files(study):
         try:
             step = study.step("weights", None, name)
@@ -70,7 +87,7 @@ def _pack(study: Study, folder: Path, make: Callable[[Step], None]) -> dict[str,
         except RadprobeError as error:
             failed[name] = error
             continue
-        packed[file.name] = {"backbones": _used_by(name, file, *earlier), **_facts(file, entry, found)}
+        packed[file.name] = _facts(file, entry, found, _used_by(name, file, *earlier))
         _say_what_to_change(study, name, file)
     kept = {name: fact for name, fact in before.items() if (folder / name).is_file()}  # of other studies
     _seal(folder, kept | packed)
@@ -95,7 +112,7 @@ def _and_base(study: Study, name: str) -> list[str]:
     return [*_and_base(study, facts["backbone"]), name] if facts else [name]
 
 
-def _used_by(name: str, file: File, *earlier: dict | None) -> list[str]:
+def _used_by(name: str, file: File, *earlier: Packed | None) -> list[str]:
     same = [fact["backbones"] for fact in earlier if fact and fact["sha256"] == file.sha256]
     return sorted({name, *(one for backbones in same for one in backbones)})
 
@@ -104,7 +121,7 @@ def _say_what_to_change(study: Study, name: str, file: File) -> None:
     own = study.params.own_backbones.get(name)
     if own and own.adapter:
         say(f"{name}: where the folder is used, set own_backbones.{name}.adapter to its {file.name}")
-    elif own and str(PurePosixPath(own.file)) != file.name:
+    elif own and own.file and str(PurePosixPath(own.file)) != file.name:
         say(f"{name}: where the folder is used, set own_backbones.{name}.file: {file.name} in params")
 
 
@@ -119,7 +136,7 @@ def _choose(study: Study, name: str, entry: Backbone, found: Weights, made: Path
     """
     if adapter := study.adapter_file(name):
         return File(f"{name}.adapter.safetensors", adapter, files.sha256(adapter))
-    choices = [(found.file, found.sha256)]
+    choices = [(found.file, found.sha256)] if found.file and found.sha256 else []
     if "converted_from" in found.facts:
         original = found.facts["sha256_of_original"]
         paths = [study.weights_file(name), made / found.facts["converted_from"]]
@@ -142,7 +159,7 @@ def _inside(local: str) -> str:
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _place(file: File, folder: Path, packed: dict | None, before: dict | None) -> None:
+def _place(file: File, folder: Path, packed: Packed | None, before: Packed | None) -> None:
     """Put a file in the folder: a hard link where that is possible, else a copy. One that is there with its hash stays.
 
     Raises RadprobeError rather than overwrite what this command did not put there.
@@ -178,11 +195,19 @@ def _link_or_copy(source: Path, target: Path) -> str:
     return "linked"
 
 
-def _facts(file: File, entry: Backbone, found: Weights) -> dict:
-    facts = {"source": found.source, "revision": _revision(entry, found), "licence": entry.licence}
-    facts |= {"gated": entry.gated, "sha256": file.sha256, "bytes": file.path.stat().st_size}
+def _facts(file: File, entry: Backbone, found: Weights, used_by: list[str]) -> Packed:
+    facts = Packed(
+        backbones=used_by,
+        source=found.source,
+        revision=_revision(entry, found),
+        licence=entry.licence,
+        gated=entry.gated,
+        sha256=file.sha256,
+        bytes=file.path.stat().st_size,
+    )
     if file.path == found.file and "converted_from" in found.facts:
-        facts |= {key: found.facts[key] for key in ("converted_from", "sha256_of_original")}
+        facts["converted_from"] = found.facts["converted_from"]
+        facts["sha256_of_original"] = found.facts["sha256_of_original"]
     return facts
 
 
@@ -193,16 +218,17 @@ def _revision(entry: Backbone, found: Weights) -> str | None:
     return entry.revision if found.source == "local" and found.facts["sha256_known"] else None
 
 
-def _record(folder: Path) -> dict[str, dict]:
+def _record(folder: Path) -> dict[str, Packed]:
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+        record: dict[str, Packed] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError):
         raise RadprobeError(folder / RECORD, "is not what this command writes", "remove it") from None
+    return record
 
 
-def _seal(folder: Path, facts: dict[str, dict]) -> None:
+def _seal(folder: Path, facts: dict[str, Packed]) -> None:
     files.write_text(folder / SUMS, "".join(f"{facts[name]['sha256']}  {name}\n" for name in sorted(facts)))
     files.write_json(folder / RECORD, {"files": facts})
 

@@ -19,15 +19,15 @@ def found(study: Study) -> str:
     _check_versioned(study.params)
     raw: dict[str, str | None] = dict.fromkeys(study.params.datasets)
     weights: dict[str, str | None] = {}
-    for step in study.steps.values():
-        if step.verb == "retrieve" and step.done:
-            raw[step.dataset] = Manifest.read(step.outputs[0]).files["raw.parquet"]["sha256"]
-        elif step.verb == "weights" and step.done:
-            weights[step.backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
+    for (verb, dataset, backbone), step in study.steps.items():
+        if verb == "retrieve" and dataset and step.done:
+            raw[dataset] = Manifest.read(step.outputs[0]).files["raw.parquet"]["sha256"]
+        elif verb == "weights" and backbone and step.done:
+            weights[backbone] = Manifest.read(step.outputs[0]).facts["sha256"]
     elsewhere: dict[str, dict[str, str | None]] = {name: {} for name in study.params.datasets}
-    for row, dataset in study.external.items():
-        step = study.steps.get((EXTERNAL, dataset, row))
-        elsewhere[dataset][row] = step.job.content if step and isinstance(step.job, ExternalJob) else None
+    for row, of in study.external.items():
+        made = study.steps.get((EXTERNAL, of, row))
+        elsewhere[of][row] = made.job.content if made and isinstance(made.job, ExternalJob) else None
     found = {"datasets": raw, "backbones": weights, "predictions": elsewhere, "identities": study.identities}
     return json.dumps(found, indent=1)
 

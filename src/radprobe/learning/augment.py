@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn.functional import affine_grid, grid_sample
 
 SCALE, RATIO = (0.75, 1.0), (3 / 4, 4 / 3)  # of crops, share of the area and width by height: the study's
@@ -31,7 +32,7 @@ class Views:
         """Return the view of an epoch (0 is the first): one after the other, the image as it is among them."""
         return epoch + 1 if self.count is None else epoch % (self.count + 1)
 
-    def matrices(self, rows, view: int) -> torch.Tensor:
+    def matrices(self, rows: ArrayLike, view: int) -> torch.Tensor:
         """Return for each of `rows` the affine map [len(rows), 2, 3] from places in the view to places in the image.
 
         Coordinates run from -1 to 1, x first, as torch's `affine_grid` has them.
@@ -48,7 +49,8 @@ def _drawn(kind: str, n: int, seed: int, view: int) -> torch.Tensor:
 
 def _crops(generator: np.random.Generator, n: int) -> np.ndarray:
     area, flips = generator.uniform(*SCALE, n), np.where(generator.random(n) < 0.5, -1, 1)
-    ratio = np.exp(generator.uniform(*np.log(RATIO), n))
+    low, high = np.log(RATIO)
+    ratio = np.exp(generator.uniform(float(low), float(high), n))
     width, height = np.minimum(np.sqrt(area * ratio), 1), np.minimum(np.sqrt(area / ratio), 1)
     found = np.zeros((n, 2, 3))
     found[:, 0, 0], found[:, 1, 1] = width * flips, height

@@ -65,7 +65,7 @@ class Loss:
         1 - (2 <p, t> + s) / (<p> + <t> + s), and the cross-entropy the mean over images and pixels of -log p of the
         label.
         """
-        losses: torch.Tensor = _AtFullSize.apply(z, labels, heads, self)
+        losses: torch.Tensor = _AtFullSize.apply(z, labels, heads, self)  # type: ignore[no-untyped-call]  # torch's own
         return losses
 
     def slope(self, z: torch.Tensor, labels: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:

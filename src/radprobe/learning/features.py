@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from radprobe import console, files
 from radprobe.artifacts import Embeddings, Index, Pixels, Weights
@@ -56,12 +57,12 @@ class Source:
     most: int  # images at once, at most
     where: torch.device
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.images) != len(self.names):
             raise ValueError(f"{len(self.images)} images for {len(self.names)} rows of the index")
 
     def __len__(self) -> int:
-        return len(self.images) * (1 + self.views.count)
+        return len(self.images) * (1 + (self.views.count or 0))
 
     @property
     def batch(self) -> int:
@@ -75,7 +76,7 @@ class Source:
         passes = -(-len(self.images) // most)
         return -(-len(self.images) // passes)
 
-    def take(self, rows) -> Arrays:
+    def take(self, rows: ArrayLike) -> Arrays:
         """Encode some rows; return float16 by kind, on the device.
 
         Raises RadprobeError that names the sample where a feature is NaN, infinite or beyond float16.
@@ -316,8 +317,9 @@ def _compute(source: Source, store: Store, shapes: dict[str, tuple[int, ...]], t
     """
     size = source.batch
     batches = [(shard, start) for shard in todo for start in range(shard[1].start, shard[1].stop, size)]
-    written, begun = Future(), time.perf_counter()
+    written: Future[None] = Future()
     written.set_result(None)
+    begun = time.perf_counter()
     try:
         with ThreadPoolExecutor(1) as writer:
             for (name, rows), start in console.track(batches, "embed (batches)", len(batches)):

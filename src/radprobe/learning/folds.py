@@ -89,10 +89,10 @@ def _facts(folds: list[Facts], seeds: list[int]) -> Facts:
 
 
 def _table(found: list[Predictions], names: list[dict[str, str]]) -> pd.DataFrame | None:
-    if found[0].table is None:
-        return None
     tables = []
     for number, (each, called) in enumerate(zip(found, names, strict=True), 1):
+        if each.table is None:
+            return None
         table = each.table.assign(protocol=each.table["protocol"].map(called), fold=number)
         tables.append(table.dropna(subset="protocol"))
     return pd.concat(tables, ignore_index=True)
@@ -116,6 +116,5 @@ def _maps(found: list[Predictions], names: list[dict[str, str]], folder: Path) -
 
 
 def _training(found: list[Predictions]) -> pd.DataFrame | None:
-    if found[0].training is None:
-        return None
-    return pd.concat([each.training.assign(fold=number) for number, each in enumerate(found, 1)], ignore_index=True)
+    tables = [each.training.assign(fold=number) for number, each in enumerate(found, 1) if each.training is not None]
+    return pd.concat(tables, ignore_index=True) if tables else None

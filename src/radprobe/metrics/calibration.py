@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
 
+from radprobe.artifacts.tables import Record
 from radprobe.metrics.classification import MACRO, macro, row, sums
 from radprobe.metrics.options import Bootstrap
 from radprobe.metrics.resampling import patients_of, resampled
@@ -33,32 +34,36 @@ WITHOUT_VAL = "no predictions for val, so no temperature"
 # --- stated probabilities ---------------------------------------------------------------------------------------------
 
 
-def exclusive(facts: dict) -> bool:
+def exclusive(facts: Record) -> bool:
     """Say whether one class is true of each sample, by the facts of a protocol: also where no softmax was made."""
-    return facts.get("exclusive", facts.get("softmax", False))
+    return bool(facts.get("exclusive", facts.get("softmax", False)))
 
 
-def probability(scores: np.ndarray, facts: dict) -> np.ndarray:
+def probability(scores: np.ndarray, facts: Record) -> np.ndarray:
     """Return the stated probability of each class, [n, classes], by the facts of a protocol.
 
     kNN states it itself; other scores are log softmax, or logits. NaN for scores from elsewhere that are neither.
     """
+    stated: np.ndarray
     if facts.get("softmax", False):
-        return np.exp(scores)
-    if facts.get("scale") == "score":
-        return np.full(scores.shape, np.nan)
-    return scores if facts.get("scale") == "probability" else expit(scores)
+        stated = np.exp(scores)
+    elif facts.get("scale") == "score":
+        stated = np.full(scores.shape, np.nan)
+    else:
+        stated = scores if facts.get("scale") == "probability" else expit(scores)
+    return stated
 
 
-def _logits(scores: np.ndarray, facts: dict) -> np.ndarray:
+def _logits(scores: np.ndarray, facts: Record) -> np.ndarray:
     """Return scores [n, classes] as logits; those of neighbours are clipped to [CLIP, 1 - CLIP] first."""
     if facts.get("scale") != "probability":
         return scores
     clipped = np.clip(scores, CLIP, 1 - CLIP)
-    return np.log(clipped) if exclusive(facts) else logit(clipped)
+    logits: np.ndarray = np.log(clipped) if exclusive(facts) else logit(clipped)
+    return logits
 
 
-def temperature(scores: np.ndarray, targets: np.ndarray, facts: dict) -> float:
+def temperature(scores: np.ndarray, targets: np.ndarray, facts: Record) -> float:
     """Return the temperature T > 0 that minimises the negative log likelihood of logits / T (Guo et al. 2017).
 
     scores, targets: [n, classes] of val; targets other than 1 and 0 are left out. One temperature serves all classes,
@@ -89,10 +94,11 @@ def temperature(scores: np.ndarray, targets: np.ndarray, facts: dict) -> float:
     return float(np.exp(found)) if inside else np.nan
 
 
-def recalibrated(scores: np.ndarray, facts: dict, by: float) -> np.ndarray:
+def recalibrated(scores: np.ndarray, facts: Record, by: float) -> np.ndarray:
     """Return the probability of each class, [n, classes], after division of the logits by the temperature `by`."""
     logits = _logits(scores, facts) / by
-    return softmax(logits, axis=1) if exclusive(facts) else expit(logits)
+    stated: np.ndarray = softmax(logits, axis=1) if exclusive(facts) else expit(logits)
+    return stated
 
 
 # --- the error --------------------------------------------------------------------------------------------------------
@@ -143,9 +149,9 @@ def _bins(ordered: np.ndarray) -> np.ndarray:
         return np.empty(0, int)
     size = max(-(-total // BINS), FEWEST)
     runs = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1  # where a run of equal values ends
-    ends = []
+    ends: list[int] = []
     while (start := ends[-1] if ends else 0) < total:
-        stop = runs[min(np.searchsorted(runs, start + size), len(runs) - 1)]
+        stop = int(runs[min(int(np.searchsorted(runs, start + size)), len(runs) - 1)])
         ends.append(total if total - stop < size else stop)
     return np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
 
@@ -185,7 +191,7 @@ class Stated:
     exclusive: bool
 
 
-def rows(stated: Stated, classes: list[str], how: Bootstrap, suffix: str = "", note: str = "") -> list[dict]:
+def rows(stated: Stated, classes: list[str], how: Bootstrap, suffix: str = "", note: str = "") -> list[Record]:
     """Return the rows of `brier` and `ece`, their names ended by `suffix`; `note` is added to each.
 
     ECE is by class and macro; if one class is true of each sample, it is of the likeliest class, and macro only.
@@ -193,7 +199,7 @@ def rows(stated: Stated, classes: list[str], how: Bootstrap, suffix: str = "", n
     return [*_brier(stated, classes, how, f"brier{suffix}", note), *_ece(stated, classes, f"ece{suffix}", note)]
 
 
-def undefined_rows(classes: list[str], exclusive: bool, suffix: str, why: str) -> list[dict]:
+def undefined_rows(classes: list[str], exclusive: bool, suffix: str, why: str) -> list[Record]:
     """Return the rows that `rows` gives, without a value."""
     names = [("brier", name) for name in (*classes, MACRO)]
     names += [("ece", name) for name in ((MACRO,) if exclusive else (*classes, MACRO))]
@@ -203,7 +209,7 @@ def undefined_rows(classes: list[str], exclusive: bool, suffix: str, why: str) -
     ]
 
 
-def _brier(stated: Stated, classes: list[str], how: Bootstrap, metric: str, note: str) -> list[dict]:
+def _brier(stated: Stated, classes: list[str], how: Bootstrap, metric: str, note: str) -> list[Record]:
     known = _known(stated)
     units, patients = patients_of(stated.patient_ids)
     errors = np.where(known, (stated.probability - np.nan_to_num(stated.targets)) ** 2, 0)
@@ -213,20 +219,20 @@ def _brier(stated: Stated, classes: list[str], how: Bootstrap, metric: str, note
     def values(weights: np.ndarray) -> np.ndarray:
         """Return the Brier score by class, [r, classes]: the mean of (probability - label)^2."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return (weights.T @ totals) / (weights.T @ numbers)
+            brier: np.ndarray = (weights.T @ totals) / (weights.T @ numbers)
+        return brier
 
     every = resampled(values, patients, how)
     defined = ~np.isnan(every.point)
     found = []
     for column, name in enumerate(classes):
-        one = every.map(lambda values, column=column: values[:, column])
         said = note if defined[column] else "undefined: no label is known"
-        found.append(row(metric, name, one, _sizes(stated, known[:, column], int(defined[column])), said))
-    sizes = _sizes(stated, known.any(axis=1), int(defined.sum()))
+        found.append(row(metric, name, every.at(column), _sizes(stated, known[:, column], int(defined[column])), said))
+    sizes = _sizes(stated, np.any(known, axis=1), int(defined.sum()))
     return [*found, row(metric, MACRO, every.map(macro), sizes, _joined(note, _left_out(classes, defined)))]
 
 
-def _ece(stated: Stated, classes: list[str], metric: str, note: str) -> list[dict]:
+def _ece(stated: Stated, classes: list[str], metric: str, note: str) -> list[Record]:
     units, _ = patients_of(stated.patient_ids)
     known = _known(stated)
     if stated.exclusive:
@@ -241,7 +247,7 @@ def _ece(stated: Stated, classes: list[str], metric: str, note: str) -> list[dic
         _unresampled(metric, name, square, _sizes(stated, rows, int(there)), note)
         for name, square, rows, there in zip(classes, squares, known.T, defined, strict=True)
     ]
-    sizes = _sizes(stated, known.any(axis=1), int(defined.sum()))
+    sizes = _sizes(stated, np.any(known, axis=1), int(defined.sum()))
     whole = _joined(note, _left_out(classes, defined))
     return [*found, _unresampled(metric, MACRO, float(macro(squares)), sizes, whole)]
 
@@ -255,7 +261,7 @@ def _joined(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
-def _unresampled(metric: str, name: str, square: float, sizes: dict, note: str) -> dict:
+def _unresampled(metric: str, name: str, square: float, sizes: dict[str, int], note: str) -> Record:
     """Return a row of ECE, which has no interval."""
     why = "undefined: a bin holds fewer than 2 patients" if np.isnan(square) else NO_INTERVAL
     value = {"value": shown(square), "low": np.nan, "high": np.nan}
@@ -263,7 +269,8 @@ def _unresampled(metric: str, name: str, square: float, sizes: dict, note: str) 
 
 
 def _known(stated: Stated) -> np.ndarray:
-    return (stated.targets == 0) | (stated.targets == 1)
+    known: np.ndarray = (stated.targets == 0) | (stated.targets == 1)
+    return known
 
 
 def _sizes(stated: Stated, samples: np.ndarray, classes: int) -> dict[str, int]:

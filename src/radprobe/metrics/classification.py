@@ -7,11 +7,13 @@ of everything above: sums over runs of the sorted samples, so one sparse matrix 
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
+from radprobe.artifacts.tables import Record
 from radprobe.metrics.options import Bootstrap
 from radprobe.metrics.resampling import Resampled, Support, patients_of, resampled
 
@@ -156,7 +158,7 @@ class Classifier:
         self,
         scores: np.ndarray,
         targets: np.ndarray,
-        patient_ids,
+        patient_ids: ArrayLike,
         folds: np.ndarray | None = None,
         fewest: int = 0,
     ):
@@ -164,8 +166,12 @@ class Classifier:
         self.fewest = fewest
         self.targets = np.asarray(targets)
         columns = zip(np.asarray(scores).T, self.targets.T, strict=True)
-        ranking = Ranking if folds is None else partial(FoldedRanking, folds=np.asarray(folds))
-        self.rankings = [ranking(score, target, self.units, self.patients) for score, target in columns]
+        self.rankings = [self._ranking(score, target, folds) for score, target in columns]
+
+    def _ranking(self, scores: np.ndarray, targets: np.ndarray, folds: np.ndarray | None) -> "Ranking | FoldedRanking":
+        if folds is None:
+            return Ranking(scores, targets, self.units, self.patients)
+        return FoldedRanking(scores, targets, self.units, self.patients, np.asarray(folds))
 
     @property
     def defined(self) -> np.ndarray:
@@ -205,7 +211,8 @@ class Classifier:
 
     def auroc_study(self, weights: np.ndarray) -> np.ndarray:
         """Return the study's macro AUROC [r]: an undefined class counts as 0 and is averaged in (D08)."""
-        return np.nan_to_num(self.areas(weights)[..., 0], nan=0.0).mean(axis=1)
+        means: np.ndarray = np.nan_to_num(self.areas(weights)[..., 0], nan=0.0).mean(axis=1)
+        return means
 
     def resampled_study(self, how: Bootstrap) -> Resampled:
         """Return the study's macro AUROC of all patients and of every resample."""
@@ -216,7 +223,8 @@ def macro(values: np.ndarray) -> np.ndarray:
     """Return the mean over the last axis of what is defined; NaN where nothing is."""
     known = ~np.isnan(values)
     total, n = np.where(known, values, 0).sum(-1), known.sum(-1)
-    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    means: np.ndarray = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    return means
 
 
 def rows(
@@ -224,10 +232,10 @@ def rows(
     logits: np.ndarray,
     targets: np.ndarray,
     classes: list[str],
-    patient_ids,
+    patient_ids: ArrayLike,
     how: Bootstrap,
     folds: np.ndarray | None = None,
-) -> list[dict]:
+) -> list[Record]:
     """Return one row a metric and class: auroc, auprc by class and macro, and auroc_study (macro only).
 
     auroc_study is the study's definition, beside ours for comparison: macro AUROC over float32 sigmoids of the logits
@@ -246,11 +254,10 @@ def rows(
             ranking, known = ours.rankings[index], np.isin(ours.targets[:, index], (0, 1))
             sizes = {"n_patients": len(np.unique(ours.units[known])), "n_samples": int(known.sum())}
             sizes |= {"n_classes": int(ranking.defined)}
-            one = areas.map(lambda values, at=(index, column): values[:, *at])
-            one = replace(one, support=_support(metric, support_of([ranking.counts])))
+            one = replace(areas.at(index, column), support=_support(metric, support_of([ranking.counts])))
             found.append(row(metric, name, one, sizes))
             found[-1]["note"] = _undefined(ranking) or found[-1]["note"]
-        every = areas.map(lambda values, column=column: macro(values[:, ours.counted, column]))
+        every = areas.at(ours.counted, column).map(macro)
         found.append(row(metric, MACRO, replace(every, support=_support(metric, ours.support)), whole, note))
     sizes = {**whole, "n_classes": len(classes)}
     note = _undefined_classes("undefined, counted as 0", undefined)
@@ -279,7 +286,7 @@ def sigmoid32(scores: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-np.asarray(scores, np.float32)))
 
 
-def row(metric: str, name: str, found: Resampled, sizes: dict, note: str = "") -> dict:
+def row(metric: str, name: str, found: Resampled, sizes: dict[str, int], note: str = "") -> Record:
     """Return a score with its interval as a row; sizes: n_patients, n_samples, n_classes."""
     low, high, why = found.interval(sizes["n_patients"])
     note = "; ".join(filter(None, (note, why)))
@@ -287,6 +294,6 @@ def row(metric: str, name: str, found: Resampled, sizes: dict, note: str = "") -
     return {"metric": metric, "class": name, "value": value, "low": low, "high": high, **sizes, "note": note}
 
 
-def _undefined(ranking: Ranking) -> str:
+def _undefined(ranking: Ranking | FoldedRanking) -> str:
     lacking = [name for name in ("positives", "negatives") if not getattr(ranking, name)]
     return f"undefined: no {' and no '.join(lacking)}" if lacking else ""

@@ -7,12 +7,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from radprobe.artifacts.tables import Record
 from radprobe.catalog import PAPER
 from radprobe.metrics import delong, simultaneous
 from radprobe.metrics.options import ComparedRow, VariantPair
 from radprobe.metrics.resampling import Resampled, average
 from radprobe.metrics.score_rows import Scored
-from radprobe.metrics.scoring import Cell, Record, Segmented
+from radprobe.metrics.scoring import Cell, Segmented
 from radprobe.metrics.simultaneous import Chance, Difference, Family
 from radprobe.names import STANDING
 

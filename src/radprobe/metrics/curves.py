@@ -53,7 +53,8 @@ def thinned(points: np.ndarray, most: int) -> np.ndarray:
     points = points[_bends(points)]
     if len(points) <= most:
         return points
-    kept, waiting = {0, len(points) - 1}, []
+    kept = {0, len(points) - 1}
+    waiting: list[tuple[float, int, int, int]] = []
 
     def split(start: int, stop: int) -> None:
         if stop - start > 1:
@@ -90,7 +91,9 @@ def _distances(points: np.ndarray) -> np.ndarray:
     """Return how far each point lies from the line between the first and the last."""
     from_first, way = points - points[0], points[-1] - points[0]
     length = np.hypot(*way)
-    if length == 0:
-        return np.hypot(*from_first.T)
-    along = np.clip(from_first @ way / length**2, 0, 1)
-    return np.hypot(*(from_first - along[:, None] * way).T)
+    apart = from_first
+    if length != 0:
+        along = np.clip(from_first @ way / length**2, 0, 1)
+        apart = from_first - along[:, None] * way
+    distances: np.ndarray = np.hypot(*apart.T)
+    return distances

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 
 from radprobe.artifacts import FewShot, Predictions
+from radprobe.artifacts.tables import Record
 from radprobe.metrics import classification, segmentation
 from radprobe.metrics.score_rows import ONE_FIT
-from radprobe.metrics.scoring import Classified, Record
+from radprobe.metrics.scoring import Classified
 
 
 def scores(predictions: Predictions, few_shot: FewShot, metric: str, exclusive: bool) -> pd.DataFrame:

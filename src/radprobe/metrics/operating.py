@@ -6,7 +6,10 @@ Everything is a sum over samples, so one sparse matrix by patient gives all resa
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
 
+from radprobe.artifacts.tables import Record
 from radprobe.metrics.calibration import exclusive, probability
 from radprobe.metrics.classification import MACRO, macro, row, sums, support_of
 from radprobe.metrics.options import Bootstrap
@@ -59,19 +62,20 @@ class Called:
         """Which classes have no threshold, in any fold: bool [classes]."""
         if self.at is None:
             return np.zeros(self.positive.shape[1], bool)
-        return np.isnan(np.atleast_2d(self.at)).any(axis=0)
+        undecided: np.ndarray = np.isnan(np.atleast_2d(self.at)).any(axis=0)
+        return undecided
 
 
-def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray, exclusive: bool) -> Called:
-    """Call classes positive at their thresholds `at`, or, if one class is true of each sample, the likeliest one."""
-    if exclusive:
+def called(scores: np.ndarray, probability: np.ndarray, at: np.ndarray | None) -> Called:
+    """Call classes positive at their thresholds `at`, or, if one class is true of each sample (None), the likeliest."""
+    if at is None:
         return Called(np.arange(scores.shape[1]) == scores.argmax(1)[:, None], probability, None)
     return Called(scores >= at, probability, at)
 
 
 def called_by_val(
     scores: np.ndarray,
-    facts: dict,
+    facts: Record,
     val_scores: np.ndarray,
     val_targets: np.ndarray,
     folds: tuple[np.ndarray, np.ndarray] | None = None,
@@ -83,13 +87,13 @@ def called_by_val(
     if folds is not None:
         return _called_by_fold(scores, facts, val_scores, val_targets, *folds)
     at = None if exclusive(facts) else thresholds(val_scores, val_targets)
-    made = called(scores, probability(scores, facts), at, exclusive(facts))
+    made = called(scores, probability(scores, facts), at)
     return made if len(val_scores) else replace(made, why=WITHOUT_VAL)
 
 
 def _called_by_fold(
     scores: np.ndarray,
-    facts: dict,
+    facts: Record,
     val_scores: np.ndarray,
     val_targets: np.ndarray,
     fold_of: np.ndarray,
@@ -102,27 +106,29 @@ def _called_by_fold(
         val = val_fold_of == fold
         called_of.append(called_by_val(scores[fold_of == fold], facts, val_scores[val], val_targets[val]))
     order = np.argsort(np.concatenate([np.flatnonzero(fold_of == fold) for fold in numbers]))
-    positive, probability = (
-        np.concatenate([getattr(each, name) for each in called_of])[order] for name in ("positive", "probability")
-    )
-    at = None if exclusive(facts) else np.stack([each.at for each in called_of])
-    return Called(positive, probability, at)
+    positive = np.concatenate([each.positive for each in called_of])[order]
+    probability = np.concatenate([each.probability for each in called_of])[order]
+    at = [each.at for each in called_of if each.at is not None]
+    return Called(positive, probability, np.stack(at) if at else None)
 
 
 class Operating:
     """Sums by patient of samples [n, classes]: four counts."""
 
-    def __init__(self, made: Called, targets: np.ndarray, patient_ids):
+    def __init__(self, made: Called, targets: np.ndarray, patient_ids: ArrayLike):
         self.units, self.patients = patients_of(patient_ids)
         self.known = (targets == 0) | (targets == 1)
         self.undecided, self.why = made.undecided, made.why
         true = targets == 1
         each = zip((true & self.known).T, (~true & self.known).T, strict=True)
-        self.counts = [tuple(len(np.unique(self.units[rows])) for rows in both) for both in each]  # patients, by class
+        self.counts = [(self._patients(positive), self._patients(negative)) for positive, negative in each]  # by class
         columns = range(targets.shape[1])
         self._counts = [self._by(c, 2 * true[:, c] + made.positive[:, c], 4) for c in columns]  # tn, fp, fn, tp
 
-    def _by(self, column: int, rows: np.ndarray, n: int):
+    def _patients(self, rows: np.ndarray) -> int:
+        return len(np.unique(self.units[rows]))
+
+    def _by(self, column: int, rows: np.ndarray, n: int) -> csr_array:
         known = self.known[:, column]
         return sums(rows[known], self.units[known], (n, self.patients))
 
@@ -144,15 +150,14 @@ class Operating:
         return [balanced, f1]
 
 
-def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
+def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[Record]:
     """Return one row a metric and class, and macro."""
     every = resampled(made.values, made.patients, how)
     known = ~np.isnan(every.point)  # [classes, metrics]
     found = []
     for index, metric in enumerate(METRICS):
         for column, name in enumerate(classes):
-            one = every.map(lambda values, at=(column, index): values[:, *at])
-            one = replace(one, support=_support(made.counts[column : column + 1]))
+            one = replace(every.at(column, index), support=_support(made.counts[column : column + 1]))
             samples = made.known[:, column]
             sizes = _sizes(len(np.unique(made.units[samples])), samples.sum(), known[column, index])
             found.append(row(metric, name, one, sizes, "" if known[column, index] else _why(made, column)))
@@ -160,8 +165,9 @@ def rows(made: Operating, classes: list[str], how: Bootstrap) -> list[dict]:
         counted = enough if enough.any() else known[:, index]
         left = [name for name, there in zip(classes, counted, strict=True) if not there]
         note = f"left out, undefined or few patients: {', '.join(left)}" if left else ""
-        whole = every.map(lambda values, at=(counted, index): macro(values[:, *at]))
-        whole = replace(whole, support=_support([made.counts[at] for at in np.flatnonzero(counted)]))
+        whole = replace(
+            every.at(counted, index).map(macro), support=_support([made.counts[at] for at in np.flatnonzero(counted)])
+        )
         found.append(row(metric, MACRO, whole, _sizes(made.patients, len(made.units), counted.sum()), note))
     return found
 

@@ -103,6 +103,10 @@ class Resampled:
         without = None if self.without is None else function(self.without)
         return replace(self, point=function(self.point[None])[0], drawn=function(self.drawn), without=without)
 
+    def at(self, *where: int | np.ndarray) -> Self:
+        """Return the part of the statistic at an index of its own axes: numbers, or masks that select several."""
+        return self.map(lambda values: values[:, *where])
+
     def minus(self, other: Self) -> Self:
         """Return the difference from another statistic of the same patients in the same resamples."""
         without = None if self.without is None else self.without - other.without

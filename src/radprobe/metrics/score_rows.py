@@ -4,8 +4,9 @@ from collections.abc import Collection
 
 import numpy as np
 
+from radprobe.artifacts.tables import Record
 from radprobe.metrics.options import Bootstrap
-from radprobe.metrics.scoring import Cell, Classified, Record, Segmented
+from radprobe.metrics.scoring import Cell, Classified, Segmented
 from radprobe.names import FLOOR
 
 Scored = Classified | Segmented

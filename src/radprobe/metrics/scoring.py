@@ -3,12 +3,12 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from radprobe.artifacts import Predictions, Truth
+from radprobe.artifacts.tables import Record
 from radprobe.catalog import Task
 from radprobe.files import RadprobeError
 from radprobe.metrics import calibration, classification, operating, segmentation
@@ -16,8 +16,6 @@ from radprobe.metrics.operating import Called
 from radprobe.metrics.options import Bootstrap
 from radprobe.metrics.resampling import Resampled
 from radprobe.metrics.surfaces import METRICS, surfaces
-
-Record = dict[str, Any]  # a row of a table, by column
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ predicted non-empty; a false alarm is then free, so it is not followed there.)
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from radprobe.artifacts.tables import Record
 from radprobe.metrics.classification import MACRO, macro
 from radprobe.metrics.options import Bootstrap
 from radprobe.metrics.resampling import Resampled, Support, patients_of, resampled
@@ -85,7 +88,8 @@ def macro_dsc(matrices: np.ndarray) -> float:
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    return np.divide(over, under, out=np.full(np.shape(under), np.nan), where=under > 0)
+    ratio: np.ndarray = np.divide(over, under, out=np.full(np.shape(under), np.nan), where=under > 0)
+    return ratio
 
 
 class Segmenter:
@@ -97,7 +101,7 @@ class Segmenter:
     POOLED = ("dsc_pooled", "jaccard_study")
     BY_CASE = "dsc_by_case"
 
-    def __init__(self, matrices: np.ndarray, patient_ids, distances: Mapping[str, np.ndarray] | None = None):
+    def __init__(self, matrices: np.ndarray, patient_ids: ArrayLike, distances: Mapping[str, np.ndarray] | None = None):
         self.matrices = np.asarray(matrices)
         self.units, self.patients = patients_of(patient_ids)
         parts = overlaps(self.matrices)
@@ -134,14 +138,14 @@ class Segmenter:
         return Support.of(min(filter(None, patients), default=0))
 
 
-def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "") -> list[dict]:
+def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "") -> list[Record]:
     """Return one row a metric and class, and macro: those of single cases, dsc_pooled, jaccard_study.
 
     dsc_by_case has a macro row only. unit: what the notes of distances say of their unit.
     """
     found = []
     for metric in (*segmenter.cases, *segmenter.POOLED, segmenter.BY_CASE):
-        every = resampled(lambda weights, metric=metric: segmenter.estimate(metric, weights), segmenter.patients, how)
+        every = resampled(partial(segmenter.estimate, metric), segmenter.patients, how)
         names = [*classes, MACRO]
         first = len(classes) if metric == segmenter.BY_CASE else 0
         for column in range(first, len(names)):
@@ -151,13 +155,13 @@ def rows(segmenter: Segmenter, classes: list[str], how: Bootstrap, unit: str = "
     return found
 
 
-def _row(segmenter: Segmenter, classes: list[str], metric: str, column: int, every: Resampled) -> dict:
+def _row(segmenter: Segmenter, classes: list[str], metric: str, column: int, every: Resampled) -> Record:
     """Return the row of a class, or of the macro, which is the last column."""
     defined = ~np.isnan(segmenter.cases.get(metric, segmenter.cases["dsc"]))  # [cases, classes]
     is_macro = column == len(classes)
     kept = defined.any(axis=1) if is_macro else defined[:, column]
     patients = len(np.unique(segmenter.units[kept]))
-    one = every.map(lambda values: values[:, column])
+    one = every.at(column)
     one = replace(one, support=segmenter.support(metric)) if is_macro else one
     low, high, note = one.interval(patients)
     if np.isnan(one.point):
@@ -195,7 +199,7 @@ def _joined(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
-def case_rows(segmenter: Segmenter, classes: list[str], case_ids, patient_ids) -> pd.DataFrame:
+def case_rows(segmenter: Segmenter, classes: list[str], case_ids: ArrayLike, patient_ids: ArrayLike) -> pd.DataFrame:
     """Return the metrics of every case: columns case_id, patient_id, metric, class, value.
 
     `macro` is the mean over the classes that the case has a value of.

@@ -102,7 +102,8 @@ class Family:
                 column = column + np.sqrt(chance.variance) * generator.standard_normal(len(column))
             columns.append(column)
         every = np.stack(columns, axis=1)
-        return every[~np.isnan(every).any(axis=1)]
+        defined: np.ndarray = every[~np.isnan(every).any(axis=1)]
+        return defined
 
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +115,9 @@ class Family:
         one, other = self._pairs
         if len(self._deviations) < 2:
             return np.full(len(one), np.nan)
-        return (self._deviations[:, one] - self._deviations[:, other]).std(axis=0, ddof=1)
+        apart = self._deviations[:, one] - self._deviations[:, other]
+        errors: np.ndarray = apart.std(axis=0, ddof=1)
+        return errors
 
     @cached_property
     def _largest(self) -> np.ndarray:
@@ -243,7 +246,7 @@ class Family:
 
 def paired(apart: Resampled) -> Difference:
     """Return one difference of two statistics (`Resampled.minus`) with the 95 % interval of that pair alone."""
-    zero = replace(apart, point=np.float64(0), drawn=np.zeros_like(apart.drawn))
+    zero = replace(apart, point=np.zeros(()), drawn=np.zeros_like(apart.drawn))
     ((difference),) = Family({"one": apart, "other": zero}, {}).differences
     return difference
 

@@ -36,15 +36,15 @@ def surfaces(
         box = _union(*both)
         if box is None:
             continue
-        masks = [labels[box] == label for labels in (truth, prediction)]
-        of_class = _of_class(*masks, scale, tolerance)
+        of_class = _of_class(truth[box] == label, prediction[box] == label, scale, tolerance)
         for name, value in of_class.items():
             found[name][label - 1] = value
     return found
 
 
 def _boxes(labels: np.ndarray, classes: int) -> list[tuple[slice, ...] | None]:
-    return find_objects(labels, max_label=classes)
+    boxes: list[tuple[slice, ...] | None] = find_objects(labels, max_label=classes)
+    return boxes
 
 
 def _union(one: tuple[slice, ...] | None, other: tuple[slice, ...] | None) -> tuple[slice, ...] | None:
@@ -79,4 +79,5 @@ def surface(mask: np.ndarray) -> np.ndarray:
         inner[(*before, slice(None, -1))] &= mask[(*before, slice(1, None))]
         inner[(*before, slice(0, 1))] = False
         inner[(*before, slice(-1, None))] = False
-    return mask & ~inner
+    outer: np.ndarray = mask & ~inner
+    return outer

@@ -39,6 +39,8 @@ Output = tuple[list[Layer], torch.Tensor | None]
 class Tower(torch.nn.Module):
     """A network with its weights inside `model`, as its library names them."""
 
+    model: Any  # each library gives its networks attributes of its own
+
     def __init__(self, model: torch.nn.Module, entry: EncoderEntry):
         super().__init__()
         self.model, self.entry = model, entry
@@ -47,6 +49,13 @@ class Tower(torch.nn.Module):
     def depth(self) -> int:
         """Blocks, or stages of a CNN."""
         return len(self.model.blocks)
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels. Raises ValueError for a CNN."""
+        if self.entry.patch is None:
+            raise ValueError(f"{self.entry.name} has no patches")
+        return self.entry.patch
 
     def resize(self, size: int) -> None:
         """Make the positions those of images of side `size`, once and for all."""
@@ -72,8 +81,10 @@ class TimmTokens(Tower):
         if not hasattr(self.model, "set_input_size"):
             return  # SAM resizes as it runs
         self.model.set_input_size(img_size=size)
-        if self.entry.positions == "dinov2" and positions.shape != self.model.pos_embed.shape:
-            self.model.pos_embed = torch.nn.Parameter(dinov2_positions(positions.detach(), size // self.entry.patch))
+        if self.entry.positions != "dinov2" or positions is None:
+            return
+        if positions.shape != self.model.pos_embed.shape:
+            self.model.pos_embed = torch.nn.Parameter(dinov2_positions(positions.detach(), size // self.patch))
 
     @override
     def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
@@ -94,7 +105,7 @@ class TimmStages(Tower):
 
     def __init__(self, model: torch.nn.Module, entry: EncoderEntry):
         super().__init__(model, entry)
-        info = model.feature_info
+        info: Any = model.feature_info
         self.stages = [stage["module"] for stage in (info if isinstance(info, list) else info.get_dicts())]
 
     @property
@@ -115,7 +126,7 @@ class TimmStages(Tower):
         return [Layer(None, kept[layer]) for layer in layers], pooled
 
     def _keep(self, layer: int, kept: dict[int, torch.Tensor]) -> torch.utils.hooks.RemovableHandle:
-        stage = self.model.get_submodule(self.stages[layer])
+        stage: torch.nn.Module = self.model.get_submodule(self.stages[layer])
         return stage.register_forward_hook(lambda _, __, output: kept.update({layer: output}))
 
 
@@ -134,15 +145,15 @@ class TransformersTokens(Tower):
     @property
     @override
     def depth(self) -> int:
-        return self.model.config.num_hidden_layers
+        return int(self.model.config.num_hidden_layers)
 
     @override
     def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
         output = self.model(images, output_hidden_states=True, **self.options)
         found = [output.hidden_states[layer] for layer in layers]
-        if self.entry.norm:
+        if self.entry.norm and self.norm:
             found = [getattr(self.model, self.norm)(tokens) for tokens in found]
-        sides = [side // self.entry.patch for side in images.shape[2:]]
+        sides = [side // self.patch for side in images.shape[2:]]
         return [_split(tokens, self.entry, sides) for tokens in found], output.pooler_output if pool else None
 
 
@@ -159,9 +170,9 @@ class OpenClipTokens(Tower):
         if hasattr(self.model, "set_input_size"):  # a network of timm
             self.model.set_input_size(size)
         else:
-            from timm.layers import resample_abs_pos_embed
+            from timm.layers.pos_embed import resample_abs_pos_embed
 
-            side = size // self.entry.patch
+            side = size // self.patch
             found = resample_abs_pos_embed(self.model.positional_embedding.detach()[None], [side, side])[0]
             self.model.positional_embedding = torch.nn.Parameter(found)
 
@@ -192,8 +203,8 @@ class Pixels(Tower):
     @override
     def forward(self, images: torch.Tensor, layers: Sequence[int], pool: bool) -> Output:
         grey = images[:, :1]
-        vector = avg_pool2d(grey, self.entry.patch).flatten(1) if pool else None
-        return [Layer(None, pixel_unshuffle(grey, self.entry.patch)) for _ in layers], vector
+        vector = avg_pool2d(grey, self.patch).flatten(1) if pool else None
+        return [Layer(None, pixel_unshuffle(grey, self.patch)) for _ in layers], vector
 
 
 # --- building ---------------------------------------------------------------------------------------------------------

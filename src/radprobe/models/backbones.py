@@ -47,6 +47,9 @@ class Features:
 class Encoder(torch.nn.Module):
     """A backbone at one input size, frozen or to be trained."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, tower: Tower, size: int, blocks: int, dense: Sequence[int], frozen: bool):
         super().__init__()
         self.tower, self.recipe, self.size, self.dense, self.frozen = tower, tower.entry, size, tuple(dense), frozen
@@ -99,7 +102,7 @@ class Encoder(torch.nn.Module):
         return Features(cls, last, tuple(by_layer[layer].map for layer in self.dense), stages)
 
     def _vector(self, layer: Layer) -> torch.Tensor:
-        return layer.prefix[:, 0] if self.recipe.pool == "cls" else _mean(layer)
+        return layer.prefix[:, 0] if self.recipe.pool == "cls" and layer.prefix is not None else _mean(layer)
 
 
 @contextmanager

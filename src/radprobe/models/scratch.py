@@ -18,7 +18,7 @@ def unet(classes: int, width: int = STUDY_WIDTH) -> nn.Module:
     MONAI's BasicUNet with `width`, 2, 4, 8 and 16 times as many channels: 64 to 1,024 in the study (Ronneberger et al.
     2015, arXiv 1505.04597).
     """
-    from monai.networks.nets import BasicUNet
+    from monai.networks.nets.basic_unet import BasicUNet
 
     features = (width, 2 * width, 4 * width, 8 * width, 16 * width, width)
     return BasicUNet(spatial_dims=2, in_channels=1, out_channels=classes, features=features)
@@ -33,17 +33,18 @@ class TransUnet(nn.Module):
 
     def __init__(self, classes: int, size: int, dim: int, depth: int, heads: int, stem: float, widths: Sequence[int]):
         super().__init__()
-        from timm.layers import GroupNormAct, StdConv2dSame
+        from timm.layers.hybrid_embed import HybridEmbed
+        from timm.layers.norm_act import GroupNormAct
+        from timm.layers.std_conv import StdConv2dSame
         from timm.models.resnetv2 import ResNetV2
         from timm.models.vision_transformer import VisionTransformer
-        from timm.models.vision_transformer_hybrid import HybridEmbed
 
         groups = 32 if stem == 1 else 8  # of the norms: narrow stems have fewer channels
         channels = [max(4 * groups, int(each * stem)) for each in (256, 512, 1024)]
         stem_chs = max(groups, int(64 * stem))
         resnet = ResNetV2(
-            layers=(3, 4, 9),
-            channels=channels,
+            layers=[3, 4, 9],
+            channels=tuple(channels),
             num_classes=0,
             global_pool="",
             stem_chs=stem_chs,
@@ -87,7 +88,8 @@ class TransUnet(nn.Module):
             side = self.grid * 2 ** (number + 1)
             x = interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
             x = block(x if skip is None else torch.cat([x, skip], 1))
-        return self.leave(x)
+        logits: torch.Tensor = self.leave(x)
+        return logits
 
 
 def transunet(classes: int, size: int, width: int = STUDY_WIDTH) -> TransUnet:

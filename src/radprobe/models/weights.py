@@ -41,15 +41,10 @@ def obtain(
         return Weights(None, None, "random", {"seed": seed})
     if local:
         return _verified(local, entry, folder, "local", entry.sha256)
-    package = catalog.package_folder(entry.package) if entry.package else None
-    if package:
-        if not (package / entry.package.file).is_file():
-            remedy = f"pip install --force-reinstall {entry.package.name}=={entry.package.version}"
-            raise RadprobeError(package / entry.package.file, "is not in the package", remedy)
-        source = f"package:{entry.package.name}=={entry.package.version}"
-        return _verified(package / entry.package.file, entry, folder, source, entry.package.sha256)
+    if entry.package and (installed := catalog.package_folder(entry.package)):
+        return _from_a_package(installed, entry.package, entry, folder)
     if entry.repo and hub:
-        return _from_the_hub(name, entry, folder, remedy)
+        return _from_the_hub(name, entry, entry.repo, folder, remedy)
     raise RadprobeError(f"weights of {name}", "are not here", remedy)
 
 
@@ -218,28 +213,40 @@ def _by_position(state: dict[str, torch.Tensor], entry: catalog.WeightsEntry, so
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _from_the_hub(name: str, entry: catalog.WeightsEntry, folder: Path, remedy: str) -> Weights:
+def _from_a_package(installed: Path, package: catalog.Package, entry: catalog.WeightsEntry, folder: Path) -> Weights:
+    file = installed / package.file
+    if not file.is_file():
+        remedy = f"pip install --force-reinstall {package.name}=={package.version}"
+        raise RadprobeError(file, "is not in the package", remedy)
+    return _verified(file, entry, folder, f"package:{package.name}=={package.version}", package.sha256)
+
+
+def _from_the_hub(name: str, entry: catalog.WeightsEntry, repo: str, folder: Path, remedy: str) -> Weights:
     """Fetch and verify; what was fetched is kept until it is verified, so that a kill loses none of it."""
     parts, target = folder / "download", folder / "weights.safetensors"
-    file, revision = _download(name, entry, parts, remedy)
-    found = _verified(file, entry, folder, f"hub:{entry.repo}@{revision}", entry.sha256)
+    file, revision = _download(name, entry, repo, parts, remedy)
+    found = _verified(file, entry, folder, f"hub:{repo}@{revision}", entry.sha256)
     if found.file == file:
         file.replace(target)
     shutil.rmtree(parts)
     return replace(found, file=target)
 
 
-def _download(name: str, entry: catalog.WeightsEntry, parts: Path, remedy: str) -> tuple[Path, str]:
+def _download(name: str, entry: catalog.WeightsEntry, repo: str, parts: Path, remedy: str) -> tuple[Path, str | None]:
     """Fetch from the hub at the pinned revision (or the one that is current now, which is returned)."""
     import huggingface_hub as hf
 
     try:
-        url = hf.hf_hub_url(entry.repo, entry.filename, revision=entry.revision)
+        url = hf.hf_hub_url(repo, entry.filename, revision=entry.revision)
         found = hf.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
-        console.say(f"{name}: fetching {entry.filename} of {entry.repo}, {console.size(found.size)}")
-        options = {"revision": found.commit_hash, "local_dir": parts, "etag_timeout": HUB_TIMEOUT_S}
-        file = Path(hf.hf_hub_download(entry.repo, entry.filename, **options))
+        size = f", {console.size(found.size)}" if found.size else ""
+        console.say(f"{name}: fetching {entry.filename} of {repo}{size}")
+        file = Path(
+            hf.hf_hub_download(
+                repo, entry.filename, revision=found.commit_hash, local_dir=parts, etag_timeout=HUB_TIMEOUT_S
+            )
+        )
     except Exception as error:  # network, gate, disk: the remedy is the same
-        reason = f"{entry.filename} of {entry.repo} could not be fetched ({type(error).__name__}: {error})"
+        reason = f"{entry.filename} of {repo} could not be fetched ({type(error).__name__}: {error})"
         raise RadprobeError(f"weights of {name}", reason, remedy) from None
     return file, found.commit_hash

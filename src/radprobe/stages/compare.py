@@ -9,13 +9,14 @@ import pandera.pandas as pa
 
 from radprobe import console
 from radprobe.artifacts import COMPARISON_SCHEMA, ROWS_SCHEMA, VARIANTS_SCHEMA, Comparison, Predictions
+from radprobe.artifacts.tables import Record
 from radprobe.files import RadprobeError
 from radprobe.jobs import Inputs, Runtime
 from radprobe.jobs.compare import CompareJob
 from radprobe.metrics import comparing
 from radprobe.metrics.comparing import ComparedTable, ScoreName, Tested
 from radprobe.metrics.resampling import Resampled
-from radprobe.metrics.scoring import Cell, Record, truth_of
+from radprobe.metrics.scoring import Cell, truth_of
 from radprobe.names import FLOOR, STANDING
 
 

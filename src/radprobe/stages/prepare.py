@@ -9,11 +9,13 @@ import numpy as np
 
 from radprobe import files
 from radprobe.artifacts import Index, Pixels, RawManifest, Truth
+from radprobe.artifacts.label_maps import LabelCase
 from radprobe.console import say, track
 from radprobe.datasets import decoding, verification
 from radprobe.datasets.decoding import Bad, Decoded, Picture, RowWriter
 from radprobe.datasets.raw_files import RawFiles
 from radprobe.datasets.verification import DecodingFindings
+from radprobe.files import RadprobeError
 from radprobe.jobs import Inputs, Runtime
 from radprobe.jobs.prepare import PrepareJob
 from radprobe.manifests import Place
@@ -93,15 +95,18 @@ def _pack(preparation: Preparation, pictures: list[Picture], dtype: type, place:
         images = writer("images.npy", dtype)
         masks = writer("masks.npy", np.uint8) if segmentation else None
 
-        def cases() -> Iterator[tuple]:
+        def cases() -> Iterator[LabelCase]:
             for decoded in _decode(preparation, pictures):
                 for image in decoded.images:
                     images.append(image)
+                if masks is None:
+                    continue
+                if decoded.labels is None:
+                    raise RadprobeError(decoded.picture.image, "has no mask", "give it one, or leave it out")
                 for mask in decoded.masks:
                     masks.append(mask)
-                if segmentation:
-                    first = decoded.picture.rows[0]
-                    yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
+                first = decoded.picture.rows[0]
+                yield first.volume_id, first.patient_id, "", decoded.labels, first.spacing
 
         Truth.write(place, cases(), job.entry.classes)
     if not preparation.findings.shapes:
