@@ -150,7 +150,7 @@ def test_a_dataset_asks_for_as_many_inits_as_its_task_needs(dataset):
     study = Study({"study": "s", "datasets": datasets, "backbones": ["tf_efficientnet_lite0"], "controls": CONTROLS})
     expected = inits("random:tf_efficientnet_lite0", TASKS[dataset])
     assert study.inits(dataset, expected[0]) == expected
-    for verb in {"embed", study.predicting(dataset, None)} - {None}:
+    for verb in {"embed", study.predicting(dataset, None)} - {""}:
         found = [b for v, d, b in study.steps if (v, d) == (verb, dataset) and b.startswith("random:")]
         assert found == expected
     if dataset == "mni152":

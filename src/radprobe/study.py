@@ -482,9 +482,9 @@ class Study(Entries):
             return bool(self._decoders(entry))
         return backbone != CEILING or entry.task == "segmentation"
 
-    def predicting(self, dataset: str, backbone: str | None) -> str | None:
-        """Return the verb that makes the predictions of a cell; None where there is nothing to predict."""
-        verb = PREDICTING.get(self.dataset(dataset).task)
+    def predicting(self, dataset: str, backbone: str | None) -> str:
+        """Return the verb that makes the predictions of a cell; "" if there is nothing to predict."""
+        verb = PREDICTING.get(self.dataset(dataset).task, "")
         if backbone in self.external:
             return EXTERNAL
         return "adapt" if verb and backbone and mode_of(backbone) else verb

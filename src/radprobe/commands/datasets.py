@@ -12,7 +12,7 @@ from radprobe.study import Study
 
 
 @dataclass(frozen=True)
-class Row:
+class DatasetRow:
     """A dataset as the table shows it."""
 
     id: str
@@ -28,16 +28,16 @@ def run(study: Study) -> None:
     """Print every dataset of the catalog and every own one of the study."""
     everything = _with_the_catalog(study)
     rows = [astuple(row(everything, name)) for name in everything.params.datasets]
-    show_table([field.name for field in fields(Row)], rows)
+    show_table([field.name for field in fields(DatasetRow)], rows)
     say("`radprobe datasets <id>` says how to get one. `download: true` in params downloads open ones.")
 
 
-def row(study: Study, name: str) -> Row:
+def row(study: Study, name: str) -> DatasetRow:
     """Return the row of a dataset of the study. Raw files are looked at by name and size, and not decoded."""
     entry, layout = study.dataset(name), study.layout(name)
     n_bytes = f"{size(_bytes_on_disk(layout))} on disk" if layout else _download_size(entry)
     missing = _missing(study, name, layout) if layout else "all"
-    return Row(name, entry.task, entry.modality, status(study, name), entry.licence, n_bytes, missing)
+    return DatasetRow(name, entry.task, entry.modality, status(study, name), entry.licence, n_bytes, missing)
 
 
 def status(study: Study, name: str) -> str:

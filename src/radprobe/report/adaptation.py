@@ -10,20 +10,22 @@ import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from radprobe.names import ADAPTED, HEAD, MODES, TITLES, frozen, mode_of
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import Column, Estimate
 
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
 MARKERS = dict(zip(("frozen", *MODES), style.MARKERS, strict=False))
 
 
 @dataclass(frozen=True)
-class Row:
+class AdaptedRow:
     """A backbone in one state: frozen under the protocol of the column, or trained. Unknown numbers are NaN."""
 
     backbone: str
@@ -52,7 +54,7 @@ class Row:
         return ["–" if math.isnan(number) else text for number, text in zip(numbers, texts, strict=True)]
 
 
-def rows(findings: Findings, column: Column) -> list[Row]:
+def rows(findings: Findings, column: Column) -> list[AdaptedRow]:
     """Return every backbone that was trained, after itself frozen; none where nothing was trained yet."""
     trained = [name for name in findings.study.backbones if mode_of(name) and name in column.scores]
     names = dict.fromkeys(each for name in trained for each in (frozen(name), *_modes(name, trained)))
@@ -63,19 +65,28 @@ def _modes(backbone: str, trained: list[str]) -> list[str]:
     return [name for name in trained if frozen(name) == frozen(backbone)]
 
 
-def _row(findings: Findings, column: Column, backbone: str) -> Row:
+def _row(findings: Findings, column: Column, backbone: str) -> AdaptedRow:
     table, base = findings.scores, frozen(backbone)
     chosen = (table["dataset"] == column.dataset) & (table["backbone"] == backbone) & (table["part"] == "test")
     chosen &= (table["protocol"] == column.protocol_of(backbone)) & (table["metric"] == column.metric)
     found = table[chosen & (table["class"] == "macro")].iloc[0]
-    numbers = [
-        math.nan if pd.isna(found[name]) else float(found[name])
-        for name in ("trained_parameters", "trained_share", "best_epoch", "seconds", "peak_gb")
-    ]
+    names = ("trained_parameters", "trained_share", "best_epoch", "seconds", "peak_gb")
+    numbers = {name: math.nan if pd.isna(found[name]) else float(found[name]) for name in names}
     mode = mode_of(backbone)
     how = TITLES[mode] if mode else f"frozen, {words.label(column.protocol)}"
     gain = column.difference(backbone, base + ADAPTED + HEAD) if mode not in (None, HEAD) else None
-    return Row(backbone, base, how, column.scores[backbone], gain, *numbers)
+    return AdaptedRow(
+        backbone=backbone,
+        base=base,
+        how=how,
+        score=column.scores[backbone],
+        gain=gain,
+        parameters=numbers["trained_parameters"],
+        share=numbers["trained_share"],
+        epoch=numbers["best_epoch"],
+        seconds=numbers["seconds"],
+        peak_gb=numbers["peak_gb"],
+    )
 
 
 def draw(findings: Findings, dataset: str, column: Column | None) -> Figure:
@@ -83,7 +94,7 @@ def draw(findings: Findings, dataset: str, column: Column | None) -> Figure:
     every = rows(findings, column) if column else []
     found = [row for row in every if row.score.defined and row.share > 0]
     title = findings.datasets[dataset].title
-    if not found:
+    if column is None or not found:
         return canvas.empty(f"{title}: no backbone was trained yet")
     figure, axes = canvas.sheet()
     bases = list(dict.fromkeys(row.base for row in found))
@@ -100,17 +111,17 @@ def draw(findings: Findings, dataset: str, column: Column | None) -> Figure:
     return figure
 
 
-def _draw_line(axes, line: list[Row], colour: str, dashes: str, apart: float) -> None:
+def _draw_line(axes: Axes, line: list[AdaptedRow], colour: str, dashes: LineStyleType, apart: float) -> None:
     """Draw a backbone's rows, moved by the factor `apart`: several are trained end to end, at 100 %."""
     shares = [100 * row.share * apart for row in line]
-    axes.plot(shares, [row.score.value for row in line], dashes, color=colour, linewidth=1)
+    axes.plot(shares, [row.score.value for row in line], linestyle=dashes, color=colour, linewidth=1)
     for share, row in zip(shares, line, strict=True):
         if words.interval(row.score):
             axes.plot([share] * 2, [row.score.low, row.score.high], color=colour, linewidth=1.8)
         axes.plot(share, row.score.value, MARKERS[row.mode], color=colour, markersize=7)
 
 
-def _legend(findings: Findings, found: list[Row], bases: list[str]) -> list[Line2D]:
+def _legend(findings: Findings, found: list[AdaptedRow], bases: list[str]) -> list[Line2D]:
     kinds = dict.fromkeys((row.mode, row.how) for row in found)
     marks = [Line2D([], [], marker=MARKERS[mode], linestyle="none", color=style.INK, label=how) for mode, how in kinds]
     lines = [
@@ -124,7 +135,7 @@ def _short(findings: Findings, base: str) -> str:
     return textwrap.fill(findings.title(base), 28)
 
 
-def finding(found: list[Row]) -> str:
+def finding(found: list[AdaptedRow]) -> str:
     """Return how many rows with a trained backbone differ from their head-only row, in a line."""
     gains = [row.gain for row in found if row.gain and row.gain.sign is not None]
     if not gains:

@@ -4,12 +4,14 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import yaml
 
 from radprobe import __version__
+from radprobe.artifacts.tables import Record
 from radprobe.names import with_weights
 from radprobe.report import tables, trust, words
 from radprobe.report.collect import Cell, Findings
@@ -52,8 +54,8 @@ def commit() -> str:
 
 def hardware(findings: Findings) -> str:
     """Return what computed the features and trained backbones (from manifests), and what this page was written on."""
-    done = (cell for cell in findings.cells if cell.backbone and cell.state == "done")
-    devices = sorted({findings.device(cell.dataset, cell.backbone) for cell in done} - {"an unknown device"})
+    done = ((cell.dataset, cell.backbone) for cell in findings.cells if cell.state == "done")
+    devices = sorted({findings.device(name, backbone) for name, backbone in done if backbone} - {"an unknown device"})
     memory = psutil.virtual_memory().total / 1e9
     here = f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB"
     return f"features on {', '.join(devices) or 'nothing yet'}; this page on {here}"
@@ -73,57 +75,82 @@ def params_yaml(findings: Findings) -> str:
     return yaml.safe_dump(findings.study.params.model_dump(mode="json"), sort_keys=False)
 
 
-def cells(findings: Findings) -> list[dict]:
-    """Return for each cell: state, why, keys, features, weights, protocols with what was chosen, and its command."""
+@dataclass(frozen=True)
+class ProtocolRecipe:
+    """What was chosen for a protocol, by which part and among what; and how long it took."""
+
+    name: str
+    told: str
+    seconds: str
+
+
+@dataclass(frozen=True)
+class CellRecipe:
+    """How a cell is made again: the keys of its steps, the one command, and what it was made from, as lines."""
+
+    cell: Cell
+    anchor: str
+    name: str
+    step_keys: dict[str, str]
+    command: str
+    weights: list[tuple[str, str]] = field(default_factory=list)
+    features: list[tuple[str, str]] = field(default_factory=list)
+    protocols: list[ProtocolRecipe] = field(default_factory=list)
+
+
+def cells(findings: Findings) -> list[CellRecipe]:
+    """Return how each cell is made again."""
     return [cell_of(findings, each) for each in findings.cells]
 
 
-def cell_of(findings: Findings, cell: Cell) -> dict:
-    """Return the same of one cell."""
+def cell_of(findings: Findings, cell: Cell) -> CellRecipe:
+    """Return how one cell is made again."""
     steps = findings.study.steps
     verb = findings.study.predicting(cell.dataset, cell.backbone) or "embed"
     made = [steps.get((name, cell.dataset, cell.backbone)) for name in ("embed", verb, "score", "compare")]
     keys = {step.verb: step.key for step in made if step}
     again = cell.step if cell.state != "done" else steps.get((verb, cell.dataset, cell.backbone), cell.step)
-    found = {
-        "cell": cell,
-        "anchor": tables.anchor(cell.dataset, cell.backbone or "comparison"),
-        "name": findings.title(cell.backbone) if cell.backbone else "paired comparison",
-        "step_keys": keys,
-        "command": step_command(again),
-        "weights": [],
-        "features": [],
-        "protocols": [],
+    found = CellRecipe(
+        cell=cell,
+        anchor=tables.anchor(cell.dataset, cell.backbone or "comparison"),
+        name=findings.title(cell.backbone) if cell.backbone else "paired comparison",
+        step_keys=keys,
+        command=step_command(again),
+    )
+    if cell.backbone is None:
+        return found
+    weights = findings.facts("weights", None, with_weights(cell.backbone))
+    shown: Record = {
+        key: weights[key] for key in ("source", "sha256", "seed", "parameters", "derived") if key in weights
     }
-    if cell.backbone:
-        weights = findings.facts("weights", None, with_weights(cell.backbone))
-        shown = {key: weights[key] for key in ("source", "sha256", "seed", "parameters", "derived") if key in weights}
-        features = findings.facts("embed", cell.dataset, cell.backbone)
-        wanted = ("size", "precision", "device", "dim", "dense", "images_per_second", "seconds", "peak_gb")
-        found["weights"] = trust.flat(shown)
-        found["features"] = trust.flat({key: features[key] for key in wanted if key in features})
-        found["protocols"] = _protocols(findings.facts(verb, cell.dataset, cell.backbone))
-    return found
+    features = findings.facts("embed", cell.dataset, cell.backbone)
+    wanted = ("size", "precision", "device", "dim", "dense", "images_per_second", "seconds", "peak_gb")
+    return replace(
+        found,
+        weights=trust.flat(shown),
+        features=trust.flat({key: features[key] for key in wanted if key in features}),
+        protocols=_protocols(findings.facts(verb, cell.dataset, cell.backbone)),
+    )
 
 
-def _protocols(facts: dict) -> list[dict]:
+def _protocols(facts: Record) -> list[ProtocolRecipe]:
     """Return each protocol's chosen settings, the part that chose them, among what, and how long it took."""
-    found = [{"name": name, "told": _chosen(each), **_took(each)} for name, each in facts.get("protocols", {}).items()]
+    found = [ProtocolRecipe(name, _chosen(each), _took(each)) for name, each in facts.get("protocols", {}).items()]
     if few_shot := facts.get("few_shot"):
         fixed = {key: few_shot[key] for key in ("c", "learning_rate", "steps", "shots", "draws") if key in few_shot}
-        found.append({"name": "few-shot", "told": _settings(fixed) + "; fixed beforehand", **_took(few_shot)})
+        found.append(ProtocolRecipe("few-shot", f"{_settings(fixed)}; fixed beforehand", _took(few_shot)))
     return found
 
 
-def _took(facts: dict) -> dict[str, str]:
-    return {"seconds": words.duration(facts["seconds"]) if "seconds" in facts else "–"}
+def _took(facts: Record) -> str:
+    return words.duration(facts["seconds"]) if "seconds" in facts else "–"
 
 
-def _settings(values: dict) -> str:
+def _settings(values: Record) -> str:
     return ", ".join(f"{name} {text}" for name, text in trust.flat(values))
 
 
-def _chosen(facts: dict) -> str:
+def _chosen(facts: Record) -> str:
     """Say what was chosen, from which part, among how many candidates, and which of them diverged or went on."""
     if "external" in facts:
         scale = f", read as {facts['scale']}" if "scale" in facts else ""
@@ -144,13 +171,13 @@ def _chosen(facts: dict) -> str:
     return "; ".join(said)
 
 
-def _selection(chosen: dict, candidates: list[dict], part: str) -> str:
+def _selection(chosen: Record, candidates: list[Record], part: str) -> str:
     if len(candidates) < 2:
         return "the only candidate" if candidates else "fixed beforehand"
     return f"chosen on {part} among {len(candidates)} candidates ({'; '.join(_span(n, candidates) for n in chosen)})"
 
 
-def _span(name: str, candidates: list[dict]) -> str:
+def _span(name: str, candidates: list[Record]) -> str:
     """Return the candidate values of a setting: all of a few, else the least and the most."""
     values = sorted({each[name] for each in candidates})
     told = trust.inline(values) if len(values) <= FEW else " to ".join(map(trust.inline, (values[0], values[-1])))

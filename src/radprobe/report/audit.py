@@ -6,11 +6,13 @@ from statistics import median
 
 import pandas as pd
 
+from radprobe.artifacts.tables import Record
 from radprobe.catalog import PAPER, PRIMARY_METRIC
 from radprobe.catalog.paper import Deviation, Pair, deviations
 from radprobe.metrics.classification import MACRO
+from radprobe.names import FLOOR
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
+from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 
 PRIMARY = tuple(dict.fromkeys(PRIMARY_METRIC.values()))
 KINDS = {"metric": "another metric", "protocol": "another protocol", "bug": "a defect"}
@@ -123,18 +125,19 @@ def _no_controls(findings: Findings) -> list[str]:
     return [name for name in findings.study.backbones if findings.family(name) != "control"]
 
 
-def _change(findings: Findings, dataset: str, row: dict) -> Change:
+def _change(findings: Findings, dataset: str, row: Record) -> Change:
     by = _over_draws(row) if row["protocol"].startswith(FEW_SHOT) else _paired(findings, dataset, row)
     return Change(dataset, row["backbone"], row["protocol"], row["value"], row["value_theirs"], by)
 
 
-def _over_draws(row: dict) -> Estimate:
+def _over_draws(row: Record) -> Estimate:
     """Return the study's draw less ours: it is of the same patients, but one draw, so draws make the interval."""
-    changes = (row["value_theirs"] - row[name] for name in ("value", "high", "low"))
-    return Estimate(*changes, row["n_patients"], row["note"])
+    theirs = row["value_theirs"]
+    low, high = theirs - row["high"], theirs - row["low"]
+    return Estimate(theirs - row["value"], low, high, row["n_patients"], row["note"])
 
 
-def _paired(findings: Findings, dataset: str, row: dict) -> Estimate:
+def _paired(findings: Findings, dataset: str, row: Record) -> Estimate:
     """Return the paired difference of two rows; without an interval where `compare` did not make it."""
     table = findings.variants[findings.variants["dataset"] == dataset]
     for kind in ("backbone", "protocol", "metric"):

@@ -73,8 +73,11 @@ def label(axes: Axes, ends: dict[str, tuple[float, float]], labels: dict[str, st
 
     A line leads from each end to its label. Finish the figure first: the height of the axes has to be known.
     """
-    axes.figure.draw_without_rendering()
-    height = axes.get_window_extent().height / axes.figure.dpi
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        raise ValueError("the axes are of no figure")
+    figure.draw_without_rendering()
+    height = axes.get_window_extent().height / figure.dpi
     (low, high), order = axes.get_ylim(), sorted(ends, key=lambda name: ends[name][1])
     wanted = np.array([(ends[name][1] - low) / (high - low) for name in order])
     heights = np.array([height_of({name: labels[name]}) / height for name in order])
@@ -93,7 +96,8 @@ def apart(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
     """
     offsets = np.cumsum(heights) - heights / 2  # where the centres were if the labels stood close, from 0 up
     room = max(1 - heights.sum(), 0)
-    return np.clip(isotonic_regression(wanted - offsets).x, 0, room) + offsets
+    centres: np.ndarray = np.clip(isotonic_regression(wanted - offsets).x, 0, room) + offsets
+    return centres
 
 
 # --- what a figure becomes --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -22,6 +22,8 @@ from radprobe.files import RadprobeError
 from radprobe.manifests import Manifest
 from radprobe.names import is_further_init, slug, with_weights
 from radprobe.study import Step, Study
+
+Artifact = TypeVar("Artifact")
 
 LOG_LINES = 3
 HELD = 8  # datasets of which tables and mapped images are kept
@@ -44,17 +46,17 @@ class Findings:
     def __init__(self, study: Study):
         self.study = study
         self._images = lru_cache(HELD)(self._load_images)
-        self._facts: dict[Path, dict] = {}  # of the manifests that were asked for
+        self._facts: dict[Path, dict[str, Any]] = {}  # of the manifests that were asked for
         self._broken: dict[Path, str] = {}  # manifests that are there and cannot be read
         self._scores = self._all("score", Scores.load)
         self._comparisons = self._all("compare", Comparison.load)
 
-    def _all(self, verb: str, load: Callable[[Path], Any]) -> dict[tuple[str, str | None], Any]:
+    def _all(self, verb: str, load: Callable[[Path], Artifact]) -> dict[tuple[str | None, str | None], Artifact]:
         steps = [step for step in self.study.steps.values() if step.verb == verb]
         found = {(step.dataset, step.backbone): self._load(load, step) for step in steps if _is_whole(step)}
         return {key: each for key, each in found.items() if each}
 
-    def _load(self, load: Callable[[Path], Any], step: Step) -> Any:
+    def _load(self, load: Callable[[Path], Artifact], step: Step) -> Artifact | None:
         try:
             return load(step.folder)
         except RadprobeError as error:
@@ -118,7 +120,9 @@ class Findings:
         found = self._scores.get((dataset, backbone))
         return found.cases if found else None
 
-    def facts(self, verb: str, dataset: str | None, backbone: str | None = None, kind: str | None = None) -> dict:
+    def facts(
+        self, verb: str, dataset: str | None, backbone: str | None = None, kind: str | None = None
+    ) -> dict[str, Any]:
         """Return the facts of a manifest that a step made, {} where it is not there."""
         step = self.study.steps.get((verb, dataset, backbone))
         if step is None:
@@ -166,11 +170,12 @@ class Findings:
                 yield name, None
 
     def _cell(self, dataset: str, backbone: str | None) -> Cell:
-        verbs = ("retrieve", "prepare", "split", "embed", self.study.predicting(dataset, backbone), "score")
-        keys = [(verb, dataset, backbone if verb in verbs[3:] else None) for verb in verbs]
-        keys = (
-            [("weights", None, with_weights(backbone)), *keys] if backbone else [*keys[:3], ("compare", dataset, None)]
-        )
+        keys: list[tuple[str, str | None, str | None]] = [("weights", None, with_weights(backbone))] if backbone else []
+        keys += [(verb, dataset, None) for verb in ("retrieve", "prepare", "split")]
+        if backbone:
+            keys += [(verb, dataset, backbone) for verb in ("embed", self.study.predicting(dataset, backbone), "score")]
+        else:
+            keys.append(("compare", dataset, None))
         steps = [self.study.steps[key] for key in keys if key in self.study.steps]
         for step in steps:
             if why := self._broken.get(step.folder):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from matplotlib.figure import Figure as Drawing
+
 from radprobe.report import adaptation, canvas, features_chart, few_shot_chart, figures, frontier, ranks, scores_chart
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
@@ -19,7 +21,7 @@ def draw(
     curves and features are those of each dataset that has such a figure; a dataset without draws has no curves.
     """
     heads = headlines(columns)
-    draws: dict[str, Callable] = {
+    draws: dict[str, Callable[[str], Drawing]] = {
         "scores": lambda name: scores_chart.draw(findings, name, [each for each in columns if each.dataset == name]),
         "few_shot": lambda name: few_shot_chart.draw(findings, name, curves.get(name)),
         "adaptation": lambda name: adaptation.draw(findings, name, heads.get(name)),
@@ -29,4 +31,4 @@ def draw(
         "ranks_trained": lambda _: ranks.draw(findings, ranks.across(findings, heads, trained=True)),
     }
     wanted = figures.of(findings.study)
-    return {each: canvas.render(partial(draws[each.kind], each.dataset)) for each in wanted}
+    return {each: canvas.render(partial(draws[each.kind], each.dataset or "")) for each in wanted}

@@ -4,6 +4,7 @@ import textwrap
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from radprobe.report import canvas, pictures, style
 from radprobe.report.collect import Findings
@@ -25,7 +26,9 @@ def draw(findings: Findings, dataset: str, found: Features) -> Figure:
         figure = Figure(figsize=(canvas.WIDTH, 4), layout="constrained")
         grid = figure.subplots(len(found.samples), len(found.maps) + 1, squeeze=False)
         free = 1 - (MARGIN + width * grid.shape[1]) / canvas.WIDTH
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, rect=(0, 0, 1 - free, 1))
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, rect=(0, 0, 1 - free, 1))
     for row, (sample, size) in enumerate(zip(found.samples, found.sizes, strict=True)):
         shown = [pictures.grey(found.images[row], size), *(maps[row] for maps in found.maps.values())]
         for axes, picture in zip(grid[row], shown, strict=True):

@@ -1,6 +1,7 @@
 """Few-shot curves as plain data: the score of each backbone by the number of training patients, over draws of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -48,7 +49,7 @@ class Curves:
     @property
     def varying(self) -> bool:
         """Do draws differ in the number of classes that their macro score is over?"""
-        return self.ours["n_classes"].nunique() > 1
+        return bool(self.ours["n_classes"].nunique() > 1)
 
     def drawn(self, shots: int, column: str) -> str:
         """Return the least and the most of a column (n_patients, n_samples, n_classes) over our draws, as "3–5"."""
@@ -87,7 +88,7 @@ def chance(draws: int) -> str:
     return f"A new draw would fall inside the range of {draws} draws with probability {share:.2f}."
 
 
-def head_of(fixed: dict) -> str:
+def head_of(fixed: dict[str, Any]) -> str:
     """Return what is fitted to each draw, and what is fixed."""
     if "mode" in fixed:
         return f"a backbone with its head (first learning rates, {fixed['steps']} steps)"
@@ -98,7 +99,9 @@ def head_of(fixed: dict) -> str:
     return "a linear head"
 
 
-def _estimates(findings: Findings, dataset: str, order: list[str], shots: list[int], variant: str) -> dict:
+def _estimates(
+    findings: Findings, dataset: str, order: list[str], shots: list[int], variant: str
+) -> dict[str, dict[int, Estimate]]:
     """Return by backbone and shots what the rows `few-shot <shots><variant>` of the scores say."""
     names = {f"{FEW_SHOT} {text(each)}{variant}": each for each in shots}
     table = findings.scores

@@ -2,12 +2,15 @@
 
 import math
 import textwrap
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
 
 from radprobe.report import canvas, few_shot, style, words
 from radprobe.report.collect import Findings
@@ -55,21 +58,22 @@ def _draw_backbone(axes: Axes, found: Curves, name: str, colour: str, marker: st
     control = name in found.controls
     x, means, low, high = _points(found, found.means[name])
     numbered = np.array([each != ALL for each in found.means[name]], bool)
-    shape = {"color": colour, "linestyle": "--" if control else "-", "linewidth": 1.2 if control else 1.8}
+    shape: dict[str, Any] = {"color": colour, "linewidth": 1.2 if control else 1.8}
+    shape["linestyle"] = "--" if control else "-"
     axes.plot(x[numbered], means[numbered], **shape)
     axes.plot(x[~numbered | _last(numbered)], means[~numbered | _last(numbered)], **{**shape, "linestyle": ":"})
     size = 3 if control else 5
     axes.plot(x, means, marker, color=colour, markersize=size)
     alpha = min(0.15, 1 / len(found.means)) * (0.5 if control else 1)  # many bands lie on each other
-    band = {"color": colour, "alpha": alpha, "linewidth": 0.8}
-    axes.fill_between(x, low, high, where=~np.isnan(low), **band)
+    axes.fill_between(x, low, high, where=~np.isnan(low), color=colour, alpha=alpha, linewidth=0.8)
     x, single, *_ = _points(found, found.single[name])
     axes.plot(x, single, marker, color=colour, markerfacecolor="none", markersize=size)
 
 
 def _last(numbered: np.ndarray) -> np.ndarray:
     """Return where the last number of shots is: from there a dotted line leads to "all"."""
-    return (np.arange(len(numbered)) == numbered.sum() - 1) & numbered
+    last: np.ndarray = (np.arange(len(numbered)) == numbered.sum() - 1) & numbered
+    return last
 
 
 def _points(found: Curves, by: dict[int, Estimate]) -> tuple[np.ndarray, ...]:
@@ -90,17 +94,17 @@ def _dress(axes: Axes, found: Curves) -> None:
     axes.set_ylabel(f"{words.METRICS[found.metric]}, macro, test")
 
 
-def _legend(findings: Findings, found: Curves) -> list:
+def _legend(findings: Findings, found: Curves) -> list[Artist]:
     families = dict.fromkeys(findings.family(name) for name in found.means)
-    dashes = {"control": "--"}
-    handles: list = [
+    dashes: dict[str, LineStyleType] = {"control": "--"}
+    handles: list[Artist] = [
         Line2D([], [], color=style.FAMILIES[name], linestyle=dashes.get(name, "-"), linewidth=2, label=name)
         for name in families
     ]
     if found.n_draws > 1:
         handles.append(Patch(color=style.INK, alpha=0.2, label=f"range of {found.n_draws} draws"))
     if found.has_single:
-        hollow = {"linestyle": "none", "color": style.INK, "markerfacecolor": "none"}
+        hollow: dict[str, Any] = {"linestyle": "none", "color": style.INK, "markerfacecolor": "none"}
         handles.append(Line2D([], [], marker=style.MARKERS[0], label="the study's single draw", **hollow))
     return handles
 

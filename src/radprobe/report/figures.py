@@ -54,7 +54,7 @@ def _figures(study: Study) -> Iterator[Figure]:
 
 def _drawn(study: Study) -> list[str]:
     """Return the datasets of which the study wants few-shot curves."""
-    return list(dict.fromkeys(step.dataset for step in study.steps.values() if step.has_few_shot))
+    return list(dict.fromkeys(step.dataset for step in study.steps.values() if step.dataset and step.has_few_shot))
 
 
 def hidden(study: Study, dataset: str) -> str:

@@ -3,21 +3,27 @@
 import math
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from radprobe.artifacts.tables import Record
 from radprobe.catalog import PAPER, PRIMARY_METRIC
-from radprobe.names import CEILING, EXTERNAL, mode_of
+from radprobe.names import CEILING, EXTERNAL, FLOOR, mode_of
 from radprobe.report import canvas, style, words
 from radprobe.report.collect import Findings
-from radprobe.report.ranking import FEW_SHOT, FLOOR, Estimate, estimate
+from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 
 MINUTE, HOUR = 60, 3600
 # Where ticks may stand, in seconds: all of them, or every second or third on a long axis.
-FINE = (1, 2, 5, 10, 20, 30, *(MINUTE * n for n in (1, 2, 5, 10, 20, 30)), *(HOUR * n for n in (1, 2, 5, 10, 20, 50)))
+FINE: tuple[float, ...] = (
+    *(1, 2, 5, 10, 20, 30),
+    *(MINUTE * n for n in (1, 2, 5, 10, 20, 30)),
+    *(HOUR * n for n in (1, 2, 5, 10, 20, 50)),
+)
 FINE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, *FINE, *(HOUR * n for n in (100, 200, 500, 1000)))
 COARSE = (0.01, 0.1, 1, 10, MINUTE, 10 * MINUTE, HOUR, 10 * HOUR, 100 * HOUR, 1000 * HOUR)
 MOST_TICKS = 7
@@ -70,7 +76,7 @@ def points(findings: Findings, dataset: str) -> list[Point]:
     return sorted(found, key=lambda point: (math.isnan(point.seconds), point.seconds))
 
 
-def _point(findings: Findings, row: dict) -> Point:
+def _point(findings: Findings, row: Record) -> Point:
     rate = findings.facts("embed", row["dataset"], row["backbone"]).get("images_per_second", math.nan)
     names = ("seconds", "peak_gb", "trained_parameters", "trained_share")
     seconds, *rest = [math.nan if pd.isna(row[name]) else float(row[name]) for name in names]
@@ -136,7 +142,8 @@ def draw(findings: Findings, dataset: str) -> Figure:
 
 def _draw_point(axes: Axes, findings: Findings, point: Point, on_frontier: bool) -> None:
     family = findings.family(point.backbone)
-    look = {"color": style.FAMILIES[family], "alpha": 1 if on_frontier else 0.5, "zorder": 3 if on_frontier else 2}
+    look: dict[str, Any] = {"color": style.FAMILIES[family]}
+    look |= {"alpha": 1, "zorder": 3} if on_frontier else {"alpha": 0.5, "zorder": 2}
     if words.interval(point.score):
         axes.plot([point.seconds] * 2, [point.score.low, point.score.high], linewidth=1, **look)
     filled = "none" if family == "control" else style.FAMILIES[family]
@@ -185,6 +192,6 @@ def _legend(findings: Findings, known: list[Point]) -> list[Line2D]:
     families = {name: colour for name, colour in style.FAMILIES.items() if name in here}
     marks = {name: marker(name) for name in dict.fromkeys((*MARKERS, *sorted(protocols))) if name in protocols}
     lines = [Line2D([], [], color=each, linewidth=3, label=style.family(name)) for name, each in families.items()]
-    kind = {"linestyle": "none", "color": style.INK}
+    kind: dict[str, Any] = {"linestyle": "none", "color": style.INK}
     shapes = [Line2D([], [], marker=mark, label=words.label(name), **kind) for name, mark in marks.items()]
     return [*lines, *shapes, Line2D([], [], color=style.INK, linewidth=1.5, label="frontier")]

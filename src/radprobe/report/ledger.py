@@ -22,6 +22,7 @@ from radprobe.metrics.classification import MACRO
 from radprobe.names import FROM_SCRATCH
 from radprobe.params import Linear, LinearDecoder, Scratch
 from radprobe.report import tables, trust
+from radprobe.report.again import CellRecipe
 from radprobe.report.collect import Findings
 from radprobe.report.ranking import FEW_SHOT, Estimate, estimate
 
@@ -58,7 +59,7 @@ class Ours:
 
 
 @dataclass(frozen=True)
-class Line:
+class LedgerLine:
     """A published number with ours, the verdict, its reasons, and what ours was made from.
 
     difference: ours minus the published value with its 95 % interval; None if the two are not of the same quantity.
@@ -77,7 +78,7 @@ class Line:
         """The verdict in words, with the margin it rests on."""
         if self.verdict == EQUIVALENT:
             return f"equivalent within {margin(self.published):g}"
-        if self.verdict == CANNOT_TELL and not math.isnan(self.difference.low):
+        if self.verdict == CANNOT_TELL and self.difference and not math.isnan(self.difference.low):
             return f"cannot tell: the interval is wider than the margin ({margin(self.published):g})"
         return self.verdict
 
@@ -92,7 +93,7 @@ class Group:
     """The published numbers of one dataset."""
 
     title: str
-    lines: list[Line]
+    lines: list[LedgerLine]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,7 +107,7 @@ class Group:
         return any(line.ours for line in self.lines)
 
 
-def groups(found: list[Line]) -> list[Group]:
+def groups(found: list[LedgerLine]) -> list[Group]:
     """Return the lines by dataset, those that are compared first."""
     names = dict.fromkeys(line.published.dataset for line in found)
     ordered = sorted(found, key=lambda line: VERDICTS.index(line.verdict))
@@ -114,31 +115,31 @@ def groups(found: list[Line]) -> list[Group]:
     return [Group(catalog.datasets()[name].title, each) for name, each in of_dataset.items()]
 
 
-def lines(findings: Findings, cells: list[dict]) -> list[Line]:
+def lines(findings: Findings, cells: list[CellRecipe]) -> list[LedgerLine]:
     """Return a line for each published number; `cells` are those of `again`, which say how each is made again."""
-    by_anchor = {cell["anchor"]: cell for cell in cells}
+    by_anchor = {cell.anchor: cell for cell in cells}
     return [_line(findings, one, by_anchor) for one in published()]
 
 
-def _line(findings: Findings, one: PublishedScore, cells: dict[str, dict]) -> Line:
+def _line(findings: Findings, one: PublishedScore, cells: dict[str, CellRecipe]) -> LedgerLine:
     here = one.dataset in findings.datasets
     if unknown := list(_unknown(one)):
         phantom = [PHANTOM] if here and trust.is_phantom(findings, one.dataset) else []
-        return Line(one, NOT_COMPARABLE, [*unknown, *phantom, *(_of_data(findings, one) if here else [])])
+        return LedgerLine(one, NOT_COMPARABLE, [*unknown, *phantom, *(_of_data(findings, one) if here else [])])
     ours = _ours(findings, one) if here else None
     if ours is None:
-        return Line(one, NOT_RUN, [_absence(findings, one)])
+        return LedgerLine(one, NOT_RUN, [_absence(findings, one)])
     anchor = tables.anchor(one.dataset, ours.backbone)
-    more = {"ours": ours, "anchor": anchor, "depends": _depends(findings, one.dataset, ours, cells[anchor])}
+    depends = _depends(findings, one.dataset, ours, cells[anchor])
     deviating = [*_of_data(findings, one), *_of_model(findings, one, ours)]
     if other := list(_other_quantity(findings, one, ours)):
-        return Line(one, NOT_COMPARABLE, other + deviating, **more)
+        return LedgerLine(one, NOT_COMPARABLE, other + deviating, ours, None, anchor, depends)
     same = _same_test(findings, one)
-    more["difference"] = difference(ours.score, one.value, same)
+    apart = difference(ours.score, one.value, same)
     notes = list(_notes(one, ours, same))
     if deviating:
-        return Line(one, OTHER_SETTING, deviating + notes, **more)
-    return Line(one, judged(more["difference"], margin(one), one.value), notes, **more)
+        return LedgerLine(one, OTHER_SETTING, deviating + notes, ours, apart, anchor, depends)
+    return LedgerLine(one, judged(apart, margin(one), one.value), notes, ours, apart, anchor, depends)
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
@@ -208,15 +209,21 @@ def _as_published(backbone: str) -> str:
 
 
 def _protocol(one: PublishedScore) -> str:
-    """Return a protocol as it stands in scores: of few shots, with their number."""
-    return one.protocol.replace(FEW_SHOT, f"{FEW_SHOT} {one.shots}") if one.shots else one.protocol
+    """Return a protocol as it stands in scores: of few shots, with their number; "" where it is not stated."""
+    known = one.protocol or ""
+    return known.replace(FEW_SHOT, f"{FEW_SHOT} {one.shots}") if one.shots else known
+
+
+def _candidates(one: PublishedScore) -> list[str]:
+    """Return the ids of our backbones that a published score may be of, the likelier first; none if not stated."""
+    return [_as_published(one.backbone), one.backbone] if one.backbone else []
 
 
 def _ours(findings: Findings, one: PublishedScore) -> Ours | None:
     table, protocol = findings.scores, _protocol(one)
     rows = table[(table["dataset"] == one.dataset) & (table["protocol"] == protocol)]
     rows = rows[(rows["part"] == "test") & (rows["class"] == MACRO)]
-    for backbone in (_as_published(one.backbone), one.backbone):
+    for backbone in _candidates(one):
         for metrics in (one.metrics, [PRIMARY_METRIC[findings.datasets[one.dataset].task]]):
             found = rows[(rows["backbone"] == backbone) & rows["metric"].isin(metrics)]
             if len(found) == len(metrics):
@@ -280,14 +287,14 @@ def _other_quantity(findings: Findings, one: PublishedScore, ours: Ours) -> Iter
 def _of_model(findings: Findings, one: PublishedScore, ours: Ours) -> Iterator[str]:
     if derived := findings.study.backbone(ours.backbone).derived:
         yield f"derived weights: {derived}"
-    if ours.backbone != (as_published := _as_published(one.backbone)):
-        yield f"features made otherwise than the study's (D16): {as_published} would be as there"
+    if ours.backbone not in (published_as := _candidates(one)[:1]):
+        yield f"features made otherwise than the study's (D16): {published_as[0]} would be as there"
     for deviation in deviations():
-        if one.protocol in deviation.unmatched:
-            yield f"{deviation.unmatched[one.protocol]} ({deviation.id})"
+        if unmatched := deviation.unmatched.get(one.protocol or ""):
+            yield f"{unmatched} ({deviation.id})"
     if one.protocol != FROM_SCRATCH and not findings.study.params.embed.views:
         yield "the study's heads saw augmented images, ours did not (embed.views)"
-    if changed := _changed_options(findings, one.protocol):
+    if changed := _changed_options(findings, one.protocol or ""):
         yield f"another protocol: {' and '.join(changed)} of params are not the study's"
 
 
@@ -317,11 +324,11 @@ def _notes(one: PublishedScore, ours: Ours, same_test: bool) -> Iterator[str]:
 def _absence(findings: Findings, one: PublishedScore) -> str:
     """Say why nothing of ours is there."""
     study = findings.study
-    wanted = [name for name in (_as_published(one.backbone), one.backbone) if name in study.backbones]
+    wanted = [name for name in _candidates(one) if name in study.backbones]
     if one.dataset not in study.params.datasets:
         return "the dataset is not in this study"
     if not wanted:
-        return f"{_as_published(one.backbone)} is not in this study"
+        return f"{_candidates(one)[0]} is not in this study"
     for missing in study.missing:
         if missing.name in (one.dataset, wanted[0]):
             return f"{missing.kind} {missing.name}: {missing.why}"
@@ -334,16 +341,16 @@ def _absence(findings: Findings, one: PublishedScore) -> str:
 # --- what ours rests on -----------------------------------------------------------------------------------------------
 
 
-def _depends(findings: Findings, dataset: str, ours: Ours, cell: dict) -> list[tuple[str, str]]:
+def _depends(findings: Findings, dataset: str, ours: Ours, cell: CellRecipe) -> list[tuple[str, str]]:
     """Return what a score of ours was made from and with, and the one command that makes it again."""
-    weights = dict(cell["weights"])
+    weights = dict(cell.weights)
     found = {
         "score": f"{' and '.join(ours.metrics)}, macro, test, {ours.score.patients} patients, {ours.protocol}",
         "key of the predictions": ours.key,
         "split": f"{findings.study.params.datasets[dataset].split_name}, sha256 {_split_hash(findings, dataset)}",
         "weights, sha256": weights.get("sha256", "none: nothing was pretrained"),
         "computed on": findings.device(dataset, ours.backbone),
-        "command": cell["command"],
+        "command": cell.command,
     }
     return list(found.items())
 

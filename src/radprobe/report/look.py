@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,14 @@ from radprobe.report.ranking import Column
 BACKBONES = 5  # side by side, at most
 PAIRS = 12  # near-duplicates that are shown
 STRIP = 4  # slices of a volume, from the first to the last that shows a structure
+
+
+@dataclass(frozen=True)
+class NearPair:
+    """Two cases in different parts that look like copies: what is said of them, and their pictures if allowed."""
+
+    caption: str
+    pictures: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -56,7 +65,7 @@ def features(findings: Findings, dataset: str, column: Column | None) -> Feature
 
     None, with the reason, where nothing was scored or an artifact is absent or broken.
     """
-    if findings.datasets[dataset].task != "look" and not _is_scored(column):
+    if findings.datasets[dataset].task != "look" and not (column and column.best):
         return Features(why=["Not shown: nothing was scored yet, so there is no best, median and worst case."])
     try:
         return _features(findings, dataset, column)
@@ -64,16 +73,12 @@ def features(findings: Findings, dataset: str, column: Column | None) -> Feature
         return Features(why=[f"Not shown: {error}"])
 
 
-def _is_scored(column: Column | None) -> bool:
-    return column is not None and column.best is not None
-
-
 def _features(findings: Findings, dataset: str, column: Column | None) -> Features:
     index, pixels, truth = findings.images(dataset)
     examples = findings.study.params.report.examples
     if column:
-        cases = Cases(index, pixels, truth)
-        chosen = _ranked(findings, column, column.best, examples)
+        cases = PicturedCases.of(index, pixels, truth)
+        chosen = _ranked(findings, column, column.leader, examples)
         samples = [f"{name}: {case}" for name, case in chosen.items()]
         rows = np.array([cases.fullest(case) for case in chosen.values()])
     else:
@@ -102,10 +107,10 @@ def _add_maps(found: Features, findings: Findings, dataset: str, backbone: str, 
         found.maps[backbone] = list(pictures.components(dense[max(dense)][rows]))  # of the deepest layer
 
 
-def near_duplicates(findings: Findings, dataset: str) -> list[dict]:
+def near_duplicates(findings: Findings, dataset: str) -> list[NearPair]:
     """Return the pairs of cases in different parts that look like copies: a caption, and two pictures where allowed."""
     pairs = findings.facts("split", dataset, kind="leaks").get("near", [])
-    found = [{"caption": _pair(near), "pictures": []} for near in pairs[:PAIRS]]
+    found = [NearPair(_pair(near)) for near in pairs[:PAIRS]]
     if not found or hidden(findings.study, dataset):
         return found
     try:
@@ -116,11 +121,11 @@ def near_duplicates(findings: Findings, dataset: str) -> list[dict]:
     for near, each in zip(pairs, found, strict=False):
         for row in (row_of[name] for name in near["samples"]):
             picture = pictures.grey(pixels.images[row], pictures.size_of(tuple(pixels.shapes[row])))
-            each["pictures"].append(pictures.uri(picture))
+            each.pictures.append(pictures.uri(picture))
     return found
 
 
-def _pair(near: dict) -> str:
+def _pair(near: dict[str, Any]) -> str:
     cases = " and ".join(f"{case} ({part})" for case, part in zip(near["cases"], near["parts"], strict=True))
     return f"{cases}: correlation {near['correlation']:.3f}, {near['change']}"
 
@@ -135,7 +140,7 @@ def gallery(findings: Findings, dataset: str, column: Column | None, seen: Featu
         found.why.append(f"No pictures: {reason}. report.images: thumbnails shows them.")
         return found
     try:
-        if _is_scored(column):
+        if column and column.best:
             _add_cases(found, findings, column)
     except (RadprobeError, FileNotFoundError) as error:
         found.why.append(f"Not shown: {error}")
@@ -147,9 +152,9 @@ def gallery(findings: Findings, dataset: str, column: Column | None, seen: Featu
 def _add_cases(found: Gallery, findings: Findings, column: Column) -> None:
     """Add the cases of all backbones, each with the contours of truth and prediction."""
     index, pixels, truth = findings.images(found.dataset)
-    cases, examples = Cases(index, pixels, truth), findings.study.params.report.examples
+    cases, examples = PicturedCases.of(index, pixels, truth), findings.study.params.report.examples
     maps = {backbone: _maps(findings, column, backbone) for backbone in column.order}
-    shared = _ranked(findings, column, column.best, examples)
+    shared = _ranked(findings, column, column.leader, examples)
     found.ranks, found.samples = list(shared), [f"{name}: {case}" for name, case in shared.items()]
     for backbone in _backbones(findings, found.dataset, column)[:BACKBONES]:
         found.overlays[backbone] = _overlays(findings, column, backbone, cases, maps[backbone], shared.values())
@@ -177,7 +182,7 @@ def _maps(findings: Findings, column: Column, backbone: str) -> LabelMaps:
 
 
 def _overlays(
-    findings: Findings, column: Column, backbone: str, cases: "Cases", maps: LabelMaps, chosen: Iterable[str]
+    findings: Findings, column: Column, backbone: str, cases: "PicturedCases", maps: LabelMaps, chosen: Iterable[str]
 ) -> list[tuple[str, str]]:
     """Return a picture and its caption for each chosen case."""
     values, name = _values(findings, column, backbone), words.METRICS[column.metric]
@@ -187,6 +192,9 @@ def _overlays(
 def _values(findings: Findings, column: Column, backbone: str) -> pd.Series:
     """Return the macro score of every test case of a backbone, by case, best first."""
     cases, protocol = findings.cases(column.dataset, backbone), column.protocol_of(backbone)
+    if cases is None:
+        reason = f"has no scores of single cases by {backbone}"
+        raise RadprobeError(column.dataset, reason, f"run `radprobe --force score {column.dataset} {backbone}`")
     chosen = (cases["protocol"] == protocol) & (cases["part"] == "test") & (cases["class"] == "macro")
     cases = cases[chosen & (cases["metric"] == column.metric)]
     return cases.sort_values(["value", "case_id"], ascending=[False, True]).set_index("case_id")["value"]
@@ -201,12 +209,20 @@ def _ranked(findings: Findings, column: Column, backbone: str, examples: int) ->
 
 
 @dataclass(frozen=True)
-class Cases:
+class PicturedCases:
     """The stored images and the truth of a dataset, by case: a film, or a volume, shown as a strip of slices."""
 
     index: Index
     pixels: Pixels
+    masks: np.ndarray
     truth: Truth
+
+    @classmethod
+    def of(cls, index: Index, pixels: Pixels, truth: Truth | None) -> Self:
+        """Return the cases of a dataset. Raises RadprobeError if it has no masks."""
+        if pixels.masks is None or truth is None:
+            raise RadprobeError(index.facts["dataset"], "has no masks", "prepare it again")
+        return cls(index, pixels, pixels.masks, truth)
 
     def picture(self, case: str, prediction: np.ndarray) -> str:
         """Return a picture of a case with the contours of its truth and a prediction, as a data URI."""
@@ -214,21 +230,23 @@ class Cases:
         width = pictures.WIDTH if len(rows) == 1 else pictures.STRIP_WIDTH
         size = pictures.size_of(tuple(self.pixels.shapes[rows[0]]), width)
         truth = self.truth.maps[case]
-        shown = [[_shown(self.index, row, labels) for labels in (truth, prediction)] for row in rows]
-        drawn = [pictures.overlay(self.pixels.images[row], *two, size) for row, two in zip(rows, shown, strict=True)]
+        drawn = [
+            pictures.overlay(
+                self.pixels.images[row], _shown(self.index, row, truth), _shown(self.index, row, prediction), size
+            )
+            for row in rows
+        ]
         return pictures.uri(pictures.strip(drawn))
 
     def _rows(self, case: str) -> list[int]:
         rows = self._all_rows(case)
-        there = [row for row in rows if len(rows) > 1 and self.pixels.masks[row].any()] or list(rows)
+        there = [row for row in rows if len(rows) > 1 and self.masks[row].any()] or list(rows)
         return [there[place] for place in np.unique(np.linspace(0, len(there) - 1, STRIP).round().astype(int))]
 
     def fullest(self, case: str) -> int:
         """Return the row with the largest structures: of a volume the slice that shows most."""
         rows = self._all_rows(case)
-        return int(
-            rows[np.argmax([np.count_nonzero(self.pixels.masks[row]) for row in rows])] if len(rows) > 1 else rows[0]
-        )
+        return int(rows[np.argmax([np.count_nonzero(self.masks[row]) for row in rows])] if len(rows) > 1 else rows[0])
 
     def _all_rows(self, case: str) -> np.ndarray:
         return np.flatnonzero(self.index.table["volume_id"] == case)
@@ -239,8 +257,8 @@ def _backbones(findings: Findings, dataset: str, column: Column | None) -> list[
         study = findings.study
         return [name for name in study.rows_here if study.applies(dataset, name)]
     rivals = [name for name in column.order if name not in column.controls]
-    untrained = [name for name in (random_init(column.best),) if name in column.order]
-    return list(dict.fromkeys([column.best, *untrained, *rivals, *column.order]))
+    untrained = [name for name in (random_init(column.leader),) if name in column.order]
+    return list(dict.fromkeys([column.leader, *untrained, *rivals, *column.order]))
 
 
 def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:
@@ -248,4 +266,6 @@ def _shown(index: Index, row: int, labels: np.ndarray) -> np.ndarray:
     sample = index.table.iloc[row]
     if not len(sample["affine"]):
         return labels
-    return Slicing.of(np.reshape(sample["affine"], (4, 4)), index.facts["slices"]).cut(labels)[sample["slice"]]
+    slices: np.ndarray = Slicing.of(np.reshape(sample["affine"], (4, 4)), index.facts["slices"]).cut(labels)
+    slice_of_row: np.ndarray = slices[int(sample["slice"])]
+    return slice_of_row

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from markupsafe import Markup
 
@@ -83,7 +85,7 @@ def render(
     )
 
 
-def _shown(figures: Figures, figure: Figure) -> dict:
+def _shown(figures: Figures, figure: Figure) -> dict[str, Any]:
     """Return what a section needs of a figure: itself, and the name of its files."""
     return {"svg": Markup(canvas.inline(figures[figure])), "file": figure.name}
 
@@ -92,7 +94,7 @@ def _is_trained(findings: Findings) -> bool:
     return any(mode_of(name) for name in findings.study.backbones)
 
 
-def _across(findings: Findings, heads: dict[str, Column], figures: Figures, trained: bool) -> dict:
+def _across(findings: Findings, heads: dict[str, Column], figures: Figures, trained: bool) -> dict[str, Any]:
     """Return what the section on ranks shows: the finding, the figure, and a line for each backbone."""
     found = ranks.across(findings, heads, trained)
     shown = {"found": found, "finding": ranks.finding(found, findings.title)}
@@ -108,13 +110,13 @@ def _across(findings: Findings, heads: dict[str, Column], figures: Figures, trai
     }
 
 
-def _adaptation(findings: Findings, column: Column, figures: Figures) -> dict:
+def _adaptation(findings: Findings, column: Column, figures: Figures) -> dict[str, Any]:
     """Return what the section on adaptation shows of a dataset: rows, and the chart of what was trained."""
     rows = adaptation.rows(findings, column)
     return {"column": column, "rows": rows, **_shown(figures, Figure("adaptation", column.dataset))}
 
 
-def _few_shot(findings: Findings, found: Curves, figures: Figures) -> dict:
+def _few_shot(findings: Findings, found: Curves, figures: Figures) -> dict[str, Any]:
     """Return what the few-shot section shows of a dataset: the chart, its numbers, and what the draws say."""
     study = findings.study
     # what has no draws, or only where adapt asks
@@ -128,7 +130,7 @@ def _few_shot(findings: Findings, found: Curves, figures: Figures) -> dict:
     return {**shown, "absent": absent, "notes": few_shot.notes(found)}
 
 
-def _frontier(findings: Findings, dataset: str, figures: Figures) -> dict:
+def _frontier(findings: Findings, dataset: str, figures: Figures) -> dict[str, Any]:
     """Return what the section on cost shows of a dataset: the chart, and every way with what it costs."""
     every = frontier.points(findings, dataset)
     shown = {"dataset": dataset, "every": every, "best": frontier.frontier(every)}
@@ -145,21 +147,43 @@ def _counts(findings: Findings) -> dict[str, int]:
     return {**counts, "not run": wanted - sum(counts.values())}
 
 
-def _card(findings: Findings, dataset: str, column: Column | None) -> dict:
-    """Return a verdict card: lines, a small forest plot, and what folds: details and notes."""
+@dataclass(frozen=True)
+class Card:
+    """A verdict: lines, a small forest plot, and what folds: details and notes."""
+
+    dataset: str
+    kind: str
+    lines: list[str]
+    patients: int | None = None
+    details: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    forest: tables.Forest | None = None
+
+
+def _card(findings: Findings, dataset: str, column: Column | None) -> Card:
     entry = findings.datasets[dataset]
-    card = {"dataset": dataset, "kind": f"{words.TASKS[entry.task]}, {entry.title}", "notes": [], "forest": None}
+    kind = f"{words.TASKS[entry.task]}, {entry.title}"
     if column is None:
-        return {**card, "patients": None, "lines": ["No cell of it is done, so there is no verdict."], "details": []}
-    best = column.best
-    device = findings.device(dataset, best) if best else ""
-    if trust.is_phantom(findings, dataset):
-        card["notes"].append("Generated data: these numbers say nothing about radiology.")
-    card["notes"] += trust.scope(findings, dataset) + trust.without_near(findings, column)
-    card["notes"] += trust.not_compared(findings, dataset)
-    if best and findings.study.backbone(best).derived:
-        card["notes"].append(f"Derived weights: {findings.study.backbone(best).derived}.")
-    patients = max(score.patients for score in column.scores.values())
+        return Card(dataset, kind, ["No cell of it is done, so there is no verdict."])
+    device = findings.device(dataset, column.best) if column.best else ""
     said = verdict(column, findings.title, "CPU" if device == "cpu" else device)
-    forest = tables.forest(findings, column, IN_CARD) if best else None
-    return {**card, "patients": patients, "lines": said.lines, "details": said.details, "forest": forest}
+    return Card(
+        dataset=dataset,
+        kind=kind,
+        lines=said.lines,
+        patients=max(score.patients for score in column.scores.values()),
+        details=said.details,
+        notes=_notes(findings, dataset, column),
+        forest=tables.forest(findings, column, IN_CARD),
+    )
+
+
+def _notes(findings: Findings, dataset: str, column: Column) -> list[str]:
+    """Return what to know before the verdict of a dataset is believed."""
+    phantom = ["Generated data: these numbers say nothing about radiology."]
+    notes = phantom if trust.is_phantom(findings, dataset) else []
+    notes += trust.scope(findings, dataset) + trust.without_near(findings, column)
+    notes += trust.not_compared(findings, dataset)
+    if column.best and (derived := findings.study.backbone(column.best).derived):
+        notes.append(f"Derived weights: {derived}.")
+    return notes

@@ -50,7 +50,8 @@ def _contour(labels: np.ndarray) -> np.ndarray:
     """Return the inner edge of every label, bool [h, w]."""
     padded = np.pad(labels, 1, mode="edge")
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return (labels > 0) & np.any([each != labels for each in neighbours], axis=0)
+    edge: np.ndarray = (labels > 0) & np.any([each != labels for each in neighbours], axis=0)
+    return edge
 
 
 def components(dense: np.ndarray) -> np.ndarray:

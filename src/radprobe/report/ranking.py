@@ -1,11 +1,12 @@
 """One dataset under one protocol: the score of each row, and which differences are significant."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from radprobe.artifacts.tables import Record
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.names import (
     CEILING,
@@ -108,6 +109,13 @@ class Column:
         return next((name for name in self.order if name not in self.controls), next(iter(self.order), None))
 
     @property
+    def leader(self) -> str:
+        """The same, where something was scored. Raises ValueError if nothing was."""
+        if self.best is None:
+            raise ValueError(f"{self.dataset}, {self.protocol}: no score is defined")
+        return self.best
+
+    @property
     def candidates(self) -> list[str]:
         """The backbones with a defined score that are no controls, best first; the controls where nothing else is."""
         return [name for name in self.order if name not in self.controls] or self.order
@@ -140,6 +148,8 @@ def columns(findings: Findings) -> list[Column]:
     found = []
     for dataset, entry in findings.datasets.items():
         metric = PRIMARY_METRIC.get(entry.task)
+        if metric is None:
+            continue
         rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
         rows = rows[(rows["class"] == "macro") & (rows["part"] == "test")]
         rows = rows[~rows["protocol"].str.startswith(FEW_SHOT)]
@@ -164,7 +174,7 @@ def _compared(findings: Findings, column: Column) -> Column:
     return compared(column, pairs, rows, comparison.facts["margin"])
 
 
-def compared(column: Column, pairs: Iterable[dict], rows: Iterable[dict], margin: float) -> Column:
+def compared(column: Column, pairs: Sequence[Record], rows: Sequence[Record], margin: float) -> Column:
     """Return a column with what `compare` made of it: differences, means over inits, the corrected best score.
 
     pairs, rows: of the column's protocol, as COMPARISON_SCHEMA and ROWS_SCHEMA have them.
@@ -182,21 +192,21 @@ def compared(column: Column, pairs: Iterable[dict], rows: Iterable[dict], margin
     )
 
 
-def _contrast(row: dict) -> Contrast:
+def _contrast(row: Record) -> Contrast:
     found = estimate(row, "difference")
-    needed = tuple(float(row[name]) for name in ("needed", "needed_low", "needed_high"))
+    needed = (float(row["needed"]), float(row["needed_low"]), float(row["needed_high"]))
     return Contrast(found.value, found.low, found.high, found.patients, found.note, float(row["p"]), needed)
 
 
-def _over_inits(row: dict) -> Estimate:
+def _over_inits(row: Record) -> Estimate:
     found = estimate(row, "value")
     note = f"mean of {row['n_inits']} random inits, SD between them {row['init_sd']:.3f}"
     return replace(found, note="; ".join(filter(None, (note, found.note))))
 
 
-def _corrected(row: dict) -> Estimate:
-    ends = (float(row[name]) for name in ("corrected", "corrected_low", "corrected_high"))
-    return Estimate(*ends, int(row["n_patients"]))
+def _corrected(row: Record) -> Estimate:
+    low, high = float(row["corrected_low"]), float(row["corrected_high"])
+    return Estimate(float(row["corrected"]), low, high, int(row["n_patients"]))
 
 
 def _by_protocol(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -233,7 +243,7 @@ def controls_of(backbone: str) -> tuple[str, str]:
     return random_init(backbone), PIXELS
 
 
-def estimate(row: dict, key: str) -> Estimate:
+def estimate(row: Record, key: str) -> Estimate:
     """Return a row of scores or of differences, whose value stands under `key`, as an Estimate."""
-    numbers = [math.nan if pd.isna(row[name]) else float(row[name]) for name in (key, "low", "high")]
-    return Estimate(*numbers, int(row["n_patients"]), row["note"])
+    value, low, high = (math.nan if pd.isna(row[name]) else float(row[name]) for name in (key, "low", "high"))
+    return Estimate(value, low, high, int(row["n_patients"]), row["note"])

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from radprobe.catalog import PAPER
 from radprobe.metrics import ranks
@@ -138,25 +141,48 @@ def rank_range(column: Column, backbone: str, ranked: Sequence[str]) -> str:
     return str(first) if first == last else f"{first}–{last}"
 
 
-def rows(found: Across) -> list[dict]:
-    """Return a line of the table for each backbone, best mean rank first."""
+@dataclass(frozen=True)
+class TaskRank:
+    """The rank of a backbone on one task, the ranks that intervals allow, its score, and that on the common scale."""
+
+    rank: str
+    range: str
+    score: Estimate
+    scaled: float  # NaN where the task has no scale
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """A line of the table of ranks: a backbone, its mean rank, its mean score on the common scale, and each task."""
+
+    backbone: str
+    mean: str
+    score: Estimate
+    tasks: list[TaskRank]
+
+
+def rows(found: Across) -> list[RankedRow]:
+    """Return a line of the table for each backbone, best mean rank first; none without a ranking."""
     ranking = found.ranking
+    if ranking is None:
+        return []
     places = {name: at for at, name in enumerate(ranking.backbones)}
+
+    def of_task(name: str, at: int, task: str) -> TaskRank:
+        return TaskRank(
+            rank=rank_text(ranking.ranks[at, places[name]]),
+            range=rank_range(found.tasks[task], name, ranking.backbones),
+            score=found.tasks[task].scores[name],
+            scaled=found.scaled.get(task, {}).get(name, math.nan),
+        )
+
     return [
-        {
-            "backbone": name,
-            "mean": f"{mean:.2f}",
-            "score": found.means[name],
-            "tasks": [
-                {
-                    "rank": rank_text(ranking.ranks[at, places[name]]),
-                    "range": rank_range(found.tasks[task], name, ranking.backbones),
-                    "score": found.tasks[task].scores[name],
-                    "scaled": found.scaled.get(task, {}).get(name, math.nan),
-                }
-                for at, task in enumerate(ranking.tasks)
-            ],
-        }
+        RankedRow(
+            backbone=name,
+            mean=f"{mean:.2f}",
+            score=found.means[name],
+            tasks=[of_task(name, at, task) for at, task in enumerate(ranking.tasks)],
+        )
         for name, mean in ranking.mean.items()
     ]
 
@@ -173,10 +199,12 @@ def draw(findings: Findings, found: Across) -> Figure:
     _draw_groups(axes, found.ranking, names)
     row = max(ROW, canvas.rows(axes, [findings.title(name) for name in names]))
     axes.set_xlim(0.7, len(names) + 0.3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator = axes.xaxis.get_major_locator()
+    if isinstance(locator, MaxNLocator):
+        locator.set_params(integer=True)
     axes.grid(axis="x")
     axes.set_xlabel(f"mean rank over {len(found.tasks)} tasks (1: highest score)")
-    canvas.finish(figure, row * len(names), TITLES[found.trained], said, _legend(findings, found), ncols=2)
+    canvas.finish(figure, row * len(names), TITLES[found.trained], said, _legend(findings, found.ranking), ncols=2)
     return figure
 
 
@@ -190,17 +218,22 @@ def _draw_groups(axes: Axes, ranking: ranks.Ranking, names: list[str]) -> None:
     """Shade what is not critically apart from the best, and join every group by a bar beside the rows."""
     best = ranking.mean[names[0]]
     axes.axvspan(best, best + ranking.critical_difference, color=style.INK, alpha=0.1, linewidth=0)
-    beside = {"transform": axes.get_yaxis_transform(), "clip_on": False, "color": style.INK, "linewidth": 3}
+    beside: dict[str, Any] = {
+        "transform": axes.get_yaxis_transform(),
+        "clip_on": False,
+        "color": style.INK,
+        "linewidth": 3,
+    }
     for at, group in enumerate(ranking.groups):
         ends = names.index(group[0]) - 0.25, names.index(group[-1]) + 0.25
-        axes.plot([1.02 + 0.025 * at] * 2, ends, solid_capstyle="butt", **beside)
+        axes.plot([1.02 + 0.025 * at] * 2, ends, solid_capstyle="butt", color=style.INK, linewidth=3, **beside)
 
 
-def _legend(findings: Findings, found: Across) -> list:
-    mark = {"linestyle": "none", "color": style.INK}
-    here = {findings.family(name) for name in found.ranking.mean}
+def _legend(findings: Findings, ranking: ranks.Ranking) -> list[Artist]:
+    mark: dict[str, Any] = {"linestyle": "none", "color": style.INK}
+    here = {findings.family(name) for name in ranking.mean}
     families = {name: colour for name, colour in style.FAMILIES.items() if name in here}
-    critical = found.ranking.critical_difference
+    critical = ranking.critical_difference
     return [
         *(Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in families.items()),
         Line2D([], [], marker="o", label="mean rank", **mark),

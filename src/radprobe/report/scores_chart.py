@@ -1,7 +1,9 @@
 """One figure per dataset: every backbone's score with its interval, a marker for each protocol of ours."""
 
 import itertools
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -55,7 +57,9 @@ def _trained_as_a_whole(column: Column, rows: list[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(rows) if column.protocol_of(name) != column.protocol}
 
 
-def _draw_column(axes, findings: Findings, column: Column, rows: dict[str, int], shift: float, marker: str) -> None:
+def _draw_column(
+    axes: Axes, findings: Findings, column: Column, rows: dict[str, int], shift: float, marker: str
+) -> None:
     for name, place in rows.items():
         score = column.scores.get(name)
         if score is None or not score.defined:
@@ -71,7 +75,7 @@ def _legend(findings: Findings, columns: list[Column], rows: list[str]) -> list[
     families = dict.fromkeys(findings.family(name) for name in rows)
     lines = [Line2D([], [], color=style.FAMILIES[name], linewidth=3, label=style.family(name)) for name in families]
     marks = zip(columns, itertools.cycle(style.MARKERS), strict=False)
-    kind = {"linestyle": "none", "color": style.INK}
+    kind: dict[str, Any] = {"linestyle": "none", "color": style.INK}
     lines += [Line2D([], [], marker=mark, label=words.label(column.protocol), **kind) for column, mark in marks]
     if _trained_as_a_whole(columns[0], rows):
         lines.append(Line2D([], [], marker=WHOLE, label="trained as a whole", **kind))

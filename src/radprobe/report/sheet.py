@@ -67,11 +67,11 @@ def _colour(label: int) -> str:
 
 
 def _contours(axes: Axes, mask: np.ndarray | None) -> None:
-    for label in np.unique(mask) if mask is not None else ():
-        if label:
+    if mask is not None:
+        height, width = mask.shape
+        x, y = (np.arange(width + 2) - 0.5) / width, (np.arange(height + 2) - 0.5) / height
+        for label in np.unique(mask[mask > 0]):
             drawn = np.pad(mask == label, 1)  # closed at the edge
-            height, width = mask.shape
-            x, y = (np.arange(width + 2) - 0.5) / width, (np.arange(height + 2) - 0.5) / height
             axes.contour(x, y, drawn, levels=[0.5], colors=[_colour(int(label))], linewidths=1)
     axes.set_xlim(0, 1)
     axes.set_ylim(1, 0)

@@ -1,5 +1,10 @@
 """How everything looks, in one place: the accent, a colour for each family, fonts. Families: Okabe and Ito 2008."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # colours alone need no matplotlib
+    from matplotlib.typing import RcKeyType
+
 ACCENT, ACCENT_DARK = "#5b3fa8", "#b9a5f5"  # on light and on dark paper
 FAMILIES = {
     "self-supervised": "#0072b2",
@@ -14,7 +19,7 @@ FAMILIES = {
 TRUTH, PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)  # contours on grey images, RGB
 INK, PAPER = "#1b1d22", "#ffffff"
 MARKERS = ("o", "D", "^", "s", "v", "P")  # protocols, in order
-RC = {
+RC: "dict[RcKeyType, Any]" = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,

@@ -1,17 +1,19 @@
 """The map of backbones and datasets, the forest of paired differences, and the table of everything, as plain data."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from radprobe.catalog import PRIMARY_METRIC
-from radprobe.names import CEILING, METADATA
+from radprobe.names import CEILING, FLOOR, METADATA
 from radprobe.report import style, verdict, words
 from radprobe.report.cells import places
-from radprobe.report.collect import Findings
-from radprobe.report.ranking import FLOOR, Column, Contrast, Estimate, controls_of
+from radprobe.report.collect import Cell, Findings
+from radprobe.report.ranking import Column, Contrast, Estimate, controls_of
 
 COLUMNS = ["dataset", "backbone", "protocol", "part", "metric", "class", "value", "low", "high", "n_patients"]
 COLUMNS += [
@@ -44,6 +46,47 @@ class Tile:
     flag: str = ""  # the control rows that it does not beat
 
 
+@dataclass(frozen=True)
+class ScoreMap:
+    """A view of the map: the heading of each dataset, and by family each backbone with its tiles, one a dataset."""
+
+    heads: dict[str, str]
+    families: dict[str, list[tuple[str, list[Tile]]]]
+    protocols: list[str]
+    is_floor: bool
+
+
+@dataclass(frozen=True)
+class ForestLine:
+    """The difference from one backbone: its ends in percent of the axis (None: it has none), and what is said."""
+
+    other: str
+    low: float | None
+    value: float | None
+    high: float | None
+    text: str
+    verdict: str
+    colour: int  # number of the family
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick of the axis of a forest, at a place in percent."""
+
+    at: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The differences of the best backbone of a column from others; `zero` is the place of 0 in percent."""
+
+    column: Column
+    zero: float | None
+    lines: list[ForestLine]
+    ticks: list[Tick]
+
+
 def anchor(dataset: str, backbone: str) -> str:
     """Return the id of a cell's details in the page."""
     return f"cell-{dataset}-{backbone}".replace(":", "-").replace("+", "-")
@@ -53,7 +96,7 @@ def anchor(dataset: str, backbone: str) -> str:
 MAIN = "protocol of the verdict"
 
 
-def maps(findings: Findings, columns: list[Column], heads: dict[str, Column]) -> dict[str, dict]:
+def maps(findings: Findings, columns: Sequence[Column], heads: dict[str, Column]) -> dict[str, ScoreMap]:
     """Return the views of the map by label: the main one, one for every other protocol, the floor last."""
     if not columns:
         return {}
@@ -63,7 +106,7 @@ def maps(findings: Findings, columns: list[Column], heads: dict[str, Column]) ->
     return {MAIN: _map(findings, heads)} | {words.label(name): _map(findings, views[name]) for name in ordered}
 
 
-def _map(findings: Findings, here: dict[str, Column]) -> dict:
+def _map(findings: Findings, here: dict[str, Column]) -> ScoreMap:
     """Return the map of one column a dataset: datasets by modality, backbones by family, controls last."""
     states = {(cell.dataset, cell.backbone): cell for cell in findings.cells}
     datasets = sorted(
@@ -74,16 +117,16 @@ def _map(findings: Findings, here: dict[str, Column]) -> dict:
     def row(backbone: str) -> list[Tile]:
         return [_tile(findings, here.get(name), states.get((name, backbone)), name, backbone) for name in datasets]
 
-    families: dict[str, list] = {family: [] for family in style.FAMILIES}
+    families: dict[str, list[tuple[str, list[Tile]]]] = {family: [] for family in style.FAMILIES}
     for backbone in findings.study.rows:
         families[findings.family(backbone)].append((backbone, row(backbone)))
     heads = {name: _heading(findings, name, here.get(name)) for name in datasets}
-    return {
-        "heads": heads,
-        "families": {name: rows for name, rows in families.items() if rows},
-        "protocols": sorted({column.protocol for column in here.values()}),
-        "is_floor": any(column.is_floor for column in here.values()),
-    }
+    return ScoreMap(
+        heads=heads,
+        families={name: rows for name, rows in families.items() if rows},
+        protocols=sorted({column.protocol for column in here.values()}),
+        is_floor=any(column.is_floor for column in here.values()),
+    )
 
 
 def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
@@ -93,7 +136,7 @@ def _heading(findings: Findings, dataset: str, column: Column | None) -> str:
     return f"{entry.modality}, {words.METRICS[column.metric]}, {words.protocol(column.protocol)}"
 
 
-def _tile(findings: Findings, column: Column | None, cell, dataset: str, backbone: str) -> Tile:
+def _tile(findings: Findings, column: Column | None, cell: Cell | None, dataset: str, backbone: str) -> Tile:
     place = f"#{anchor(dataset, backbone)}"
     if cell is None:
         return Tile("–", _not_run(findings, dataset, backbone), "#not-run")
@@ -135,17 +178,20 @@ def _shade(column: Column, value: float) -> float:
     return (value - min(values)) / (max(values) - min(values)) if max(values) > min(values) else 1.0
 
 
-def forest(findings: Findings, column: Column, most: int | None = None) -> dict | None:
+def forest(findings: Findings, column: Column, most: int | None = None) -> Forest | None:
     """Return the differences of the best backbone from every other, with places in percent of an axis that holds 0.
 
     most: only so many of them: the best candidates and the controls of the best.
     """
-    others = [other for other in column.order if other != column.best]
+    best = column.best
+    if best is None:
+        return None
+    others = [other for other in column.order if other != best]
     if most is not None:
-        first = [other for other in others if other in controls_of(column.best)]
-        rivals = [other for other in column.candidates if other != column.best and other not in first]
+        first = [other for other in others if other in controls_of(best)]
+        rivals = [other for other in column.candidates if other != best and other not in first]
         others = [*rivals[: most - len(first)], *first]
-    rows = [(other, found) for other in others if (found := column.difference(column.best, other)) and found.defined]
+    rows = [(other, found) for other in others if (found := column.difference(best, other)) and found.defined]
     if not rows:
         return None
     ends = [0.0, *(end for _, found in rows for end in (found.low, found.value, found.high) if not math.isnan(end))]
@@ -157,16 +203,22 @@ def forest(findings: Findings, column: Column, most: int | None = None) -> dict 
         return None if math.isnan(value) else round(100 * (value - low) / (high - low), 2)
 
     lines = [_line(findings, other, found, place) for other, found in rows]
-    ticks = [{"at": place(tick), "text": _tick(tick)} for tick in _ticks(low, high)]
-    return {"column": column, "zero": place(0.0), "lines": lines, "ticks": ticks}
+    ticks = [Tick(place(tick), _tick(tick)) for tick in _ticks(low, high)]
+    return Forest(column, place(0.0), lines, ticks)
 
 
-def _line(findings: Findings, other: str, found: Contrast, place) -> dict:
+def _line(findings: Findings, other: str, found: Contrast, place: Callable[[float], float | None]) -> ForestLine:
     verdicts = {1: "significantly higher", -1: "significantly lower", 0: "no significant difference"}
     said = found.note if found.sign is None else f"{verdicts[found.sign]}, {words.p_value(found.p)}"
-    at = {name: place(getattr(found, name)) for name in ("low", "value", "high")}
-    colour = list(style.FAMILIES).index(findings.family(other))
-    return {**at, "other": other, "text": words.text(found), "verdict": said, "colour": colour}
+    return ForestLine(
+        other=other,
+        low=place(found.low),
+        value=place(found.value),
+        high=place(found.high),
+        text=words.text(found),
+        verdict=said,
+        colour=list(style.FAMILIES).index(findings.family(other)),
+    )
 
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -180,7 +232,7 @@ def _tick(value: float) -> str:
     return f"{value + 0.0:.4g}" if abs(value) > 1e-9 else "0"
 
 
-def everything(findings: Findings) -> dict:
+def everything(findings: Findings) -> dict[str, Any]:
     """Return all scores as {columns, rows}, NaN as None, and beside them what stands once.
 
     That is what each dataset and backbone is, by id, the colours of families, and where the cells' pages lie.

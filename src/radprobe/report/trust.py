@@ -1,9 +1,11 @@
 """Can I trust it: what was verified, split, compared, left out, and under which licence."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from radprobe.artifacts import PARTS
-from radprobe.catalog import Tolerance
+from radprobe.artifacts.tables import Record
+from radprobe.catalog import Backbone, Dataset, Tolerance
 from radprobe.catalog.describe import as_in_the_study, recipe, restriction, vector
 from radprobe.jobs.external import ExternalJob
 from radprobe.names import EXTERNAL, RANDOM, SCRATCH, mode_of, with_weights
@@ -36,7 +38,34 @@ def inline(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def datasets(findings: Findings) -> list[dict]:
+@dataclass(frozen=True)
+class DatasetRecord:
+    """What is known of a dataset here: the lines of its sections, its split as a table, and near-duplicates."""
+
+    name: str
+    entry: Dataset
+    parts: list[tuple[str, list[str]]]
+    part_names: list[str]
+    near: list[look.NearPair]
+    sections: dict[str, list[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class BackboneRecord:
+    """What is known of a backbone here: the cells of its row, and the lines of its sections."""
+
+    name: str
+    entry: Backbone
+    licence: str
+    parameters: str
+    gflops: str
+    sides: str
+    vector: str
+    beats: str
+    sections: dict[str, list[tuple[str, str]]]
+
+
+def datasets(findings: Findings) -> list[DatasetRecord]:
     """Return for each dataset here its card, source, verification, split and leak certificate, as lines."""
     found = []
     for name, entry in findings.datasets.items():
@@ -50,7 +79,7 @@ def datasets(findings: Findings) -> list[dict]:
             "citation": entry.citation,
             "surfaces agree": _tolerance(entry.tolerance),
         }
-        sections = {
+        sections: dict[str, Record] = {
             "Card": card,
             "Source": source,
             "Verification": findings.facts("prepare", name, kind="pixels"),
@@ -60,20 +89,19 @@ def datasets(findings: Findings) -> list[dict]:
         }
         if entry.task == "look":
             sections = {key: value for key, value in sections.items() if key not in ("Split", "Leak certificate")}
-        found.append(
-            {
-                "name": name,
-                "entry": entry,
-                "parts": parts(split),
-                "part_names": part_names(split),
-                "near": look.near_duplicates(findings, name),
-                "sections": {key: flat(each) for key, each in sections.items()},
-            }
+        record = DatasetRecord(
+            name=name,
+            entry=entry,
+            parts=parts(split),
+            part_names=part_names(split),
+            near=look.near_duplicates(findings, name),
+            sections={key: flat(each) for key, each in sections.items()},
         )
+        found.append(record)
     return found
 
 
-def backbones(findings: Findings, heads: dict[str, Column]) -> list[dict]:
+def backbones(findings: Findings, heads: dict[str, Column]) -> list[BackboneRecord]:
     """Return for each backbone here its card: licence, size, recipe, weights, cost, controls.
 
     Random initialisations and adapted backbones have none of their own.
@@ -98,7 +126,7 @@ def elsewhere(findings: Findings, row: str) -> dict[str, Any]:
     }
 
 
-def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> dict:
+def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> BackboneRecord:
     entry, cost = findings.study.backbone(name), findings.study.cost(name)
     weights = findings.facts("weights", None, with_weights(name))
     embeds = {dataset: findings.facts("embed", dataset, name) for dataset in findings.datasets}
@@ -118,17 +146,17 @@ def _backbone(findings: Findings, name: str, heads: dict[str, Column]) -> dict:
         sections = {"Card": elsewhere(findings, name), "Controls": against}
     sides = sorted({facts["size"] for facts in made.values() if "size" in facts})
     parameters = cost.parameters if cost else weights.get("parameters")
-    return {
-        "name": name,
-        "entry": entry,
-        "licence": entry.licence + (f" ({limits})" if limits else ""),
-        "parameters": "–" if parameters is None else f"{parameters / 1e6:,.1f} M",
-        "gflops": f"{cost.gflops_224:,.1f}" if cost else "–",
-        "sides": ", ".join(f"{side:,}" for side in sides) or "–",
-        "vector": vector(entry, dim),
-        "beats": _beaten(name, heads),
-        "sections": {key: flat(each) for key, each in sections.items()},
-    }
+    return BackboneRecord(
+        name=name,
+        entry=entry,
+        licence=entry.licence + (f" ({limits})" if limits else ""),
+        parameters="–" if parameters is None else f"{parameters / 1e6:,.1f} M",
+        gflops=f"{cost.gflops_224:,.1f}" if cost else "–",
+        sides=", ".join(f"{side:,}" for side in sides) or "–",
+        vector=vector(entry, dim),
+        beats=_beaten(name, heads),
+        sections={key: flat(each) for key, each in sections.items()},
+    )
 
 
 def _weights(facts: dict[str, Any], random: bool) -> dict[str, Any]:
@@ -136,7 +164,7 @@ def _weights(facts: dict[str, Any], random: bool) -> dict[str, Any]:
         return {"weights": "none: nothing was pretrained"}
     known = "the known one" if facts.get("sha256_known") else "recorded at first use, and compared since"
     hashed = {"sha256": f"{facts['sha256']} ({known})"} if facts.get("sha256") else {}
-    shown = {key: facts[key] for key in ("source", "bytes", "dtype", "converted_from") if key in facts}
+    shown: Record = {key: facts[key] for key in ("source", "bytes", "dtype", "converted_from") if key in facts}
     return {**shown, **hashed} or {"weights": "not verified yet"}
 
 
@@ -179,13 +207,13 @@ def _tolerance(tolerance: Tolerance | None) -> str:
     return f"within {tolerance.value:g} {unit}; {tolerance.source}"
 
 
-def part_names(split: dict) -> list[str]:
+def part_names(split: Record) -> list[str]:
     """Return the names of the parts of a split, in their order; under cross-validation those of the folds."""
     found = split.get("parts", {})
     return [name for name in PARTS if name in found] or sorted(found, key=lambda name: int(name.split()[-1]))
 
 
-def parts(split: dict) -> list[tuple[str, list[str]]]:
+def parts(split: Record) -> list[tuple[str, list[str]]]:
     """Return the lines of a table of the parts (or folds): samples, patients, and by class the positive ones."""
     found = split.get("parts", {})
     each = [found[name] for name in part_names(split)]
@@ -201,7 +229,7 @@ def _positives(samples: int | None, patients: int | None) -> str:
     return "–" if samples is None else f"{samples} ({patients} patients)"
 
 
-def _certificate(leaks: dict) -> dict[str, Any]:
+def _certificate(leaks: Record) -> Record:
     excepted = [f"{one['kind']} {', '.join(one['samples'])}: {one['reason']}" for one in leaks.get("excepted", [])]
     near = len(leaks.get("near", []))
     return {

@@ -55,19 +55,20 @@ def verdict(column: Column, name: Name, device: str) -> Verdict:
 
 def _who(column: Column, name: Name) -> str:
     """Return who may be the best."""
-    best = name(column.best)
-    if column.best in column.controls:
+    leader = column.leader
+    best = name(leader)
+    if leader in column.controls:
         return f"Highest score: {best}, a control. No pretrained backbone was scored."
-    rivals = [other for other in column.candidates if other != column.best]
+    rivals = [other for other in column.candidates if other != leader]
     if not rivals:
         return f"{best} is the only backbone that was scored, controls apart."
     if not column.contenders:
         return f"Highest score: {best}. Nothing was compared, so no order is claimed."
-    contrasts = [column.difference(column.best, other) for other in rivals]
+    contrasts = [column.difference(leader, other) for other in rivals]
     if all(each is None or math.isnan(each.low) for each in contrasts):
         reasons = sorted({each.note for each in contrasts if each and each.note})
         return f"Highest score: {best}. No order is claimed: {'; '.join(reasons) or 'nothing was compared'}."
-    if len(column.significant(column.best)) == len(rivals):
+    if len(column.significant(leader)) == len(rivals):
         others = f"the {len(rivals)} other backbones" if len(rivals) > 1 else name(rivals[0])
         return f"Best: {best}. It scores significantly higher than {others}."
     may_be = [name(each) for each in column.candidates if each in column.contenders]
@@ -76,7 +77,7 @@ def _who(column: Column, name: Name) -> str:
 
 def _score(column: Column, name: Name) -> str:
     """Return the score of the best row, corrected where it was chosen among several."""
-    best = column.best
+    best = column.leader
     measured = column.scores[best]
     corrected = column.corrected if column.corrected and interval(measured) else None
     how = "" if column.protocol_of(best) in STANDING else f", {protocol(column.protocol)}"
@@ -91,7 +92,7 @@ def _score(column: Column, name: Name) -> str:
 
 def _controls(column: Column, name: Name) -> str:
     """Return whether the best row exceeds its controls; where it does not, it is flagged."""
-    best = column.best
+    best = column.leader
     if best in column.controls:
         return ""
     pairs = {called: (column.difference(best, each), moral) for each, called, moral in _scored_controls(column, best)}
@@ -123,30 +124,32 @@ def _unbeaten(called: str, contrast: Contrast | None, moral: str) -> str:
 
 def _patients_needed(column: Column, name: Name) -> str:
     """Return how many test patients would detect the stated margin between the best row and the next."""
-    rivals = [other for other in column.candidates if other != column.best]
-    contrast = column.difference(column.best, rivals[0]) if rivals else None
+    best = column.leader
+    rivals = [other for other in column.candidates if other != best]
+    contrast = column.difference(best, rivals[0]) if rivals else None
     if contrast is None or math.isnan(contrast.needed[0]):
         return ""
-    pair = f"{column.margin:g} between {name(column.best)} and {name(rivals[0])}"
+    pair = f"{column.margin:g} between {name(best)} and {name(rivals[0])}"
     if math.isinf(contrast.needed[0]):
         return f"No number of test patients resolves {pair}: seeds or random inits alone vary by too much."
     needed, low, high = (about(each) for each in contrast.needed)
-    have = column.scores[column.best].patients
+    have = column.scores[best].patients
     if contrast.needed[0] <= have:
         return f"These {have} test patients are enough to resolve {pair}: about {needed} are needed ({low} to {high})."
     return f"To resolve {pair}: about {needed} test patients ({low} to {high}); you have {have}."
 
 
 def _cost(column: Column, name: Name, device: str) -> str:
-    if column.best in column.external:
+    best = column.leader
+    if best in column.external:
         return f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}."
-    work = "train" if column.protocol_of(column.best) in STANDING else "embed and fit"
-    return f"{name(column.best)} costs {duration(column.seconds.get(column.best, math.nan))} of {device} to {work}."
+    work = "train" if column.protocol_of(best) in STANDING else "embed and fit"
+    return f"{name(best)} costs {duration(column.seconds.get(best, math.nan))} of {device} to {work}."
 
 
 def _details(column: Column, name: Name) -> list[str]:
     """Return the differences of the best row from every other, by outcome, and doubts about its interval."""
-    best = column.best
+    best = column.leader
     score = column.scores[best]
     doubt = [f"{score.note[0].upper()}{score.note[1:]}."] if interval(score) and score.note else []
     groups: dict[str, dict[str, Contrast | None]] = {}

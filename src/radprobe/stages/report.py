@@ -28,10 +28,11 @@ def write(findings: Findings, folder: Path) -> None:
     """Write explorer.html, scores.parquet and the figures of the study into `folder`."""
     columns = ranking.columns(findings)
     drawable = figures.of(findings.study)
-    asked = [each.dataset for each in drawable if each.kind == "few_shot"]
-    curves = {name: found for name in asked if (found := few_shot.curves(findings, name))}
-    heads, asked = ranking.headlines(columns), [each.dataset for each in drawable if each.kind == "features"]
-    features = {name: look.features(findings, name, heads.get(name)) for name in asked}
+    drawn_shots = [each.dataset for each in drawable if each.kind == "few_shot" and each.dataset]
+    curves = {name: found for name in drawn_shots if (found := few_shot.curves(findings, name))}
+    heads = ranking.headlines(columns)
+    pictured = [each.dataset for each in drawable if each.kind == "features" and each.dataset]
+    features = {name: look.features(findings, name, heads.get(name)) for name in pictured}
     drawn = drawing.draw(findings, columns, curves, features)
     _forget(folder / "figures", {each.name for each in drawn})
     for figure, forms in drawn.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from markupsafe import Markup
@@ -42,6 +43,9 @@ def fitted(title: str, values: np.ndarray, is_count: bool = False) -> Axis:
     return Axis(title, float(low), float(high), {float(each): f"{each:.4g}" for each in ticks if low <= each <= high})
 
 
+Places = TypeVar("Places", float, np.ndarray)
+
+
 class Chart:
     """A chart that lines and dots are put into; points are [n, 2], those that are not finite are left out."""
 
@@ -59,8 +63,8 @@ class Chart:
     def dots(self, points: np.ndarray, radii: float | Sequence[float] = 2.5, kind: str = "dot") -> None:
         """Draw points; kind: dot, faint."""
         points = np.asarray(points, float).reshape(-1, 2)
-        radii = np.broadcast_to(radii, len(points))[np.isfinite(points).all(axis=1)]
-        placed = zip(self._placed(points).tolist(), radii.tolist(), strict=True)
+        sizes = np.broadcast_to(np.asarray(radii, float), len(points))[np.isfinite(points).all(axis=1)]
+        placed = zip(self._placed(points).tolist(), sizes.tolist(), strict=True)
         circles = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>' for (x, y), radius in placed)
         self._marks.append(f'<g class="{kind}">{circles}</g>')
 
@@ -69,10 +73,10 @@ class Chart:
         points = points[np.isfinite(points).all(axis=1)]
         return np.column_stack([self._across(points[:, 0]), self._down(points[:, 1])])
 
-    def _across(self, value):
+    def _across(self, value: Places) -> Places:
         return LEFT + (value - self.x.low) / (self.x.high - self.x.low) * (self.width - LEFT - RIGHT)
 
-    def _down(self, value):
+    def _down(self, value: Places) -> Places:
         return self.height - BOTTOM - (value - self.y.low) / (self.y.high - self.y.low) * (self.height - TOP - BOTTOM)
 
     def svg(self, label: str) -> Markup:

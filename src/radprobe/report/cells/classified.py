@@ -77,7 +77,7 @@ def _curves(test: Test, column: int, said: dict[tuple[str, str], Estimate]) -> d
     found = {key: said[key, name] for key in ("auroc", "auprc")}
     ranked = [test.folds == fold for fold in np.unique(test.folds)]  # together: they are scores of one fit
     rocs = [roc for rows in ranked if len(roc := curves.roc(scores[rows], targets[rows]))]
-    panel = {"name": name, "auroc": words.text(found["auroc"]), "auprc": words.text(found["auprc"])}
+    panel: dict[str, Any] = {"name": name, "auroc": words.text(found["auroc"]), "auprc": words.text(found["auprc"])}
     panel |= {"roc": None, "pr": None, "why": ""}
     if not rocs:
         return {**panel, "why": found["auroc"].note}
@@ -181,6 +181,8 @@ def _of_class(test: Test, column: int) -> dict[str, Any]:
 
 def _threshold(test: Test, column: int) -> str:
     """Return the threshold of a class, of folds the least and the most."""
+    if test.at is None:
+        return "–"
     at = np.atleast_2d(test.at)[:, column]
     return " to ".join(dict.fromkeys(f"{each:.4g}" for each in (at.min(), at.max())))
 

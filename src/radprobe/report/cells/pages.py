@@ -1,6 +1,7 @@
 """Writing the pages of cells: those whose sources have changed, one backbone's predictions in memory at a time."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from radprobe.names import with_weights
 from radprobe.report import again, look, tables, templating, words
 from radprobe.report.cells import classified, places, segmented, told
 from radprobe.report.collect import Cell, Findings, log_tail
+from radprobe.report.figures import hidden
 from radprobe.report.ranking import estimate
 from radprobe.study import Step, Study
 
@@ -33,7 +35,9 @@ def write(findings: Findings, folder: Path) -> int:
     Returns how many were written: a page is left as it is while what it is made from is the same.
     """
     cells = {(cell.dataset, cell.backbone): cell for cell in findings.cells}
-    environment, kept, written = templating.environment(findings), set(), 0
+    environment = templating.environment(findings)
+    kept: set[Path] = set()
+    written = 0
     environment.globals["cell_css"] = Markup(templating.source("cell.css"))
     for (dataset, backbone), protocols in places.protocols(findings).items():
         paths = {name: folder / places.address(dataset, backbone, name) for name in protocols}
@@ -42,7 +46,7 @@ def write(findings: Findings, folder: Path) -> int:
         stale = [name for name, path in paths.items() if _stamp_of(path) != stamp]
         if not stale:
             continue
-        job = _Job(findings, cells[dataset, backbone], protocols, stamp)
+        job = _Pages(findings, cells[dataset, backbone], backbone, protocols, stamp)
         for protocol in stale:
             files.write_text(paths[protocol], job.page(environment, protocol))
         written += len(stale)
@@ -75,14 +79,17 @@ def _stamp_of(path: Path) -> str | None:
 def _stamp(findings: Findings, dataset: str, backbone: str, protocols: list[str]) -> str:
     """Return a digest of all that the pages of a backbone on a dataset show: manifests, entries, params, log, code."""
     study = findings.study
-    verbs = ("retrieve", "prepare", "split", "embed", study.predicting(dataset, backbone), "score")
-    steps = [study.steps.get((verb, dataset, backbone if verb in verbs[3:] else None)) for verb in verbs]
-    steps.append(study.steps.get(("weights", None, with_weights(backbone))))
-    manifests = [_text(path) for step in steps if step for path in step.outputs]
+    predicting = study.predicting(dataset, backbone)
+    keys: list[tuple[str, str | None, str | None]] = [
+        (verb, dataset, None) for verb in ("retrieve", "prepare", "split")
+    ]
+    keys += [(verb, dataset, backbone) for verb in ("embed", predicting, "score")]
+    keys.append(("weights", None, with_weights(backbone)))
+    manifests = [_text(path) for key in keys if (step := study.steps.get(key)) for path in step.outputs]
     p = study.params
     shown = [p.study, p.limit, p.score.min_patients, p.report.images, p.report.examples, protocols]
     entries = [findings.datasets[dataset], study.backbone(backbone), findings.title(backbone), study.cost(backbone)]
-    log = log_tail(study, steps[4], LOG_LINES)
+    log = log_tail(study, study.step(predicting, dataset, backbone), LOG_LINES)
     others = [_text(path) for path in _of_further_inits(study, dataset, backbone)]
     return files.digest([_code(), manifests, others, shown, [repr(each) for each in entries], log])
 
@@ -109,27 +116,31 @@ def _code() -> str:
 
 
 @dataclass
-class _Job:
+class _Pages:
     """A backbone on a dataset: what its pages share, the predictions of all its protocols among it."""
 
     findings: Findings
     cell: Cell
+    backbone: str
     protocols: list[str]
     stamp: str
     predictions: Predictions | None = None
     why: str = ""  # there are no predictions
     shared: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
-        dataset, backbone = self.cell.dataset, self.cell.backbone
+    def __post_init__(self) -> None:
+        dataset, backbone = self.cell.dataset, self.backbone
         try:
             self.predictions = Predictions.load(self._step.folder)
         except (RadprobeError, FileNotFoundError) as error:
             self.why = str(error)
         facts = self.findings.facts(self._step.verb, dataset, backbone)
         self.facts = facts.get("protocols", {})
-        self.scored: Scores = self.findings.scored(dataset, backbone)
-        self.rows: told.Rows = self.scored.table.to_dict("records")
+        scored = self.findings.scored(dataset, backbone)
+        if scored is None:
+            raise RadprobeError(f"{dataset}, {backbone}", "has no scores", f"run `radprobe score {dataset} {backbone}`")
+        self.scored: Scores = scored
+        self.rows: told.Rows = scored.table.to_dict("records")
         self.shared = {
             "stamp": self.stamp,
             "up": places.UP,
@@ -150,12 +161,12 @@ class _Job:
 
     @property
     def _step(self) -> Step:
-        verb = self.findings.study.predicting(self.cell.dataset, self.cell.backbone)
-        return self.findings.study.steps[verb, self.cell.dataset, self.cell.backbone]
+        verb = self.findings.study.predicting(self.cell.dataset, self.backbone)
+        return self.findings.study.step(verb, self.cell.dataset, self.backbone)
 
     def page(self, environment: jinja2.Environment, protocol: str) -> str:
         """Return the page of a protocol."""
-        findings, dataset, backbone = self.findings, self.cell.dataset, self.cell.backbone
+        findings, dataset, backbone = self.findings, self.cell.dataset, self.backbone
         rows = [row for row in self.rows if row["protocol"] == protocol]
         tests, vals = ([row for row in rows if row["part"] == part] for part in ("test", "val"))
         primary = told.of(tests, PRIMARY_METRIC[self.shared["task"]])
@@ -184,27 +195,29 @@ class _Job:
         )
 
     def _beside(self, protocol: str) -> str:
-        return places.address(self.cell.dataset, self.cell.backbone, protocol).rpartition("/")[2]
+        return places.address(self.cell.dataset, self.backbone, protocol).rpartition("/")[2]
 
     def _shown(self, protocol: str, tests: told.Rows, few: list[str]) -> dict[str, Any]:
         """Return what the page shows of the predictions: `found`, or `why` not; and why it has no pictures."""
         if self.shared["task"] != "segmentation":
             found = classified.show(self.predictions, protocol, tests, few) if self.predictions else None
             return {"found": found, "why": self.why, "hidden": ""}
-        picture, hidden = self._picture(protocol)
+        picture, why = self._picture(protocol)
         cases, classes = self.scored.cases, list(dict.fromkeys(row["class"] for row in tests))
+        if cases is None:
+            return {"found": None, "why": "there are no scores of single cases", "hidden": why}
         cases = cases[(cases["protocol"] == protocol) & (cases["part"] == "test")]
         found = segmented.show(cases, classes, few, picture, self.findings.study.params.report.examples)
-        return {"found": found, "why": "", "hidden": hidden}
+        return {"found": found, "why": "", "hidden": why}
 
-    def _picture(self, protocol: str):
+    def _picture(self, protocol: str) -> tuple[Callable[[str], str] | None, str]:
         """Return what makes the picture of a case, or None and the reason."""
-        if reason := look.hidden(self.findings.study, self.cell.dataset):
+        if reason := hidden(self.findings.study, self.cell.dataset):
             return None, f"{reason}. report.images: thumbnails shows them"
         if self.predictions is None:
             return None, self.why
         try:
-            cases = look.Cases(*self.findings.images(self.cell.dataset))
+            cases = look.PicturedCases.of(*self.findings.images(self.cell.dataset))
         except (RadprobeError, FileNotFoundError) as error:
             return None, str(error)
         maps = self.predictions.maps[protocol].of("test")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe.artifacts import PARTS, Predictions, Scores
+from radprobe.artifacts.tables import Record
 from radprobe.catalog import PRIMARY_METRIC
 from radprobe.catalog.describe import recipe, restriction
 from radprobe.metrics.classification import MACRO
@@ -292,7 +293,7 @@ def training(predictions: Predictions, protocol: str) -> dict[str, Any] | None:
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-def costs(findings: Findings, dataset: str, backbone: str, row: dict, facts: dict) -> list[tuple[str, str]]:
+def costs(findings: Findings, dataset: str, backbone: str, row: Record, facts: Record) -> list[tuple[str, str]]:
     """Return seconds, memory and parameters, as lines; `row` is any score of the cell."""
     if backbone in findings.study.external:
         return [(name, "–") for name in ("fitting", "peak memory", "device", "trained parameters")]
