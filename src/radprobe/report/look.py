@@ -214,15 +214,14 @@ class PicturedCases:
 
     index: Index
     pixels: Pixels
-    masks: np.ndarray
     truth: Truth
 
     @classmethod
     def of(cls, index: Index, pixels: Pixels, truth: Truth | None) -> Self:
-        """Return the cases of a dataset. Raises RadprobeError if it has no masks."""
-        if pixels.masks is None or truth is None:
-            raise RadprobeError(index.facts["dataset"], "has no masks", "prepare it again")
-        return cls(index, pixels, pixels.masks, truth)
+        """Return the cases of a dataset. Raises RadprobeError if it has no label maps."""
+        if truth is None:
+            raise RadprobeError(index.facts.get("dataset", "the dataset"), "has no label maps", "prepare it again")
+        return cls(index, pixels, truth)
 
     def picture(self, case: str, prediction: np.ndarray) -> str:
         """Return a picture of a case with the contours of its truth and a prediction, as a data URI."""
@@ -240,13 +239,20 @@ class PicturedCases:
 
     def _rows(self, case: str) -> list[int]:
         rows = self._all_rows(case)
-        there = [row for row in rows if len(rows) > 1 and self.masks[row].any()] or list(rows)
+        there = [row for row, count in zip(rows, self._counts(rows), strict=True) if count] or list(rows)
         return [there[place] for place in np.unique(np.linspace(0, len(there) - 1, STRIP).round().astype(int))]
 
     def fullest(self, case: str) -> int:
         """Return the row with the largest structures: of a volume the slice that shows most."""
         rows = self._all_rows(case)
-        return int(rows[np.argmax([np.count_nonzero(self.masks[row]) for row in rows])] if len(rows) > 1 else rows[0])
+        return int(rows[np.argmax(self._counts(rows))])
+
+    def _counts(self, rows: np.ndarray) -> list[int]:
+        """Return how many pixels of each slice of a volume belong to a structure; 0 for a film."""
+        masks = self.pixels.masks
+        if masks is None or len(rows) == 1:
+            return [0] * len(rows)
+        return [np.count_nonzero(masks[row]) for row in rows]
 
     def _all_rows(self, case: str) -> np.ndarray:
         return np.flatnonzero(self.index.table["volume_id"] == case)

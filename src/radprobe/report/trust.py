@@ -71,7 +71,7 @@ def datasets(findings: Findings) -> list[DatasetRecord]:
     for name, entry in findings.datasets.items():
         raw = findings.facts("retrieve", name)
         split, leaks = (findings.facts("split", name, kind=kind) for kind in ("split", "leaks"))
-        source = {key: raw[key] for key in ("source", "variant", "n_files", "bytes") if key in raw}
+        source: Record = {key: raw[key] for key in ("source", "variant", "n_files", "bytes") if key in raw}
         card = {
             "modality": entry.modality,
             "licence": entry.licence,
