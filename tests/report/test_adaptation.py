@@ -102,7 +102,7 @@ def test_the_finding_says_what_the_gains_over_the_head_alone_say():
     def row(mode, low, high):
         gain = None if low is None else ranking.Estimate((low + high) / 2, low, high)
         numbers = (1.0, 0.1, 1.0, 1.0, 1.0)
-        return adaptation.Row(f"x+{mode}", "x", mode, ranking.Estimate(0.8), gain, *numbers)
+        return adaptation.AdaptedRow(f"x+{mode}", "x", mode, ranking.Estimate(0.8), gain, *numbers)
 
     head = row("head", None, None)
     up, down, neither = row("lora", 0.01, 0.05), row("bitfit", -0.05, -0.01), row("end_to_end", -0.02, 0.03)

@@ -217,8 +217,8 @@ def test_what_val_chose_and_how_long_the_last_fit_took_are_told_apart(finished):
     facts["refit_epochs"] = 12
     assert [row["chosen"] for row in told.candidates(facts)["rows"]] == [True, False]
     (line,) = again._protocols({"protocols": {"from-scratch": facts}})
-    assert "learning rate 0.01, epochs 8; chosen on val" in line["told"]
-    assert "fitted again for 12 epochs" in line["told"]
+    assert "learning rate 0.01, epochs 8; chosen on val" in line.told
+    assert "fitted again for 12 epochs" in line.told
     row = {"seconds": 9.0, "peak_gb": 1.0, "trained_parameters": 5.0, "trained_share": 1.0, "best_epoch": 8.0}
     costs = dict(told.costs(Findings(synthetic_study.study(finished)), LUNGS, "derived", row, facts))
     assert costs["epochs that val chose"] == "8"

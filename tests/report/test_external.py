@@ -130,11 +130,11 @@ def test_the_page_of_a_segmentation_is_like_all_others(made):
 
 def test_its_card_tells_its_content_and_no_network(made):
     findings = Findings(made)
-    cards = {card["name"]: card for card in trust.backbones(findings, {})}
-    lines = dict(cards["nnunet"]["sections"]["Card"])
+    cards = {card.name: card for card in trust.backbones(findings, {})}
+    lines = dict(cards["nnunet"].sections["Card"])
     assert lines["digest of its content"] == made.step("external", LUNGS, "nnunet").job.content
-    assert "Weights" not in cards["nnunet"]["sections"]
-    assert (cards["nnunet"]["parameters"], cards["nnunet"]["gflops"]) == ("–", "–")
+    assert "Weights" not in cards["nnunet"].sections
+    assert (cards["nnunet"].parameters, cards["nnunet"].gflops) == ("–", "–")
 
 
 def test_a_row_whose_file_is_gone_is_listed_with_the_remedy(made, tmp_path, words_of):

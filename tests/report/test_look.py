@@ -27,7 +27,7 @@ def cases(folder, labels, affine):
     table["masks"], table["spacing"], table["affine"] = [[]] * n, [[1.0, 1, 3]] * n, [affine.ravel().tolist()] * n
     LabelMaps.write(folder, "truth", [("v", "v", "", labels, [1.0, 1, 3])])
     pixels = Pixels(slices * np.uint8(100), slices.copy(), np.tile(slices.shape[1:], (n, 1)))
-    return look.Cases(Index(table, {"slices": "canonical"}), pixels, Truth(LabelMaps.read(folder, "truth"), {}))
+    return look.PicturedCases(Index(table, {"slices": "canonical"}), pixels, Truth(LabelMaps.read(folder, "truth"), {}))
 
 
 def picture(uri):

@@ -119,8 +119,8 @@ def test_without_enough_there_is_a_reason_and_no_number():
 def test_the_table_has_a_line_a_backbone_with_ties_as_halves():
     tied = column("tied", {"a": 0.8, "b": 0.8, "c": 0.7, "pixels": 0.5})
     lines = ranks.rows(ranks.across(*study_of(1, tied=tied)))
-    assert [line["backbone"] for line in lines] == ["a", "b", "c"]
-    assert [[cell["rank"] for cell in line["tasks"]] for line in lines] == [["1", "1.5"], ["2", "1.5"], ["3", "3"]]
+    assert [line.backbone for line in lines] == ["a", "b", "c"]
+    assert [[cell.rank for cell in line.tasks] for line in lines] == [["1", "1.5"], ["2", "1.5"], ["3", "3"]]
 
 
 def test_the_figure_names_every_backbone_and_is_the_same_file_each_time():

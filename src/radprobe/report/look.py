@@ -252,7 +252,7 @@ class PicturedCases:
         masks = self.pixels.masks
         if masks is None or len(rows) == 1:
             return [0] * len(rows)
-        return [np.count_nonzero(masks[row]) for row in rows]
+        return [int(np.count_nonzero(masks[row])) for row in rows]
 
     def _all_rows(self, case: str) -> np.ndarray:
         return np.flatnonzero(self.index.table["volume_id"] == case)

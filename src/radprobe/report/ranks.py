@@ -226,7 +226,7 @@ def _draw_groups(axes: Axes, ranking: ranks.Ranking, names: list[str]) -> None:
     }
     for at, group in enumerate(ranking.groups):
         ends = names.index(group[0]) - 0.25, names.index(group[-1]) + 0.25
-        axes.plot([1.02 + 0.025 * at] * 2, ends, solid_capstyle="butt", color=style.INK, linewidth=3, **beside)
+        axes.plot([1.02 + 0.025 * at] * 2, ends, solid_capstyle="butt", **beside)
 
 
 def _legend(findings: Findings, ranking: ranks.Ranking) -> list[Artist]:

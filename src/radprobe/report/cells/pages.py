@@ -141,6 +141,7 @@ class _Pages:
             raise RadprobeError(f"{dataset}, {backbone}", "has no scores", f"run `radprobe score {dataset} {backbone}`")
         self.scored: Scores = scored
         self.rows: told.Rows = scored.table.to_dict("records")
+        self.recipe = again.cell_of(self.findings, self.cell)
         self.shared = {
             "stamp": self.stamp,
             "up": places.UP,
@@ -154,7 +155,7 @@ class _Pages:
             "task": self.findings.datasets[dataset].task,
             "notes": told.notes(self.findings, dataset, backbone),
             "cards": told.cards(self.findings, dataset, backbone),
-            "again": again.cell_of(self.findings, self.cell),
+            "again": self.recipe,
             "log": log_tail(self.findings.study, self._step, LOG_LINES),
         }
         self.draws = told.draws(self.scored, facts.get("few_shot", {}))
@@ -171,7 +172,7 @@ class _Pages:
         tests, vals = ([row for row in rows if row["part"] == part] for part in ("test", "val"))
         primary = told.of(tests, PRIMARY_METRIC[self.shared["task"]])
         facts = self.facts.get(protocol, {})
-        chosen = next((each for each in self.shared["again"]["protocols"] if each["name"] == protocol), None)
+        chosen = next((each for each in self.recipe.protocols if each.name == protocol), None)
         names = [(words.label(name), None if name == protocol else self._beside(name)) for name in self.protocols]
         return environment.get_template("cell.html").render(
             **self.shared,
