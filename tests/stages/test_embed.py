@@ -253,7 +253,8 @@ def counted(self, *given):
     return forward(self, *given)
 backbones.Encoder.forward = counted
 study = Study(sys.argv[1])
-running.run(study, study.step("embed", "montgomery", "test_vit"))
+step = study.step("embed", "montgomery", "test_vit")
+embed.run(step.job, step.inputs, study.runtime(step))
 """
 
 

@@ -299,6 +299,7 @@ class Dataset(RawEntry):
     def raw(self) -> RawEntry:
         """What reading its raw download depends on."""
         known = self.model_dump(include={*RawEntry.model_fields} - {"folder", "published"})
+        known["modality"] = "" if self.folder else self.modality  # generated downloads state it, and no loader reads it
         folder = FolderTable(**self.folder.model_dump(include={*FolderTable.model_fields})) if self.folder else None
         return RawEntry(**known, folder=folder, published=self.counts)
 
