@@ -28,8 +28,8 @@ def data(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def linear(x: torch.Tensor, y: torch.Tensor) -> None:
-    table = grid.Table.of([x])
-    recipes = [grid.Recipe(1, False, rate) for rate in (0.03, 0.1, 0.3, 1.0)]
+    table = grid.FeatureTable.of([x])
+    recipes = [grid.HeadRecipe(1, False, rate) for rate in (0.03, 0.1, 0.3, 1.0)]
     grid.fit(table, y, recipes, 2, 64, 0, unit=grid.Unit.of(table))
 
 

@@ -38,8 +38,8 @@ def ours(encoder, images: np.ndarray, labels: torch.Tensor, where: torch.device)
         seal(Place(Path(folder), "benchmark"), Embeddings.KIND, facts, files)
         found = Embeddings.load(Path(folder))
         between = time.perf_counter()
-        table = grid.Table.of(torch.from_numpy(found.cls).unbind(1), torch.from_numpy(found.patch_mean))
-        recipes = [grid.Recipe(*each, rate) for each in grid.inputs(table, BLOCKS, [False, True]) for rate in RATES]
+        table = grid.FeatureTable.of(torch.from_numpy(found.cls).unbind(1), torch.from_numpy(found.patch_mean))
+        recipes = [grid.HeadRecipe(*each, rate) for each in grid.inputs(table, BLOCKS, [False, True]) for rate in RATES]
         grid.fit(table, labels, recipes, EPOCHS, BATCH, 0, unit=grid.Unit.of(table))
         return between - begun, time.perf_counter() - between
 

@@ -6,7 +6,7 @@ import running
 
 from radprobe import files
 from radprobe.artifacts import (
-    FewShot,
+    FewShotScores,
     Index,
     LabelMaps,
     LeakCertificate,
@@ -252,7 +252,7 @@ def _few_shot(labels, noise, generator):
             scores.append(labels * signal + generator.normal(0, noise, labels.shape))
             if note:
                 scores[-1][:, RARE] = np.nan
-    return FewShot(pd.DataFrame(rows, columns=FewShot.COLUMNS), np.array(scores, np.float32))
+    return FewShotScores(pd.DataFrame(rows, columns=FewShotScores.COLUMNS), np.array(scores, np.float32))
 
 
 def _segment(made, step, generator):

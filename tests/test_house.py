@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_no_room_knows_a_higher_one(path):
     own = {room(path)} if room(path) != "stages" else set()  # no stage imports a stage
     own |= {"study"} if path.match("stages/report.py") else set()  # it shows a whole study, and has no job
     assert imported(path) <= MAY_IMPORT[room(path)] | own
+
+
+def test_every_class_has_a_name_of_its_own():
+    classes = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, times in classes.items() if times > 1] == []
+
+
+def test_an_ignored_type_error_says_which_and_why():
+    ignored = [
+        line for path in PACKAGE.rglob("*.py") for line in path.read_text().splitlines() if "type: ignore" in line
+    ]
+    assert [line.strip() for line in ignored if not re.search(r"# type: ignore\[[a-z-]+\]  # \w+", line)] == []
 
 
 def test_the_snakefile_stays_short():

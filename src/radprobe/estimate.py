@@ -28,7 +28,7 @@ OF_THE_IMAGE = {"seed", "threads", "recipe", "size", "intensity", "dataset", "ba
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """Seconds that a job will take: low to high, by the spread of `jobs` that were measured (0: by none here)."""
 
     low: float
@@ -99,16 +99,16 @@ class Earlier:
                 if seconds and (todo := work(other, step)):
                     self.rates.setdefault(_kind(other, step), []).append(seconds / todo)
 
-    def estimate(self, study: Study, step: Step) -> Estimate | None:
+    def estimate(self, study: Study, step: Step) -> TimeEstimate | None:
         """Return what a job will take; None where no job like it has run here, or its work is not known."""
         todo, rates = work(study, step), sorted(self.rates.get(_kind(study, step), []))
         if not todo:
             return None
         if rates:
             tail = len(rates) // 10  # the middle 80 % of ten and more
-            return Estimate(todo * rates[tail], todo * rates[-1 - tail], len(rates))
+            return TimeEstimate(todo * rates[tail], todo * rates[-1 - tail], len(rates))
         if _encoding(step) and (rates := reference(study)):
-            return Estimate(todo * min(rates), todo * max(rates), 0)
+            return TimeEstimate(todo * min(rates), todo * max(rates), 0)
         return None
 
 

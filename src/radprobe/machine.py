@@ -56,7 +56,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Place:
+class FileSystem:
     """The file system under a folder, seen by writing to it (or to its nearest parent that exists, `at`).
 
     error: why it cannot be written, None where it can; free in bytes, and free inodes (None: without a limit). locks
@@ -124,7 +124,7 @@ def existing(folder: Path) -> Path:
     return at
 
 
-def place(folder: Path) -> Place:
+def place(folder: Path) -> FileSystem:
     """Try a folder that is there or will be: write, lock, and look how names are told apart. Nothing is left behind."""
     at = existing(folder)
     space = shutil.disk_usage(at)
@@ -135,9 +135,9 @@ def place(folder: Path) -> Place:
             probe.write(b"x")
             probe.flush()
             locks, other = _locks(probe.fileno()), Path(probe.name).with_name(Path(probe.name).name.upper())
-            return Place(at, _kind(at), space.free, left, None, locks, not other.exists())
+            return FileSystem(at, _kind(at), space.free, left, None, locks, not other.exists())
     except OSError as error:
-        return Place(at, _kind(at), space.free, left, error.strerror or str(error), None, None)
+        return FileSystem(at, _kind(at), space.free, left, error.strerror or str(error), None, None)
 
 
 def _locks(descriptor: int) -> bool:

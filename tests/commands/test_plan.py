@@ -48,7 +48,7 @@ def pilot(patients: int, seconds: float, verb: str = "embed", **changes) -> Stud
     return study
 
 
-def estimated(verb: str, backbone: str | None = "test_vit", **changes) -> estimate.Estimate | None:
+def estimated(verb: str, backbone: str | None = "test_vit", **changes) -> estimate.TimeEstimate | None:
     study = Study({**PARAMS, **changes}).as_if_complete()
     return estimate.Earlier(study).estimate(study, study.step(verb, "montgomery", backbone))
 

@@ -21,7 +21,7 @@ def data(n=50, blocks=4, width=5, classes=3, unknown=0.0, seed=0, patch=True):
 
 
 def every(table):
-    return [grid.Recipe(*each, rate) for each in grid.inputs(table, [1, 4], [False, True]) for rate in RATES]
+    return [grid.HeadRecipe(*each, rate) for each in grid.inputs(table, [1, 4], [False, True]) for rate in RATES]
 
 
 def alone(tokens, mean, y, recipe, epochs, batch_size, seed, exclusive=False):
@@ -53,8 +53,8 @@ def alone(tokens, mean, y, recipe, epochs, batch_size, seed, exclusive=False):
 def test_of_exclusive_classes_the_loss_is_the_cross_entropy():
     tokens, mean, y = data()
     one_hot = torch.nn.functional.one_hot(y.sum(1).long() % 3, 3).float()
-    table = grid.Table.of(tokens.unbind(1), mean)
-    recipe = grid.Recipe(4, True, 0.05)
+    table = grid.FeatureTable.of(tokens.unbind(1), mean)
+    recipe = grid.HeadRecipe(4, True, 0.05)
     (head,) = grid.fit(table, one_hot, [recipe], 6, 16, seed=5, exclusive=True)
     layer = alone(tokens, mean, one_hot, recipe, 6, 16, seed=5, exclusive=True)
     assert_close(head.weight, layer.weight.detach(), atol=1e-5, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_of_exclusive_classes_the_loss_is_the_cross_entropy():
 @pytest.mark.parametrize("unknown", [0.0, 0.3])
 def test_sixteen_heads_together_are_sixteen_heads_alone(unknown):
     tokens, mean, y = data(unknown=unknown)
-    table = grid.Table.of(tokens.unbind(1), mean)
+    table = grid.FeatureTable.of(tokens.unbind(1), mean)
     recipes = every(table)
     assert len(recipes) == 16
     heads = grid.fit(table, y, recipes, 6, 16, seed=5)
@@ -79,7 +79,7 @@ def test_sixteen_heads_together_are_sixteen_heads_alone(unknown):
 @settings(max_examples=10, deadline=None)
 def test_a_head_does_not_depend_on_the_others(chosen):
     tokens, mean, y = data()
-    table = grid.Table.of(tokens.unbind(1), mean)
+    table = grid.FeatureTable.of(tokens.unbind(1), mean)
     recipes = every(table)
     some = [recipes[i] for i in chosen]
     everyone = dict(zip(recipes, grid.fit(table, y, recipes, 2, 16, 0), strict=True))
@@ -90,7 +90,7 @@ def test_a_head_does_not_depend_on_the_others(chosen):
 def cnn(widths=(3, 5, 8, 13), n=50):
     """Vectors of stages, wider and wider."""
     g = torch.Generator().manual_seed(1)
-    return grid.Table.of([torch.randn((n, width), generator=g) for width in widths])
+    return grid.FeatureTable.of([torch.randn((n, width), generator=g) for width in widths])
 
 
 def test_stages_give_as_many_inputs_as_blocks_and_the_patch_mean():
@@ -99,7 +99,7 @@ def test_stages_give_as_many_inputs_as_blocks_and_the_patch_mean():
     assert grid.inputs(cnn(), [1, 2], [False]) == [(1, False), (2, False)]
     assert grid.inputs(cnn((7,)), [1, 4], [False, True]) == [(1, False)]  # pixels, metadata
     tokens, mean, _ = data()
-    table = grid.Table.of(tokens.unbind(1), mean)
+    table = grid.FeatureTable.of(tokens.unbind(1), mean)
     assert grid.inputs(table, [1, 4], [False, True]) == [(1, False), (1, True), (4, False), (4, True)]
 
 
@@ -117,8 +117,8 @@ def test_in_its_unit_a_head_does_not_depend_on_the_scale_of_its_features(factor,
     scale = torch.cat([torch.full((width,), each) for width, each in zip(table.widths, factors, strict=True)])
     logits = []
     for x in (table.x, table.x * factor, table.x * scale, table.x + 7):
-        each = grid.Table(x, table.widths)
-        recipes = [grid.Recipe(number, False, 0.3) for number in (1, 4)]
+        each = grid.FeatureTable(x, table.widths)
+        recipes = [grid.HeadRecipe(number, False, 0.3) for number in (1, 4)]
         heads = grid.fit(each, y, recipes, 5, 16, 0, unit=grid.Unit.of(each))
         logits.append(torch.stack([head.logits(each) for head in heads]))
     for other in logits[1:]:
@@ -127,7 +127,7 @@ def test_in_its_unit_a_head_does_not_depend_on_the_scale_of_its_features(factor,
 
 def test_in_its_unit_a_vector_has_length_1_whatever_its_width_and_a_constant_one_is_0():
     table = cnn()
-    table = grid.Table(torch.cat([table.x * 3 + 2, torch.full((50, 4), 0.3)], 1), (*table.widths, 4))
+    table = grid.FeatureTable(torch.cat([table.x * 3 + 2, torch.full((50, 4), 0.3)], 1), (*table.widths, 4))
     x = grid.Unit.of(table).apply(table.x)
     for span in table.spans[:-1]:
         assert (x[:, span] ** 2).sum(1).mean() == pytest.approx(1, abs=1e-4)
@@ -136,8 +136,8 @@ def test_in_its_unit_a_vector_has_length_1_whatever_its_width_and_a_constant_one
 
 def test_a_diverging_head_leaves_its_neighbours_alone():
     tokens, mean, y = data()
-    table = grid.Table.of((tokens * 100).unbind(1), mean)
-    wild, tame = grid.Recipe(1, False, 1e38), grid.Recipe(1, False, 1e-5)
+    table = grid.FeatureTable.of((tokens * 100).unbind(1), mean)
+    wild, tame = grid.HeadRecipe(1, False, 1e38), grid.HeadRecipe(1, False, 1e-5)
     heads = grid.fit(table, y, [wild, tame], 3, 16, 0)
     assert not heads[0].logits(table).isfinite().all()
     assert_close(heads[1].weight, grid.fit(table, y, [tame], 3, 16, 0)[0].weight)
@@ -145,7 +145,7 @@ def test_a_diverging_head_leaves_its_neighbours_alone():
 
 def test_the_number_of_threads_changes_no_bit():
     tokens, mean, y = data(n=300, width=64)
-    table, before = grid.Table.of(tokens.unbind(1), mean), torch.get_num_threads()
+    table, before = grid.FeatureTable.of(tokens.unbind(1), mean), torch.get_num_threads()
     recipes = every(table)
     try:
         found = []
@@ -160,16 +160,16 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_it_learns_what_can_be_learnt():
     tokens, mean, y = data(n=400)
-    table = grid.Table.of(tokens.unbind(1), mean)
-    (head,) = grid.fit(table, y, [grid.Recipe(1, False, 0.05)], 30, 32, 0)
+    table = grid.FeatureTable.of(tokens.unbind(1), mean)
+    (head,) = grid.fit(table, y, [grid.HeadRecipe(1, False, 0.05)], 30, 32, 0)
     assert ((head.logits(table) > 0) == (y == 1)).float().mean() > 0.95
 
 
 def test_a_loss_that_is_summed_over_the_batch_is_a_learning_rate_times_its_size():
     tokens, mean, labels = data(n=48)
-    table = grid.Table.of(tokens.unbind(1), mean)
-    summed = [grid.Recipe(1, False, 0.001)]
-    averaged = [grid.Recipe(1, False, 0.016)]
+    table = grid.FeatureTable.of(tokens.unbind(1), mean)
+    summed = [grid.HeadRecipe(1, False, 0.001)]
+    averaged = [grid.HeadRecipe(1, False, 0.016)]
     one = grid.fit(table, labels, summed, 3, 16, 0, summed=True)[0]
     two = grid.fit(table, labels, averaged, 3, 16, 0)[0]
     assert_close(one.weight, two.weight, atol=1e-5, rtol=1e-4)

@@ -118,7 +118,7 @@ def test_repeated_and_constant_features_do_not_change_how_strongly_c_regularises
 
 def test_features_that_are_prepared_once_are_fitted_to_other_labels_as_if_alone():
     x = torch.from_numpy(features(80, 12, 2))
-    prepared = logistic.Features(x)
+    prepared = logistic.EigenFeatures(x)
     for seed in (3, 4):
         y = torch.from_numpy(labels(x.numpy(), 2, seed))
         expected = logistic.fit(x, y, [1.0], False)

@@ -135,7 +135,7 @@ def test_every_backbone_gives_heads_as_many_candidate_inputs(entry):
     encoder = tiny.encoder(entry.model_copy(update={"options": deeper(entry.options)}), entry.side(224), blocks=4)
     features = encoder(tiny.pixels())
     vectors = [features.stages[layer] for layer in sorted(features.stages)] + [*features.cls.unbind(1)]
-    inputs = grid.inputs(grid.Table.of(vectors, features.patch_mean), [1, 4], [False, True])
+    inputs = grid.inputs(grid.FeatureTable.of(vectors, features.patch_mean), [1, 4], [False, True])
     assert len(inputs) == len(set(inputs)) == (1 if entry.id == "pixels" else 4)
 
 

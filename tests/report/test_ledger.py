@@ -164,7 +164,7 @@ def auroc_of(generator, patients, true, resamples=1000):
     """The AUROC of a test set of two normal distributions."""
     targets = (generator.random(patients) < 0.4).astype(float)
     scores = generator.normal(size=patients) + math.sqrt(2) * norm.ppf(true) * targets
-    ranking = classification.Ranking(scores, targets, np.arange(patients), patients)
+    ranking = classification.ClassRanking(scores, targets, np.arange(patients), patients)
     return estimated(lambda weights: ranking.areas(weights)[0], patients, resamples)
 
 

@@ -553,8 +553,8 @@ def test_a_class_that_a_draw_cannot_teach_has_no_score_there(tmp_path):
 
 def test_the_floor_is_fitted_on_the_permuted_labels_of_train(tmp_path, monkeypatch):
     s, step = made(tmp_path, few_shot=None, logistic=None)
-    given, fit = [], logistic.Features.fit
-    monkeypatch.setattr(logistic.Features, "fit", lambda own, y, *rest: given.append(y) or fit(own, y, *rest))
+    given, fit = [], logistic.EigenFeatures.fit
+    monkeypatch.setattr(logistic.EigenFeatures, "fit", lambda own, y, *rest: given.append(y) or fit(own, y, *rest))
     running.run(s, step)
     train = [row for row in range(N) if PARTS[row % 4] == "train"]
     index = artifacts.Index.load(step.dependency("prepare").folder)

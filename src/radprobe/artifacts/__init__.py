@@ -7,7 +7,7 @@ checks them; a manifest whose files are missing or changed is set aside, so that
 from radprobe.artifacts.adapter import Adapter
 from radprobe.artifacts.comparison import COMPARISON_SCHEMA, ROWS_SCHEMA, VARIANTS_SCHEMA, Comparison
 from radprobe.artifacts.embeddings import Embeddings, Shards
-from radprobe.artifacts.few_shot import FewShot
+from radprobe.artifacts.few_shot import FewShotScores
 from radprobe.artifacts.index import INDEX_SCHEMA, LABEL, META, Index
 from radprobe.artifacts.label_maps import LabelMaps
 from radprobe.artifacts.leaks import LeakCertificate
@@ -32,7 +32,7 @@ __all__ = [
     "Adapter",
     "Comparison",
     "Embeddings",
-    "FewShot",
+    "FewShotScores",
     "Index",
     "LabelMaps",
     "LeakCertificate",

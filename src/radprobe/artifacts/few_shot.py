@@ -11,7 +11,7 @@ from radprobe.artifacts.tables import read_array, read_table, write_array, write
 
 
 @dataclass
-class FewShot:
+class FewShotScores:
     """What heads that saw few patients say of the test part, draw by draw.
 
     table: one row a draw: protocol, shots (patients, or patients a class; 0 means all), draw, n_patients and n_samples

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe import manifests
-from radprobe.artifacts.few_shot import FewShot
+from radprobe.artifacts.few_shot import FewShotScores
 from radprobe.artifacts.label_maps import LabelMaps
 from radprobe.artifacts.tables import read_table, write_table
 from radprobe.manifests import Place
@@ -41,7 +41,7 @@ class Predictions:
     table: pd.DataFrame | None = None
     maps: dict[str, LabelMaps] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    few_shot: FewShot | None = None
+    few_shot: FewShotScores | None = None
     training: pd.DataFrame | None = None  # curves: protocol, phase, head, epoch, loss, value, learning_rate, seconds
     decoders: list[str] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ class Predictions:
             read_table(Path(folder) / name) if name in manifest.files else None
             for name in ("predictions.parquet", "training.parquet")
         )
-        few_shot = FewShot.read(Path(folder)) if "few_shot.npy" in manifest.files else None
+        few_shot = FewShotScores.read(Path(folder)) if "few_shot.npy" in manifest.files else None
         decoders = [Path(name).stem for name in manifest.files if name.endswith(".safetensors")]
         return cls(facts.pop("classes"), table, maps, facts, few_shot, training, decoders)
 

@@ -50,7 +50,7 @@ class Scores:
     KIND: ClassVar[str] = "scores"
     table: pd.DataFrame
     cases: pd.DataFrame | None = None  # protocol, part, case_id, patient_id, metric, class, value
-    draws: pd.DataFrame | None = None  # few-shot, on test: FewShot.COLUMNS, metric, value (macro), n_classes
+    draws: pd.DataFrame | None = None  # few-shot, on test: FewShotScores.COLUMNS, metric, value (macro), n_classes
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

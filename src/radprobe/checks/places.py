@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from radprobe import estimate, machine
 from radprobe.checks import Check
 from radprobe.console import size
-from radprobe.machine import Place
+from radprobe.machine import FileSystem
 from radprobe.study import Study
 
 WRITTEN = ("work", "results", "reports")
@@ -31,7 +31,7 @@ def folders(study: Study) -> Iterator[Check]:
         yield Check("paths.raw", "ok", f"{raw}: only read, unless `download: true`")
 
 
-def _space(what: str, found: Place, least: int, with_maps: int) -> Check:
+def _space(what: str, found: FileSystem, least: int, with_maps: int) -> Check:
     words = f"{found.at}: {size(found.free)} free"
     if with_maps:
         words += f"; pixels and vectors take about {size(least)}, with all dense maps {size(with_maps)}"
@@ -42,7 +42,7 @@ def _space(what: str, found: Place, least: int, with_maps: int) -> Check:
     return Check(what, "note", words, remedy) if found.free < with_maps else Check(what, "ok", words)
 
 
-def _traps(what: str, found: Place) -> Iterator[Check]:
+def _traps(what: str, found: FileSystem) -> Iterator[Check]:
     if not found.locks:
         reason = f"{found.at} ({found.kind}): files cannot be locked there, so two runs could write the same file"
         yield Check(what, "problem", reason, f"name a folder on a disk that locks: {what}")

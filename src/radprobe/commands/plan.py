@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from radprobe import catalog, estimate, machine
 from radprobe.console import say, show_table, size
-from radprobe.estimate import Earlier, Estimate
+from radprobe.estimate import Earlier, TimeEstimate
 from radprobe.study import ON_GPU, ON_ONE_CORE, OUTPUTS, Missing, Step, Study
 
 CELLS = ("probe", "segment", "adapt", "external")
@@ -62,7 +62,7 @@ def _stages(study: Study, whole: Study) -> Iterator[tuple[str, ...]]:
         yield verb, *counts, _hours(now, at_once), _hours(todo, found), _source(verb, todo, found)
 
 
-def _hours(todo: list[Step], found: list[Estimate]) -> str:
+def _hours(todo: list[Step], found: list[TimeEstimate]) -> str:
     if not todo:
         return "none"
     if not found:
@@ -73,7 +73,7 @@ def _hours(todo: list[Step], found: list[Estimate]) -> str:
     return (f"{low:{digits}} to {high:{digits}}" if high >= 0.1 else "under 0.1") + rest
 
 
-def _source(verb: str, todo: list[Step], found: list[Estimate]) -> str:
+def _source(verb: str, todo: list[Step], found: list[TimeEstimate]) -> str:
     if not todo:
         return ""
     if verb in ("retrieve", "weights"):

@@ -10,7 +10,7 @@ from radprobe.artifacts import Predictions
 from radprobe.console import about, say
 from radprobe.jobs.compare import CompareJob
 from radprobe.manifests import Manifest
-from radprobe.metrics.scoring import Cell, truth_of
+from radprobe.metrics.scoring import ScoredCell, truth_of
 from radprobe.metrics.simultaneous import Family
 from radprobe.names import FLOOR, PREFERRED, STANDING, first_init
 from radprobe.study import Step, Study
@@ -44,7 +44,7 @@ def _of(study: Study, dataset: str) -> str:
         return ""
     job = CompareJob.of(dataset, study.dataset(dataset), {}, [], study.params)
     truth = truth_of(study.step("prepare", dataset).folder, job.task)
-    cells = {name: Cell(each, truth, job.metric, job.intervals) for name, each in having.items()}
+    cells = {name: ScoredCell(each, truth, job.metric, job.intervals) for name, each in having.items()}
     scores = {name: cell.scored(protocol, "val").macro(job.metric, cell.how) for name, cell in cells.items()}
     family = Family(scores, {})
     return _sentence(study, dataset, protocol, family)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from radprobe.artifacts import PARTS, FewShot, Index, LabelMaps, Pixels, Predictions, Split, Weights
+from radprobe.artifacts import PARTS, FewShotScores, Index, LabelMaps, Pixels, Predictions, Split, Weights
 from radprobe.catalog import EncoderEntry, Intensity
 from radprobe.files import RadprobeError
 from radprobe.imaging import intensity
@@ -295,7 +295,7 @@ class Segmentation:
 Task = Classification | Segmentation
 
 
-def few_shot_curve(task: Task, options: FewShotAdapting) -> FewShot:
+def few_shot_curve(task: Task, options: FewShotAdapting) -> FewShotScores:
     """Adapt to each draw with the first learning rates and fixed steps; return what each predicts of test."""
     shared, how = task.adaptation, task.adaptation.options
     every = few_shot.every(shared.index, shared.split, how.task, options.shots, options.draws, how.seed, paper=False)

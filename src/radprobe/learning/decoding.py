@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from radprobe import console
-from radprobe.artifacts import FewShot, Index, LabelMaps, Pixels, Predictions, Split, again
+from radprobe.artifacts import FewShotScores, Index, LabelMaps, Pixels, Predictions, Split, again
 from radprobe.files import RadprobeError
 from radprobe.learning import decoders, few_shot, label_maps, loop, selection
 from radprobe.learning.device import measured
@@ -282,7 +282,7 @@ class _Fit:
         networks.save(task.folder / f"{protocol.name}.safetensors", decoder, protocol.plan, facts)
 
 
-def few_shot_curve(task: DecodingTask, linear: DecoderProtocol, options: FewShotDecoding) -> FewShot:
+def few_shot_curve(task: DecodingTask, linear: DecoderProtocol, options: FewShotDecoding) -> FewShotScores:
     """Fit a linear decoder to each draw, learning rate and steps fixed; count the labels of every test case.
 
     The counts of a draw whose fit diverged are 0.

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from radprobe import console
-from radprobe.artifacts import FewShot, Index, Split
+from radprobe.artifacts import FewShotScores, Index, Split
 from radprobe.catalog import PAPER
 from radprobe.files import RadprobeError
 from radprobe.learning.selection import Diverged
@@ -45,7 +45,7 @@ class Draw:
 
     @property
     def row(self) -> dict[str, Any]:
-        """The draw as a row of FewShot's table."""
+        """The draw as a row of FewShotScores's table."""
         facts = {"n_patients": self.patients, "n_samples": self.samples, "note": self.note}
         return {"protocol": self.protocol, "shots": self.shots or 0, "draw": self.number, **facts}
 
@@ -71,9 +71,9 @@ def fit_each(every: Sequence[Draw], fit: Callable[[Draw], R]) -> list[R | None]:
     return fitted
 
 
-def scored(every: Sequence[Draw], scores: np.ndarray) -> FewShot:
+def scored(every: Sequence[Draw], scores: np.ndarray) -> FewShotScores:
     """Return the artifact of draws and of what was fitted to them: `scores` [draws, n test cases, ...]."""
-    return FewShot(pd.DataFrame([draw.row for draw in every], columns=list(FewShot.COLUMNS)), scores)
+    return FewShotScores(pd.DataFrame([draw.row for draw in every], columns=list(FewShotScores.COLUMNS)), scores)
 
 
 def draws(index: Index, split: Split, task: str, shots: Sequence[int], repeats: int, seed: int) -> Iterator[Draw]:

@@ -30,7 +30,7 @@ CHUNK = 4096  # rows held in higher precision at a time
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HeadRecipe:
     """One head: the vectors of the last `blocks` blocks or stages, the mean patch token or not, its learning rate."""
 
     blocks: int
@@ -47,7 +47,7 @@ Input = tuple[int, bool]  # the last so many blocks or stages, with the mean pat
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """Features as one matrix [n, D]: the vectors from the earliest block or stage to the last, then the patch mean.
 
     So every input is a range of columns. `widths` are those of the vectors, `patch_width` that of the mean patch token,
@@ -59,7 +59,7 @@ class Table:
     patch_width: int = 0
 
     @classmethod
-    def of(cls, vectors: Sequence[torch.Tensor], patch_mean: torch.Tensor | None = None) -> "Table":
+    def of(cls, vectors: Sequence[torch.Tensor], patch_mean: torch.Tensor | None = None) -> "FeatureTable":
         """Join vectors [n, C], each of its own width, and patch_mean [n, C]."""
         parts = [*vectors] + ([] if patch_mean is None else [patch_mean])
         widths = tuple(each.shape[1] for each in vectors)
@@ -75,12 +75,12 @@ class Table:
         """Return the columns of an input."""
         return slice(sum(self.widths[:-blocks]), sum(self.widths) + (self.patch_width if patch_mean else 0))
 
-    def rows(self, rows: np.ndarray | torch.Tensor) -> "Table":
+    def rows(self, rows: np.ndarray | torch.Tensor) -> "FeatureTable":
         """Return the table of some samples."""
-        return Table(self.x[torch.as_tensor(rows)], self.widths, self.patch_width)
+        return FeatureTable(self.x[torch.as_tensor(rows)], self.widths, self.patch_width)
 
 
-def inputs(table: Table, blocks: Sequence[int], patch_mean: Sequence[bool]) -> list[Input]:
+def inputs(table: FeatureTable, blocks: Sequence[int], patch_mean: Sequence[bool]) -> list[Input]:
     """Return what heads may read of `table`: the same number of inputs for every backbone that has enough vectors.
 
     With a CLS and a mean patch token: each of `blocks` with each of `patch_mean`. Other backbones (CNNs, mean-pooled
@@ -96,7 +96,7 @@ def inputs(table: Table, blocks: Sequence[int], patch_mean: Sequence[bool]) -> l
     return [(number, False) for number in sorted(possible[:wanted])]
 
 
-def paper_inputs(table: Table, tokens: int) -> list[Input]:
+def paper_inputs(table: FeatureTable, tokens: int) -> list[Input]:
     """Return what the study's heads read: CLS of the last 1 or 4 blocks, with the patch mean or without.
 
     `tokens` is how many vectors the backbone gives as blocks: 1 for a CNN, whose earlier stages the study leaves out.
@@ -118,7 +118,7 @@ class Unit:
     factor: torch.Tensor
 
     @classmethod
-    def of(cls, table: Table) -> "Unit":
+    def of(cls, table: FeatureTable) -> "Unit":
         """Measure the features of `table`, in float64."""
         n = len(table.x)
         nothing = torch.zeros((), dtype=torch.float64)
@@ -147,26 +147,26 @@ class Unit:
 class Head:
     """A trained linear head."""
 
-    recipe: Recipe
+    recipe: HeadRecipe
     weight: torch.Tensor  # [classes, D of its recipe]
     bias: torch.Tensor  # [classes]
 
-    def logits(self, table: Table) -> torch.Tensor:
+    def logits(self, table: FeatureTable) -> torch.Tensor:
         """Return the logits [n, classes]."""
         with threads(1):
             return torch.addmm(self.bias, table.x[:, table.columns(*self.recipe.input)].float(), self.weight.T)
 
 
 def fit(
-    table: Table,
+    table: FeatureTable,
     labels: torch.Tensor,
-    heads: Sequence[Recipe],
+    heads: Sequence[HeadRecipe],
     epochs: int,
     batch_size: int,
     seed: int,
     exclusive: bool = False,
     summed: bool = False,
-    views: Sequence[Table] = (),
+    views: Sequence[FeatureTable] = (),
     unit: Unit | None = None,
 ) -> list[Head]:
     """Train `heads` on labels [n, classes] (1, 0, NaN); return them in the order given, as heads on raw features.
@@ -204,7 +204,7 @@ def fit(
 class _Group:
     """Heads that read the same columns: weights [heads x classes, D], and a learning rate for each row."""
 
-    def __init__(self, table: Table, recipes_: list[Recipe], classes: int, seed: int, exclusive: bool):
+    def __init__(self, table: FeatureTable, recipes_: list[HeadRecipe], classes: int, seed: int, exclusive: bool):
         self.recipes, self.classes, self.exclusive = recipes_, classes, exclusive
         self.columns = table.columns(*recipes_[0].input)
         shape = (classes, self.columns.stop - self.columns.start)

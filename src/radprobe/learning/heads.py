@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from radprobe.artifacts import PARTS, FewShot, Index, again
+from radprobe.artifacts import PARTS, FewShotScores, Index, again
 from radprobe.files import RadprobeError
 from radprobe.learning import few_shot, grid, knn, logistic, selection
 from radprobe.learning.cases import permuted, ranking
@@ -195,7 +195,7 @@ def linear_paper(samples: Samples, seed: int, *, epochs: int, batch_size: int) -
 class TriedHead:
     """A linear head of the grid and its logits of val."""
 
-    recipe: grid.Recipe
+    recipe: grid.HeadRecipe
     val: torch.Tensor
 
 
@@ -208,7 +208,7 @@ class _Sgd:
     batch_size: int
     raw: bool
 
-    def fit(self, part: str, recipes: list[grid.Recipe], seed: int) -> list[grid.Head]:
+    def fit(self, part: str, recipes: list[grid.HeadRecipe], seed: int) -> list[grid.Head]:
         table = self.samples.features(part)
         return grid.fit(
             table,
@@ -225,7 +225,7 @@ class _Sgd:
 
     def candidates(self, inputs: Sequence[grid.Input], rates: Sequence[float], seed: int) -> list[Candidate[TriedHead]]:
         """Fit a head per input and rate on train."""
-        recipes = [grid.Recipe(blocks, patch_mean, rate) for blocks, patch_mean in inputs for rate in rates]
+        recipes = [grid.HeadRecipe(blocks, patch_mean, rate) for blocks, patch_mean in inputs for rate in rates]
         val = self.samples.features(VAL)
         found = []
         for head in self.fit(TRAIN, recipes, seed):
@@ -238,7 +238,7 @@ class _Sgd:
         """Fit the best of the candidates again."""
         test = self.samples.features(TEST)
 
-        def scores(recipe: grid.Recipe, seed: int) -> torch.Tensor:
+        def scores(recipe: grid.HeadRecipe, seed: int) -> torch.Tensor:
             (head,) = self.fit(REFIT, [recipe], seed)
             return _checked(head.logits(test), f"linear head with learning rate {recipe.learning_rate:g}, seed {seed}")
 
@@ -309,7 +309,7 @@ def _sweep(
     And the settings of those that did not converge.
     """
     x = _read(samples, one)
-    features = logistic.Features(x[samples.rows[TRAIN]])
+    features = logistic.EigenFeatures(x[samples.rows[TRAIN]])
     val = x[samples.rows[VAL]]
     late: list[dict[str, float]] = []
     of_input: dict[str, float] = {"blocks": one[0], "patch_mean": one[1]}
@@ -328,7 +328,7 @@ def _sweep(
 def shuffled(samples: Samples, seed: int, *, c: float, shuffles: int) -> Result:
     """Fit on labels that are permuted among the patients of train, once per shuffle: there is nothing to learn."""
     train = samples.rows[TRAIN]
-    features = logistic.Features(samples.cls[train])
+    features = logistic.EigenFeatures(samples.cls[train])
     labels = samples.y(TRAIN)
     patients = samples.cases.patients[train]
 
@@ -343,7 +343,7 @@ def shuffled(samples: Samples, seed: int, *, c: float, shuffles: int) -> Result:
     return Result(first[VAL], first[TEST], facts, fit, fits=shuffles)
 
 
-def few_shot_curve(samples: Samples, index: Index, draws: Sequence[few_shot.Draw], c: float) -> FewShot:
+def few_shot_curve(samples: Samples, index: Index, draws: Sequence[few_shot.Draw], c: float) -> FewShotScores:
     """Fit one head per draw, C fixed, on the drawn cases alone; score the test part, its cases sorted by id.
 
     A class without a positive and a negative in a draw cannot be learnt from it: its scores there are NaN.

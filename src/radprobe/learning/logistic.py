@@ -54,10 +54,10 @@ class Sweep:
 
 def fit(x: torch.Tensor, y: torch.Tensor, values: Sequence[float], exclusive: bool) -> Sweep:
     """Fit features x [n, D] to labels y [n, classes] (1, 0, NaN), for each C of `values`."""
-    return Features(x).fit(y, values, exclusive)
+    return EigenFeatures(x).fit(y, values, exclusive)
 
 
-class Features:
+class EigenFeatures:
     """Standardised features of length 1 in their eigenbasis: made once, to be fitted to any number of labels.
 
     One torch thread, so that the result is the same for any number of cores.
@@ -117,7 +117,7 @@ class Features:
 class _Problem:
     """Features, and the labels of the classes that can be learnt."""
 
-    def __init__(self, features: Features, y: torch.Tensor, exclusive: bool):
+    def __init__(self, features: EigenFeatures, y: torch.Tensor, exclusive: bool):
         self.features = features
         self.exclusive = exclusive
         self.n, self.z = features.n, features.z

@@ -44,9 +44,9 @@ class Samples:
         self.neighbours = neighbours
         self.within = within
 
-    def _table(self, vectors: Sequence[np.ndarray], patch_mean: np.ndarray | None) -> grid.Table:
+    def _table(self, vectors: Sequence[np.ndarray], patch_mean: np.ndarray | None) -> grid.FeatureTable:
         mean = None if patch_mean is None else self.cases.mean(patch_mean)
-        return grid.Table.of([self.cases.mean(each) for each in vectors], mean)
+        return grid.FeatureTable.of([self.cases.mean(each) for each in vectors], mean)
 
     @cached_property
     def near(self) -> dict[tuple[str, str], knn.Neighbours]:
@@ -73,11 +73,11 @@ class Samples:
         """Return the labels [n, classes] of a part."""
         return self.labels[self.rows[part]]
 
-    def features(self, part: str) -> grid.Table:
+    def features(self, part: str) -> grid.FeatureTable:
         """Return the features of a part."""
         return self.table.rows(self.rows[part])
 
-    def views_of(self, part: str) -> list[grid.Table]:
+    def views_of(self, part: str) -> list[grid.FeatureTable]:
         """Return the augmented copies of a part, one table per view."""
         return [view.rows(self.rows[part]) for view in self.views]
 

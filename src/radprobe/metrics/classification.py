@@ -37,7 +37,7 @@ def support_of(counts: Sequence[tuple[int, int]]) -> Support:
     return Support(round(rarer), spread.sum() / (spread / df).sum(), PER_PAIR * len(m) ** 2 / spread.sum(), rarer=True)
 
 
-class Ranking:
+class ClassRanking:
     """The samples of one class in order of score.
 
     scores: [n] finite or infinite, higher is more likely. targets: [n], 1 or 0; samples with any other value (NaN, -1)
@@ -114,15 +114,15 @@ class Tallies:
 class FoldedRanking:
     """Out-of-fold samples of one class, ranked within their folds: no two heads have a scale of scores in common.
 
-    Arguments are those of Ranking, and folds [n]. The areas count pairs of samples of one fold only: AUROC is the mean
-    over folds weighted by their pairs (Airola et al. 2011, CSDA 55:1828, find pooled scores biased), AUPRC that
+    Arguments are those of ClassRanking, and folds [n]. The areas count pairs of samples of one fold only: AUROC is the
+    mean over folds weighted by their pairs (Airola et al. 2011, CSDA 55:1828, find pooled scores biased), AUPRC that
     weighted by their positives. Means over folds use the weights of a resample too.
     """
 
     def __init__(self, scores: np.ndarray, targets: np.ndarray, units: np.ndarray, n_units: int, folds: np.ndarray):
         within = [folds == fold for fold in np.unique(folds)]
-        self._rankings = [Ranking(scores[rows], targets[rows], units[rows], n_units) for rows in within]
-        whole = Ranking(scores, targets, units, n_units)
+        self._rankings = [ClassRanking(scores[rows], targets[rows], units[rows], n_units) for rows in within]
+        whole = ClassRanking(scores, targets, units, n_units)
         self.positives = whole.positives
         self.negatives = whole.negatives
         self.counts = whole.counts
@@ -168,9 +168,11 @@ class Classifier:
         columns = zip(np.asarray(scores).T, self.targets.T, strict=True)
         self.rankings = [self._ranking(score, target, folds) for score, target in columns]
 
-    def _ranking(self, scores: np.ndarray, targets: np.ndarray, folds: np.ndarray | None) -> "Ranking | FoldedRanking":
+    def _ranking(
+        self, scores: np.ndarray, targets: np.ndarray, folds: np.ndarray | None
+    ) -> "ClassRanking | FoldedRanking":
         if folds is None:
-            return Ranking(scores, targets, self.units, self.patients)
+            return ClassRanking(scores, targets, self.units, self.patients)
         return FoldedRanking(scores, targets, self.units, self.patients, np.asarray(folds))
 
     @property
@@ -294,6 +296,6 @@ def row(metric: str, name: str, found: Resampled, sizes: dict[str, int], note: s
     return {"metric": metric, "class": name, "value": value, "low": low, "high": high, **sizes, "note": note}
 
 
-def _undefined(ranking: Ranking | FoldedRanking) -> str:
+def _undefined(ranking: ClassRanking | FoldedRanking) -> str:
     lacking = [name for name in ("positives", "negatives") if not getattr(ranking, name)]
     return f"undefined: no {' and no '.join(lacking)}" if lacking else ""

@@ -13,7 +13,7 @@ from radprobe.metrics import delong, simultaneous
 from radprobe.metrics.options import ComparedRow, VariantPair
 from radprobe.metrics.resampling import Resampled, average
 from radprobe.metrics.score_rows import Scored
-from radprobe.metrics.scoring import Cell, Segmented
+from radprobe.metrics.scoring import ScoredCell, Segmented
 from radprobe.metrics.simultaneous import Chance, Difference, Family
 from radprobe.names import STANDING
 
@@ -22,7 +22,7 @@ from radprobe.names import STANDING
 class Tested:
     """One protocol of a backbone on test: its predictions, and its macro scores on resampled patients."""
 
-    cell: Cell
+    cell: ScoredCell
     protocol: str
 
     @cached_property

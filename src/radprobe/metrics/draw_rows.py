@@ -3,14 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from radprobe.artifacts import FewShot, Predictions
+from radprobe.artifacts import FewShotScores, Predictions
 from radprobe.artifacts.tables import Record
 from radprobe.metrics import classification, segmentation
 from radprobe.metrics.score_rows import ONE_FIT
 from radprobe.metrics.scoring import Classified
 
 
-def scores(predictions: Predictions, few_shot: FewShot, metric: str, exclusive: bool) -> pd.DataFrame:
+def scores(predictions: Predictions, few_shot: FewShotScores, metric: str, exclusive: bool) -> pd.DataFrame:
     """Return the macro score on test of every few-shot draw, over the classes that the draw could learn.
 
     `auroc_study` is by the study's definition, if several classes may hold and the draw could learn all of them.

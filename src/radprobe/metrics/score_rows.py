@@ -6,7 +6,7 @@ import numpy as np
 
 from radprobe.artifacts.tables import Record
 from radprobe.metrics.options import Bootstrap
-from radprobe.metrics.scoring import Cell, Classified, Segmented
+from radprobe.metrics.scoring import Classified, ScoredCell, Segmented
 from radprobe.names import FLOOR
 
 Scored = Classified | Segmented
@@ -22,7 +22,7 @@ ALL_NEAR: Record = {
 }
 
 
-def of_test(cell: Cell, protocol: str, test: Scored, val: Scored | None = None) -> list[Record]:
+def of_test(cell: ScoredCell, protocol: str, test: Scored, val: Scored | None = None) -> list[Record]:
     """Return the rows of test: all metrics, those at val's thresholds, and how far they move over fits with seeds."""
     facts = cell.predictions.protocol(protocol)
     others = cell.predictions.other_fits(protocol)
@@ -45,7 +45,7 @@ def _operating(scored: Scored, val: Scored | None, facts: Record, how: Bootstrap
     return scored.operating(val if isinstance(val, Classified) else None, facts, how)
 
 
-def of_val(cell: Cell, protocol: str, val: Scored) -> list[Record]:
+def of_val(cell: ScoredCell, protocol: str, val: Scored) -> list[Record]:
     """Return the rows of val: those of the fit that chose, or of all shuffles of the labels."""
     others = cell.predictions.other_fits(protocol) if protocol == FLOOR else []
     fits = [cell.scored(name, "val").rows(cell.how.alone) for name in others]
@@ -53,7 +53,7 @@ def of_val(cell: Cell, protocol: str, val: Scored) -> list[Record]:
     return over_shuffles(rows, fits) if others else rows
 
 
-def without_near(cell: Cell, protocol: str, test: Scored, near: Collection[str]) -> list[Record]:
+def without_near(cell: ScoredCell, protocol: str, test: Scored, near: Collection[str]) -> list[Record]:
     """Return the rows of the primary metric without near-duplicates, named `<metric>_without_near`; [] without any."""
     ids = set(test.samples["id"])
     if ids.isdisjoint(near):
@@ -70,7 +70,7 @@ def without_near(cell: Cell, protocol: str, test: Scored, near: Collection[str])
     return [{**row, **ONE_FIT, "metric": name} for row in rows]
 
 
-def _primary(cell: Cell, rows: list[Record]) -> list[Record]:
+def _primary(cell: ScoredCell, rows: list[Record]) -> list[Record]:
     return [row for row in rows if row["metric"] == cell.metric]
 
 

@@ -19,7 +19,7 @@ from radprobe.metrics.surfaces import METRICS, surfaces
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoredCell:
     """The predictions of a backbone on a dataset, and by what they are scored: `truth` of label maps, `tolerance`."""
 
     predictions: Predictions

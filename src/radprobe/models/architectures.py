@@ -189,7 +189,7 @@ class OpenClipTokens(Tower):
         return _in_order([Layer(*each) for each in both], layers), output.get("image_features")
 
 
-class Pixels(Tower):
+class PixelTower(Tower):
     """No network: the grey values of a patch as its map, [B, patch * patch, h, w], and their means as the vector."""
 
     def __init__(self, entry: EncoderEntry):
@@ -292,7 +292,7 @@ def awaken(model: torch.nn.Module) -> None:
             torch.nn.init.trunc_normal_(parameter, std=0.02)
 
 
-BUILDERS = {"timm": _timm, "transformers": _transformers, "open_clip": _open_clip, "none": Pixels}
+BUILDERS = {"timm": _timm, "transformers": _transformers, "open_clip": _open_clip, "none": PixelTower}
 
 
 def classifier(entry: EncoderEntry) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from radprobe.report import adaptation, canvas, features_chart, few_shot_chart, 
 from radprobe.report.collect import Findings
 from radprobe.report.few_shot import Curves
 from radprobe.report.figures import Figure
-from radprobe.report.look import Features
+from radprobe.report.look import PatchFeatures
 from radprobe.report.ranking import Column, headlines
 
 
 def draw(
-    findings: Findings, columns: Sequence[Column], curves: dict[str, Curves], features: dict[str, Features]
+    findings: Findings, columns: Sequence[Column], curves: dict[str, Curves], features: dict[str, PatchFeatures]
 ) -> dict[Figure, dict[str, bytes]]:
     """Return every figure of the study in every format; what has no score yet is a line that says so.
 

@@ -8,7 +8,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from radprobe.report import canvas, pictures, style
 from radprobe.report.collect import Findings
-from radprobe.report.look import Features
+from radprobe.report.look import PatchFeatures
 
 SAID = "The first three principal components of patch features as red, green and blue, one PCA a backbone over these "
 SAID += "images: alike colours are alike features within a column, and mean nothing across columns"
@@ -16,7 +16,7 @@ FAMILY = 3  # width of the line above a backbone, in points
 MARGIN, WIDEST, CHARACTER = 0.4, 1.4, 0.08  # inches: of a row's name, of a picture at most, of a letter of a name
 
 
-def draw(findings: Findings, dataset: str, found: Features) -> Figure:
+def draw(findings: Findings, dataset: str, found: PatchFeatures) -> Figure:
     """Return the figure of a dataset: an image a row, a backbone a column, under a line in its family's colour."""
     title = findings.datasets[dataset].title
     if not found.maps:

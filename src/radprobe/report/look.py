@@ -50,7 +50,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Features:
+class PatchFeatures:
     """The same images through several backbones: by backbone the components of its patch features, RGB [h, w, 3]."""
 
     samples: list[str] = field(default_factory=list)
@@ -60,20 +60,20 @@ class Features:
     why: list[str] = field(default_factory=list)  # what is not shown
 
 
-def features(findings: Findings, dataset: str, column: Column | None) -> Features:
+def features(findings: Findings, dataset: str, column: Column | None) -> PatchFeatures:
     """Return patch features of the best, median and worst case; of evenly spaced samples of what is only looked at.
 
     None, with the reason, where nothing was scored or an artifact is absent or broken.
     """
     if findings.datasets[dataset].task != "look" and not (column and column.best):
-        return Features(why=["Not shown: nothing was scored yet, so there is no best, median and worst case."])
+        return PatchFeatures(why=["Not shown: nothing was scored yet, so there is no best, median and worst case."])
     try:
         return _features(findings, dataset, column)
     except (RadprobeError, FileNotFoundError) as error:
-        return Features(why=[f"Not shown: {error}"])
+        return PatchFeatures(why=[f"Not shown: {error}"])
 
 
-def _features(findings: Findings, dataset: str, column: Column | None) -> Features:
+def _features(findings: Findings, dataset: str, column: Column | None) -> PatchFeatures:
     index, pixels, truth = findings.images(dataset)
     examples = findings.study.params.report.examples
     if column:
@@ -85,7 +85,7 @@ def _features(findings: Findings, dataset: str, column: Column | None) -> Featur
         rows = np.unique(np.linspace(0, len(index.table) - 1, examples + 2).round().astype(int)[1:-1])
         samples = index.table["sample_id"].iloc[rows].tolist()
     sizes = [pictures.size_of(tuple(pixels.shapes[row])) for row in rows]
-    found = Features(samples, [pixels.images[row] for row in rows], sizes)
+    found = PatchFeatures(samples, [pixels.images[row] for row in rows], sizes)
     for backbone in _with_features(findings, dataset, column):
         _add_maps(found, findings, dataset, backbone, rows)
     return found
@@ -97,7 +97,7 @@ def _with_features(findings: Findings, dataset: str, column: Column | None) -> l
     return [name for name in names if ("embed", dataset, name) in findings.study.steps][:BACKBONES]
 
 
-def _add_maps(found: Features, findings: Findings, dataset: str, backbone: str, rows: np.ndarray) -> None:
+def _add_maps(found: PatchFeatures, findings: Findings, dataset: str, backbone: str, rows: np.ndarray) -> None:
     step = findings.study.steps["embed", dataset, backbone]
     if not step.outputs[0].is_file():
         found.why.append(f"{findings.title(backbone)} has no features yet.")
@@ -130,7 +130,7 @@ def _pair(near: dict[str, Any]) -> str:
     return f"{cases}: correlation {near['correlation']:.3f}, {near['change']}"
 
 
-def gallery(findings: Findings, dataset: str, column: Column | None, seen: Features | None) -> Gallery:
+def gallery(findings: Findings, dataset: str, column: Column | None, seen: PatchFeatures | None) -> Gallery:
     """Return the pictures of a dataset; empty, with the reason, where they may not or cannot be shown.
 
     `seen` are its patch features, None where no picture may be shown.
@@ -165,7 +165,7 @@ def _add_cases(found: Gallery, findings: Findings, column: Column) -> None:
     found.strips = len(index.table) > index.table["volume_id"].nunique()
 
 
-def _add_features(found: Gallery, seen: Features) -> None:
+def _add_features(found: Gallery, seen: PatchFeatures) -> None:
     found.samples = found.samples or seen.samples
     found.why = list(dict.fromkeys([*found.why, *seen.why]))
     found.images = [pictures.uri(pictures.grey(*each)) for each in zip(seen.images, seen.sizes, strict=True)]

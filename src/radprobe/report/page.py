@@ -39,7 +39,7 @@ def render(
     findings: Findings,
     columns: Sequence[Column],
     curves: Sequence[Curves],
-    features: dict[str, look.Features],
+    features: dict[str, look.PatchFeatures],
     figures: Figures,
 ) -> str:
     """Return explorer.html. `figures` are SVGs, `features` are by dataset. Every name and label is escaped."""

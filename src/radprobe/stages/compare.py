@@ -16,7 +16,7 @@ from radprobe.jobs.compare import CompareJob
 from radprobe.metrics import comparing
 from radprobe.metrics.comparing import ComparedTable, ScoreName, Tested
 from radprobe.metrics.resampling import Resampled
-from radprobe.metrics.scoring import Cell, truth_of
+from radprobe.metrics.scoring import ScoredCell, truth_of
 from radprobe.names import FLOOR, STANDING
 
 
@@ -63,7 +63,7 @@ def _tested(job: CompareJob, inputs: Inputs) -> dict[tuple[str, str], Tested]:
     tested: dict[tuple[str, str], Tested] = {}
     for backbone, folder in inputs.by_backbone().items():
         predictions = Predictions.load(folder)
-        cell = Cell(predictions, truth, job.metric, job.intervals)
+        cell = ScoredCell(predictions, truth, job.metric, job.intervals)
         tested |= {(backbone, protocol): Tested(cell, protocol) for protocol in predictions.protocols}
     return tested
 

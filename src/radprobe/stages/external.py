@@ -28,7 +28,7 @@ def run(job: ExternalJob, inputs: Inputs, runtime: Runtime) -> None:
     if path is None:
         raise RadprobeError(job.backbone, "has no file with predictions", "name it in params, under `predictions`")
     LeakCertificate.load(inputs.folder("split"))
-    cases = Cases.load(inputs)
+    cases = ExpectedCases.load(inputs)
     if job.columns is None:
         predictions, matched = _of_maps(inputs, path, cases)
     else:
@@ -48,7 +48,7 @@ def run(job: ExternalJob, inputs: Inputs, runtime: Runtime) -> None:
 
 
 @dataclass(frozen=True)
-class Cases:
+class ExpectedCases:
     """The cases of a dataset, its split, and what predictions of the split have to hold."""
 
     index: Index
@@ -74,7 +74,7 @@ def _facts(path: Path, expected: Expected, matched: Matched) -> dict[str, Any]:
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def _of_scores(columns: ScoreColumns, path: Path, cases: Cases) -> tuple[Predictions, Matched]:
+def _of_scores(columns: ScoreColumns, path: Path, cases: ExpectedCases) -> tuple[Predictions, Matched]:
     """Return Predictions of a CSV; of logits of which one class is true the log softmax ranks, as for our own rows."""
     classes = cases.split.classes
     scores = external.read_scores(path, columns.classes, columns.other_classes, classes, columns.scale)
@@ -86,7 +86,7 @@ def _of_scores(columns: ScoreColumns, path: Path, cases: Cases) -> tuple[Predict
     return Predictions(classes, table, facts={"protocols": {EXTERNAL: facts}}), matched
 
 
-def _table(cases: Cases, scores: ScoreTable, part: str, exclusive: bool, softmax: bool) -> pd.DataFrame:
+def _table(cases: ExpectedCases, scores: ScoreTable, part: str, exclusive: bool, softmax: bool) -> pd.DataFrame:
     """Return the scores of a part as rows of Predictions."""
     index = cases.index
     split = cases.split
@@ -117,7 +117,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 # --- label maps -------------------------------------------------------------------------------------------------------
 
 
-def _of_maps(inputs: Inputs, path: Path, cases: Cases) -> tuple[Predictions, Matched]:
+def _of_maps(inputs: Inputs, path: Path, cases: ExpectedCases) -> tuple[Predictions, Matched]:
     """Return Predictions of a folder of label maps, on the grid of the truth."""
     truth = Truth.load(inputs.folder("prepare"))
     expected = cases.expected

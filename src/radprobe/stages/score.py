@@ -11,7 +11,7 @@ from radprobe.jobs.score import ScoreJob
 from radprobe.metrics import draw_rows, score_rows
 from radprobe.metrics.classification import MACRO
 from radprobe.metrics.score_rows import Scored
-from radprobe.metrics.scoring import Cell, Segmented, truth_of
+from radprobe.metrics.scoring import ScoredCell, Segmented, truth_of
 
 
 def run(job: ScoreJob, inputs: Inputs, runtime: Runtime) -> None:
@@ -19,7 +19,7 @@ def run(job: ScoreJob, inputs: Inputs, runtime: Runtime) -> None:
     source = inputs.by_backbone()[job.backbone]
     predictions = Predictions.load(source)
     truth = truth_of(inputs.folder("prepare"), job.task)
-    cell = Cell(predictions, truth, job.metric, job.intervals, job.tolerance)
+    cell = ScoredCell(predictions, truth, job.metric, job.intervals, job.tolerance)
     near = _near_cases(inputs)
     tables: list[pd.DataFrame] = []
     cases: list[pd.DataFrame] = []
@@ -47,7 +47,7 @@ def _cases(scored: Mapping[str, Scored], protocol: str) -> Iterator[pd.DataFrame
 
 
 def _of_protocol(
-    cell: Cell, protocol: str, scored: Mapping[str, Scored], near: Collection[str]
+    cell: ScoredCell, protocol: str, scored: Mapping[str, Scored], near: Collection[str]
 ) -> Iterator[pd.DataFrame]:
     """Yield the rows of val and of test with what they cost."""
     test, val = scored["test"], scored.get("val")

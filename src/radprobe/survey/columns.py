@@ -32,7 +32,7 @@ NOTHING |= {"keine", "kein befund", "o.b.", "ohne befund"}
 UNKNOWN = {"unknown", "unclear", "uncertain", "unklar", "unbekannt", "tbd", "n.a.", "missing"}  # no class
 
 
-class Column:
+class LabelColumn:
     """A column that may hold labels: what its cells mean ("" is not known), and the kind of labels that it holds.
 
     kind: several in a cell, signs (1, 0, -1), or classes; None where it holds no labels.
@@ -77,15 +77,15 @@ def _rank(question: Question, of_signs: bool) -> int:
     return 1 if _called(column) else 3
 
 
-def _label_columns(listing: Listing) -> list[Column]:
+def _label_columns(listing: Listing) -> list[LabelColumn]:
     """Return the columns that may be labels: none that names files, patients, parts or what is no label."""
     used = {listing.column, listing.mask, split_column(listing), *patient_columns(listing)}
     names = [name for name in listing.table.columns if name and listing.table.columns.count(name) == 1]
-    columns = [Column(name, listing.values(name)) for name in names if name not in used]
+    columns = [LabelColumn(name, listing.values(name)) for name in names if name not in used]
     return [each for each in columns if _called(each.name) or not _says_else(each.name) or _of_patients_state(each)]
 
 
-def _of_patients_state(column: Column) -> bool:
+def _of_patients_state(column: LabelColumn) -> bool:
     """Say whether a column tells of each patient whether something holds: patient_died, and not patient."""
     more = {*words(column.name)} - OF_PATIENT
     return column.kind == "signs" and bool(more) and not NO_LABEL & more and of_patient(column.name)
@@ -141,7 +141,7 @@ def _found(cell: str) -> set[str]:
     return {part for part in _parts_of(cell) if part.casefold() not in NOTHING}
 
 
-def _several(column: Column) -> Question:
+def _several(column: LabelColumn) -> Question:
     classes = sorted({part for cell in column.cells for part in _found(cell)})
 
     def of(case: Case) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _several(column: Column) -> Question:
     return Question("multilabel" if len(classes) > 1 else "binary", classes, why, of, False, (column.name,))
 
 
-def _signs(columns: list[Column]) -> Question:
+def _signs(columns: list[LabelColumn]) -> Question:
     names = [each.name for each in columns]
     why = f"column(s) of 0 and 1: {', '.join(names)}"
     rows = zip(*(each.cells for each in columns), strict=True)
@@ -162,13 +162,13 @@ def _signs(columns: list[Column]) -> Question:
     return _question("binary" if len(names) == 1 else "multilabel", names, why, {each.name: each for each in columns})
 
 
-def _classes(column: Column) -> Question:
+def _classes(column: LabelColumn) -> Question:
     classes = sorted({cell for cell in column.cells if cell}, key=raw.natural)
     why = f"column '{column.name}' holds one of {len(classes)} classes"
     return _question("multiclass", classes, why, {"label": column})
 
 
-def _question(task: str, classes: list[str], why: str, columns: dict[str, Column]) -> Question:
+def _question(task: str, classes: list[str], why: str, columns: dict[str, LabelColumn]) -> Question:
     """Return the question of columns, by the names of its cells; its reason says what is read in other words."""
     for each in columns.values():
         if each.reads:
