@@ -65,7 +65,7 @@ def ours(encoder, images: np.ndarray, masks: np.ndarray, where: torch.device) ->
         dense = features.Cached(Embeddings.load(Path(folder)))
         maps = Maps(dense, (-1,), masks, np.arange(n), np.arange(n), where)
         statistics = maps.statistics()
-        how = decoders.Recipe(BATCH, "dice", loop.Schedule(EPOCHS, seed=0))
+        how = decoders.DecoderRecipe(BATCH, "dice", loop.Schedule(EPOCHS, seed=0))
         decoders.fit(lambda: Linear(statistics, CLASSES), maps, CLASSES, RATES, how)
         return time.perf_counter() - begun
 

@@ -174,7 +174,7 @@ def _kind(study: Study, step: Step) -> str:
     return files.digest([step.verb, task, known, mode_of(step.backbone or ""), _options(step)])
 
 
-def _options(step: Step) -> Any:
+def _options(step: Step) -> object:
     """Return the options on which the time of a job depends, besides those of its images."""
     if how := _encoding(step):
         return {"precision": how.precision, "decoders": how.decoders}
@@ -183,7 +183,7 @@ def _options(step: Step) -> Any:
     return _without(step.job.model_dump(mode="json"), OF_THE_IMAGE) if step.verb in FITTING else None
 
 
-def _without(content: Any, names: set[str]) -> Any:
+def _without(content: object, names: set[str]) -> object:
     """Return JSON without the keys of these names, at any depth."""
     if isinstance(content, dict):
         return {key: _without(value, names) for key, value in content.items() if key not in names}

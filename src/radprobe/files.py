@@ -178,7 +178,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write `content` as readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
@@ -286,7 +286,7 @@ def stream_in_threads(
             pool.shutdown(cancel_futures=True)
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """Return 12 hexadecimal digits that identify JSON-like `content`, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

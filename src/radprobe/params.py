@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import date
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -33,10 +33,11 @@ from radprobe.names import HEADLINES
 MAX_DEPTH, MAX_NODES = 50, 100_000  # of YAML: params have 6 levels, and some hundred values
 SHOWN = 300  # letters of a value in a message
 MIN_PART, MAX_NAMES = 3, 4  # letters of a part of a name; names that are suggested
+Text = TypeVar("Text", str, Path)
 KeyPath = tuple[int | str, ...]  # the keys, from the outermost, that lead to a value
 
 
-def _writable(text: Any) -> Any:
+def _writable(text: Text) -> Text:
     if any(ord(letter) < 32 for letter in str(text)):
         raise ValueError("cannot hold line breaks and other control characters")
     return text
@@ -89,7 +90,7 @@ class MadeElsewhere(Strict):
     )
 
 
-def _with_its_file(given: Any) -> Any:
+def _with_its_file(given: object) -> object:
     return {"file": given} if isinstance(given, str | Path) else given
 
 
@@ -107,7 +108,7 @@ class CrossValidation(Strict):
     )
 
 
-def _kind_of_split(given: Any) -> str:
+def _kind_of_split(given: object) -> str:
     return "[folds]" if isinstance(given, dict | CrossValidation) else "[name]"
 
 
@@ -509,7 +510,7 @@ class Controls(Strict):
         return self
 
 
-def _as_mapping(names: list[Any]) -> str:
+def _as_mapping(names: list[object]) -> str:
     """Return the content of the mapping `controls` for a list of their names: random, pixels, metadata, ceiling."""
     default = Controls()
     values: dict[str, Any] = {"random_inits": default.random_inits if "random" in names else 0}
@@ -618,7 +619,7 @@ class Params(Strict):
 
     @field_validator("controls", mode="before")
     @classmethod
-    def _no_list(cls, given: Any) -> Any:
+    def _no_list(cls, given: object) -> object:
         if isinstance(given, list):
             raise ValueError(f"is a mapping, not a list: write controls: {{{_as_mapping(given)}}}")
         return given
@@ -641,7 +642,7 @@ def load(source: Path | str | dict[str, Any]) -> Params:
     return params.model_copy(update={"paths": _with_environment(params.paths)})
 
 
-def _truth_values_as_numbers(given: Any, made: Any, where: KeyPath = ()) -> Iterator[KeyPath]:
+def _truth_values_as_numbers(given: object, made: object, where: KeyPath = ()) -> Iterator[KeyPath]:
     """Yield where a number was made of yes or no: pydantic takes them as 1 and 0."""
     if isinstance(given, bool) and not isinstance(made, bool):
         yield where
@@ -694,7 +695,7 @@ class _Careful(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -718,7 +719,7 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Careful)  # noqa: S506 - it is a SafeLoader
 
 
-def short(what: Any) -> str:
+def short(what: object) -> str:
     """Return a text that a message can hold: of long ones the beginning."""
     text = str(what)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
@@ -740,7 +741,7 @@ def _explain(name: str, error: ValidationError) -> RadprobeError:
     return RadprobeError(f"{name}: {key}", reason, _remedy(first["type"], first["loc"], first.get("input")))
 
 
-def _remedy(kind: str, where: KeyPath, given: Any) -> str:
+def _remedy(kind: str, where: KeyPath, given: object) -> str:
     if kind in ("string_type", "path_type") and isinstance(given, bool):
         return 'put it in quotes ("yes", "no"): without them YAML reads a truth value. null leaves a thing out'
     if kind in ("string_type", "path_type") and isinstance(given, int | float | date):
@@ -785,7 +786,7 @@ def _description(where: KeyPath) -> str | None:
     return None
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = [_model_in(argument) for argument in getattr(annotation, "__args__", ())]

@@ -728,7 +728,3 @@ def logged_in() -> bool:
     except ModuleNotFoundError:  # an environment that fetches nothing
         return True
     return get_token() is not None
-
-
-def _dump(model: Any) -> Any:
-    return model.model_dump() if model is not None else None

@@ -190,7 +190,7 @@ def _text(
     return "\n".join(lines)
 
 
-def _reasoned(key: str, value: Any, why: dict[str, str]) -> str:
+def _reasoned(key: str, value: object, why: dict[str, str]) -> str:
     """Return a key of the params as a line, with the reason for its value as a comment."""
     return f"{key}: {_flow(value)}" + (f"    # {_line(why[key])}" if key in why else "")
 
@@ -199,7 +199,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _flow(value: Any) -> str:
+def _flow(value: object) -> str:
     """Return a value as YAML in one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -5,9 +5,9 @@ and test are by radiologists: 1 or 0.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -107,7 +107,16 @@ def _patient_folders(layout: Layout) -> dict[tuple[str, str], str]:
     return found
 
 
-def _image(people: dict[tuple[str, str], str], row: Any) -> str | None:
+class FilmRow(Protocol):
+    """A row of the tables, as `itertuples` gives it."""
+
+    part: str
+    patient: str
+    study: str
+    view: str
+
+
+def _image(people: dict[tuple[str, str], str], row: FilmRow) -> str | None:
     """Return the path of a film, or None. Resized copies may have another suffix than the table."""
     folder = people.get((row.part, row.patient))
     names = [f"{folder}/{row.study}/{row.view}.{suffix}" for suffix in ("jpg", "png", "jpeg")] if folder else []
@@ -139,7 +148,7 @@ def _read(path: Path, part: str, classes: list[str], people: dict[tuple[str, str
 def _each_film(studies: pd.DataFrame, people: dict[tuple[str, str], str]) -> pd.DataFrame:
     """Return a row for each film of the studies that is here, or one for view1 where a study is absent."""
 
-    def views(row: Any) -> list[str]:
+    def views(row: Mapping[str, str]) -> list[str]:
         folder = Path(people.get((row["part"], row["patient"]), ""), row["study"])
         found = {path.stem for path in folder.glob("view*_*") if not raw.junk(path)} if folder.is_dir() else set()
         return sorted(found) or ["view1_frontal"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,13 +23,23 @@ BURNED_IN = "a name may be burned into the pixels: look before you share picture
 SHOWN = 5  # names in a warning
 
 
+class IndexRow(Protocol):
+    """A row of the Index, as `itertuples` gives it."""
+
+    sample_id: str
+    patient_id: str
+    volume_id: str
+    slice: int
+    spacing: list[float]
+
+
 @dataclass(frozen=True)
 class Picture:
     """One image or volume, the masks drawn on it, and the rows of the Index that it holds (slices, or the one film)."""
 
     image: Path
     masks: tuple[Path, ...]
-    rows: tuple[Any, ...]  # named tuples with sample_id, patient_id, volume_id, slice and spacing
+    rows: tuple[IndexRow, ...]
 
     @property
     def files(self) -> list[Path]:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypedDict, TypeVar
+from typing import BinaryIO, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import pydicom
@@ -153,7 +153,7 @@ def _refuse_bomb(path: Path) -> None:
         raise RadprobeError(path, "inflates to far more than an image", "decompress it first, e.g. gdcmconv --raw")
 
 
-def _meta(handle: BinaryIO) -> Any:
+def _meta(handle: BinaryIO) -> pydicom.dataset.FileMetaDataset:
     """Read what comes before the data set, as pydicom does before it inflates what follows: also without a preamble."""
     read_preamble(handle, force=True)
     return _read_file_meta_info(handle)

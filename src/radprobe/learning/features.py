@@ -232,7 +232,7 @@ class Store:
 
     folder: Path
     shard_rows: int
-    identity: Any
+    identity: object  # as JSON
     max_dense_cache_gb: float
 
     def shards(self, n: int) -> Iterator[tuple[str, slice]]:

@@ -28,7 +28,7 @@ def flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def inline(value: Any) -> str:
+def inline(value: object) -> str:
     """Return a fact as text: floats to four digits, long lists cut with the number of what is left out."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {inline(each)}" for key, each in value.items())

@@ -1,9 +1,9 @@
 """prepare: verify all samples cheaply, then decode each file once and pack it as Index, Truth and Pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from radprobe.jobs.prepare import PrepareJob
 from radprobe.manifests import Place
 from radprobe.splitting import splits
 
+Good = TypeVar("Good")
+
 
 @dataclass
 class Preparation:
@@ -31,7 +33,7 @@ class Preparation:
     raw: RawFiles
     findings: DecodingFindings
 
-    def usable(self, results: Iterator[Any]) -> Iterator[Any]:
+    def usable(self, results: Iterable[Good | Bad]) -> Iterator[Good]:
         """Yield what is not Bad; raise RadprobeError at the first Bad beyond `max_quarantine`."""
         for result in results:
             if isinstance(result, Bad):
