@@ -151,10 +151,7 @@ def _decode_volume(picture: Picture, entry: DecodeEntry, side: int) -> Decoded:
         labels, oddities = _labels(picture, entry)
         decoded.oddities |= oddities
         path = picture.masks[0]
-        own = reading.probe(path).affine
-        if own is None:
-            reason = "is an image, and the image of this mask is a volume"
-            raise RadprobeError(path, reason, "give the mask as a NIfTI label map on the grid of its volume")
+        own, _ = reading.probe(path).of_volume  # a volume too: `check_mask` has seen its header
         decoded.labels = volumes.same_grid(path, labels, own, volume.values.shape, volume.affine)
         cut = slicing.cut(decoded.labels)
         decoded.masks = [resize.resize_mask(cut[row.slice], side) for row in picture.rows]
