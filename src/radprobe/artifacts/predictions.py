@@ -81,16 +81,19 @@ class Predictions:
     @property
     def embedding(self) -> dict[str, Any]:
         """What is recorded of the embedding."""
-        return dict(self.facts["embedding"])
+        recorded: dict[str, Any] = self.facts["embedding"]
+        return recorded
 
     @property
     def few_shot_fits(self) -> dict[str, Any]:
         """What is recorded of the fits of few-shot draws."""
-        return dict(self.facts["few_shot"])
+        recorded: dict[str, Any] = self.facts["few_shot"]
+        return recorded
 
     def protocol(self, name: str) -> dict[str, Any]:
         """Return what is recorded of a protocol."""
-        return dict(self.facts["protocols"][name])
+        recorded: dict[str, Any] = self.facts["protocols"][name]
+        return recorded
 
     def other_fits(self, protocol: str) -> list[str]:
         """Return the names under which the fits of a protocol with other seeds, or other shuffles, are held."""
