@@ -51,7 +51,7 @@ OF_BACKBONES = (
     "test_the_table_in_the_documents_is_that_of_the_catalog",
     "test_the_table_has_a_whole_row_for_each_backbone_under_its_family",
 )
-WHOLE = [f"tests/{name}.py" for name in ("test_catalog", "test_house", "test_readme", "stages/test_datasets")]
+WHOLE = [f"tests/{name}.py" for name in ("test_catalog", "test_house", "test_readme", "commands/test_datasets")]
 EACH = [
     *(f"tests/commands/test_backbones.py::{name}" for name in OF_BACKBONES),
     f"tests/models/test_architectures.py::test_every_entry_has_the_shapes_it_states[{BACKBONE}]",
