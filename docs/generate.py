@@ -183,6 +183,7 @@ def columns(kind_of: type, schema: str) -> list[tuple[str, ...]]:
     module = inspect.getmodule(kind_of)
     source = inspect.getsource(module).partition(f"{schema} = pa.DataFrameSchema(")[2].partition("\n)\n")[0]
     source = source.replace("{LABEL}", artifacts.LABEL).replace("{META}", artifacts.META)
+    source = source.replace(": number()", ": pa.Column(float)")
     found = []
     for name in getattr(module, schema).columns:
         _, *rest = line_of(name, rf'^ +f?"{re.escape(name)}": pa\.Column\((?P<type>\w+)', source)

@@ -48,6 +48,7 @@ def outcome(read, path):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1), value=st.integers(0, 255), cut=st.floats(0, 1), head=st.booleans())
 @example(at=0.5733553912922199, value=0, cut=1.0, head=False)  # of DICOM: how the pixels are represented
+@example(at=0.236328125, value=0, cut=1.0, head=False)  # of DICOM: the kind of value of the transfer syntax
 @pytest.mark.filterwarnings("ignore")
 def test_damage_anywhere_gives_a_result_or_one_clear_error(tmp_path, name, at, value, cut, head):
     content = bytearray(written(tmp_path, name))

@@ -141,7 +141,7 @@ def header(path: Path) -> pydicom.Dataset:
 def _refuse_bomb(path: Path) -> None:
     """Raise RadprobeError where a deflated data set inflates to far more than an image has: pydicom would do it all."""
     with path.open("rb") as handle:
-        if _parsed(path, lambda: _meta(handle)).get("TransferSyntaxUID") != DEFLATED:
+        if _parsed(path, lambda: _meta(handle).get("TransferSyntaxUID")) != DEFLATED:  # `get` reads the value
             return
         inflated, packer = 0, zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         while inflated <= MAX_INFLATED and not packer.eof:
