@@ -3,9 +3,9 @@
     python benchmarks/dag.py [backbones, separated by commas]
 
 The study is params.yaml as shipped (or with these backbones): all eleven benchmarks, generated ones, so that none is
-missing, and all backbones, protocols and variants. Nothing is computed: for the second call every output is an empty
-file that Snakemake has marked as made (--touch), so that it looks at parameters and code too, and not at times alone.
-A ratio is the limit over what was measured: 1 or more keeps it.
+missing, and all backbones, protocols and variants. Nothing is computed: for the second call every output is a manifest
+of no files, which Snakemake has marked as made (--touch), so that it looks at parameters and code too, and not at times
+alone. A ratio is the limit over what was measured: 1 or more keeps it.
 """
 
 import os
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from radprobe.manifests import seal
 from radprobe.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -52,10 +53,12 @@ def write_study(folder: Path, backbones: list[str]) -> Study:
 
 
 def make_everything(folder: Path, planned: str, study: Study) -> None:
-    """Write an empty file for each output, oldest first, and have Snakemake mark them as made."""
-    outputs = [str(path) for step in study.steps.values() for path in step.outputs]
-    outputs += re.findall(r"\breports/[^\s,]+", planned)
-    for name in dict.fromkeys(outputs):
+    """Write the manifests of each step and empty pages, oldest first, and have Snakemake mark them as made."""
+    for step in study.steps.values():
+        step.folder.mkdir(parents=True, exist_ok=True)
+        for manifest in step.outputs:
+            seal(step.place, manifest.stem, {}, [])
+    for name in dict.fromkeys(re.findall(r"\breports/[^\s,]+", planned)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     snakemake(folder, "--touch", "--no-hooks")

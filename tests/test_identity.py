@@ -208,6 +208,13 @@ def test_snakemake_notices_all_of_it(two, tmp_path):
         shutil.copytree(there, here)
     assert "was made by `probe mine test_vit`" in run()
     assert auroc(Study(content)) == alone[0]
+    split, score = (Study(content).step(*step).outputs[0] for step in (("split", "mine"), ("score", "mine", "test_vit")))
+    for manifest in (split, score):
+        manifest.write_text('{"half')
+    told = run()
+    assert f"{split}: is no manifest" in told
+    assert f"{score}: is no manifest" in told
+    assert auroc(Study(content)) == alone[0]
     for file in (root / "second/mine").iterdir():  # all films are replaced, and the CSV
         shutil.copy(file, tmp_path / "mine")
     run()

@@ -124,8 +124,13 @@ class Step:
     def set_aside_foreign(self) -> list[str]:
         """Set aside what lies in its folder and is not what the step makes of what is here; return what and why."""
         place, found = self.place, []
-        for manifest in self.outputs:
-            if manifest.is_file() and (why := manifests.foreign(manifest, place)):
+        for manifest in filter(Path.is_file, self.outputs):
+            try:
+                why = manifests.foreign(manifest, place)
+            except RadprobeError as damaged:
+                found.append(str(damaged))
+                continue
+            if why:
                 manifests.set_aside(manifest)
                 found.append(f"{manifest} {why}; set aside, and made again")
         return found
@@ -251,7 +256,7 @@ class Study(Entries):
         their sizes and times.
         """
         found = step.set_aside_foreign()
-        if step.verb != "retrieve" or not step.dataset or not step.done:
+        if step.verb != "retrieve" or not step.dataset or not step.done or self._fixed:  # a run looks once, as it begins
             return found
         if state := self.raw_identity(step.dataset):
             folder = self.raw_folder(step.dataset)

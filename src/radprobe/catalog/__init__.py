@@ -456,20 +456,6 @@ class EncoderEntry(Architecture, Recipe):
             raise ValueError(f"positions: dinov2 is for networks of timm; {self.library} has its own rule")
         return self
 
-    def dense_layers(self, decoders: Iterable[str], depth: int) -> dict[str, tuple[int, ...]]:
-        """Return the layers whose maps each decoder reads, the deepest first, counted from the last one, -1.
-
-        linear: `dense_layer`. unet: four spread through the depth of a transformer, the last four stages of a CNN,
-        fewer where there are no more. unet@paper: the last five blocks (arXiv 2312.02366, authors' code); absent for
-        what has fewer.
-        """
-        parts = min(UNET_LAYERS, depth)
-        spread = [depth * (part + 1) // parts - depth - 1 for part in range(parts)] if self.patch else range(-parts, 0)
-        found = {"linear": (self.dense_layer,), "unet": tuple(sorted(spread, reverse=True))}
-        if self.patch and depth >= PAPER_LAYERS:
-            found["unet" + PAPER] = tuple(range(-1, -PAPER_LAYERS - 1, -1))
-        return {name: found[name] for name in decoders if name in found}
-
 
 class WeightsEntry(EncoderEntry):
     """An encoder, and which weights it gets."""
