@@ -208,7 +208,8 @@ def test_snakemake_notices_all_of_it(two, tmp_path):
         shutil.copytree(there, here)
     assert "was made by `probe mine test_vit`" in run()
     assert auroc(Study(content)) == alone[0]
-    split, score = (Study(content).step(*step).outputs[0] for step in (("split", "mine"), ("score", "mine", "test_vit")))
+    study = Study(content)
+    split, score = study.step("split", "mine").outputs[0], study.step("score", "mine", "test_vit").outputs[0]
     for manifest in (split, score):
         manifest.write_text('{"half')
     told = run()

@@ -256,7 +256,9 @@ class Study(Entries):
         their sizes and times.
         """
         found = step.set_aside_foreign()
-        if step.verb != "retrieve" or not step.dataset or not step.done or self._fixed:  # a run looks once, as it begins
+        if self._fixed:  # a run looks at raw files once, as it begins
+            return found
+        if step.verb != "retrieve" or not step.dataset or not step.done:
             return found
         if state := self.raw_identity(step.dataset):
             folder = self.raw_folder(step.dataset)
@@ -623,7 +625,7 @@ class Study(Entries):
     def _prepare(self, dataset: str) -> Step:
         entry, choice = self.dataset(dataset), self.params.datasets[dataset]
         raw = RetrieveJob(
-            fingerprint=self.fingerprint(dataset),
+            fingerprint=self.identities["datasets"][dataset],
             entry=entry.raw,
             phantom=choice.phantom,
             allow_missing=choice.allow_missing,
