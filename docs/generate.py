@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from typer.cli import get_docs_for_click
 
 from radprobe import artifacts, cli, params
 from radprobe.study import OUTPUTS
 
 FOLDER = Path(__file__).parent / "reference"
+SHIPPED = Path(__file__).parents[1] / "params.yaml"
 MADE = "Made from `{source}` by `make reference`.\n"
 
 
@@ -41,16 +43,18 @@ def params_page() -> str:
     """Return reference/params.md: every key of a params file, section by section."""
     schema = json.loads(params.schema())
     sections = schema.pop("$defs")
-    found = ["# Params", "", MADE.format(source="src/radprobe/params.py"), PARAMS, section("A study", schema, sections)]
-    for name in order(schema, sections):
-        found.append(section(name, sections[name], sections))
+    shown = shown_keys("A study", schema, sections, yaml.safe_load(SHIPPED.read_text(encoding="utf-8")))
+    found = ["# Params", "", MADE.format(source="src/radprobe/params.py"), PARAMS]
+    for name, each in {"A study": schema, **{name: sections[name] for name in order(schema, sections)}}.items():
+        found.append(section(name, each, sections, shown.get(name)))
     return "\n".join(found)
 
 
 PARAMS = """\
-A study is one YAML file. `params.yaml` in the checkout is the study as shipped, with comments. A key that is not listed
-here is refused, and the nearest name is told. `null` leaves a thing out. An editor that knows JSON schemas can check a
-file as you type: `workflow/schemas/params.schema.json`.
+A study is one YAML file. `params.yaml` in the checkout is the study as shipped, with comments; it shows the keys that
+people change, and this page lists the others as rarely changed. A key that is not listed here is refused, and the
+nearest name is told. `null` leaves a thing out. An editor that knows JSON schemas can check a file as you type:
+`workflow/schemas/params.schema.json`.
 """
 
 
@@ -66,15 +70,38 @@ def order(schema: dict[str, Any], sections: dict[str, Any]) -> list[str]:
     return found
 
 
-def section(name: str, schema: dict[str, Any], sections: dict[str, Any]) -> str:
-    """Return a section of the schema as heading, text and table."""
-    required = schema.get("required", [])
+def shown_keys(
+    name: str, schema: dict[str, Any], sections: dict[str, Any], content: dict[str, Any]
+) -> dict[str, set[str]]:
+    """Return which keys of a section, and of those inside it, a params file shows; entries by name are left out."""
+    found = {name: set(content)}
+    for key, each in schema["properties"].items():
+        for option in each.get("anyOf", [each]):
+            if inner := option.get("$ref", "").rpartition("/")[2]:
+                for one, keys in shown_keys(inner, sections[inner], sections, content.get(key) or {}).items():
+                    found[one] = found.get(one, set()) | keys
+    return found
+
+
+def section(name: str, schema: dict[str, Any], sections: dict[str, Any], shown: set[str] | None) -> str:
+    """Return a section of the schema as heading, text and tables: keys that params.yaml shows, and the others."""
+    properties = schema["properties"]
+    often = [key for key in properties if shown is None or key in shown]
+    rarely = [key for key in properties if key not in often]
+    parts = [f"## {name}\n\n{plain(schema['description'])}\n"]
+    parts += [keys_table(often, schema, sections)] if often else []
+    parts += ["Rarely changed:\n", keys_table(rarely, schema, sections)] if rarely else []
+    return "\n".join(parts)
+
+
+def keys_table(keys: list[str], schema: dict[str, Any], sections: dict[str, Any]) -> str:
+    """Return keys of a section as a table."""
+    required, properties = schema.get("required", []), schema["properties"]
     rows = [
         (f"`{key}`", kind(each), "**needed**" if key in required else default(each), meaning(each, sections))
-        for key, each in schema["properties"].items()
+        for key, each in ((key, properties[key]) for key in keys)
     ]
-    heading = f"## {name}\n\n{plain(schema['description'])}\n\n"
-    return heading + table(("key", "what", "default", "meaning"), *rows)
+    return table(("key", "what", "default", "meaning"), *rows)
 
 
 def meaning(schema: dict[str, Any], sections: dict[str, Any]) -> str:
