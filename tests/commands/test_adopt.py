@@ -327,6 +327,16 @@ def test_what_it_is_compared_by_comes_first(root, capsys):
     unseal(old, "embeddings")
 
 
+def test_damaged_pixels_are_no_comparison(root, capsys):
+    old = under_old_key(step_of(root))
+    images = step_of(root).dependency("prepare").folder / "images.npy"
+    images.write_bytes(images.read_bytes()[:-1])
+    run(Study(content(root)))
+    assert "1 folder(s) of other keys cannot be compared: " in (said := capsys.readouterr().out)
+    assert "images.npy: is missing or does not match its manifest" in said
+    unseal(old, "embeddings")
+
+
 # --- kills, and answers -----------------------------------------------------------------------------------------------
 
 

@@ -37,9 +37,10 @@ from radprobe.study import Step, Study
 
 SAMPLE = 16  # images that are encoded again, the first and the last among them
 # Largest |new - old| / |old| of the features of one image, by precision. Measured on a CPU with real films and weights
-# (DINOv2 ViT-S at 224 and 448 px, EfficientNet-Lite0). Another batch size: no bit, except 0.0061 in bf16 with one image
-# at once. Rounding to float16: below 0.001. A wrong recipe: without antialiasing at least 0.031, positions resized by
-# the other rule 0.016, another mean 0.15. On another device bf16 may differ by more: features are then refused.
+# (a DINOv2-derived ViT-S at 224 and 448 px, EfficientNet-Lite0). Another batch size changes no bit, except 0.0061 in
+# bf16 with one image at once; rounding to float16 stays below 0.001. Wrong recipes differ by more: 0.03 without
+# antialiasing, 0.016 with positions resized by the other rule, 0.15 with another mean. Another device in bf16 may too:
+# features are then refused.
 TOLERANCE = {"fp32": 0.001, "bf16": 0.008}
 MANIFEST = f"{Embeddings.KIND}.json"
 
