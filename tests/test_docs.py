@@ -39,7 +39,7 @@ def test_every_key_verb_and_artifact_is_in_the_reference():
     assert {"`limit`", "`leaks_allowed`", "`unet_widths`", "**needed**"} <= set(
         re.findall(r"`\w+`|\*\*\w+\*\*", said["params.md"])
     )
-    for verb in ("init", "doctor", "pack", "gc"):
+    for verb in ("init", "doctor", "pack", "gc", "adopt"):
         assert f"## `radprobe {verb}`" in said["cli.md"]
     assert "| `sample_id` | `str` | one per image or slice, sorted |" in said["artifacts.md"]
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Annotated
@@ -271,7 +271,18 @@ def gc(
     """List, and after asking remove, what no study needs: none of those named, or none that Snakemake ran here."""
     command = _command("gc")
     studies = [Study(path) for path in keep] if keep else command.recorded(_study(params))
-    command.run(studies, lambda question: yes or (sys.stdin.isatty() and typer.confirm(question)))
+    command.run(studies, lambda question: _confirmed(question, yes))
+
+
+@app.command()
+def adopt(
+    yes: Annotated[bool, typer.Option("--yes", help="Adopt without asking.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """List, and after asking adopt, frozen features of another key that equal those that the study would compute."""
+    study = _study(params)
+    _limit_threads(study.params.threads)
+    _command("adopt").run(study, lambda question: _confirmed(question, yes), lambda: _gpu(study, "embed"))
 
 
 @app.command()
@@ -326,7 +337,7 @@ def _make_step(study: Study, step: Step) -> None:
         _limit_threads(1 if step.verb in ON_ONE_CORE else study.params.threads)
         started = time.monotonic()
         on_gpu = step.verb in ON_GPU and study.params.device != "cpu"
-        with gpus.one(say) if on_gpu else nullcontext():
+        with _gpu(study, step.verb):
             if on_gpu and gpus.VISIBLE in os.environ:
                 say(f"{gpus.VISIBLE}={os.environ[gpus.VISIBLE]}")
             stage = _stage(step.verb)
@@ -336,6 +347,16 @@ def _make_step(study: Study, step: Step) -> None:
         for manifest in step.outputs:
             files.keep_twin(manifest)
     say(f"{step.command}: {time.monotonic() - started:.1f} s, {step.folder}")
+
+
+def _gpu(study: Study, verb: str) -> AbstractContextManager[object]:
+    """Hold a GPU while a verb runs that needs one."""
+    return gpus.one(say) if verb in ON_GPU and study.params.device != "cpu" else nullcontext()
+
+
+def _confirmed(question: str, yes: bool) -> bool:
+    """Ask, unless the answer is given; without a terminal it is no."""
+    return yes or (sys.stdin.isatty() and typer.confirm(question))
 
 
 def _stage(name: str) -> ModuleType:

@@ -183,6 +183,16 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def link_or_copy(source: Path, target: Path) -> str:
+    """Give a file a second name, or copy it if the file system cannot do that; return "linked" or "copied"."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+        return "copied"
+    return "linked"
+
+
 def near(path: Path) -> Path:
     """Return the file that is best mapped in place of `path`: a copy on a disk of this machine, or `path` itself.
 

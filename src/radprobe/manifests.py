@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -129,13 +129,13 @@ def unseal(folder: Path, kind: str) -> Manifest:
     if kind in PARTLY_VERSIONED and not all_here(folder, kind) and files.was_pulled(path):
         remedy = "score what was pulled (`make rescore`), or get the raw files and remove the folder"
         raise RadprobeError(path.parent, f"the {PARTLY_VERSIONED[kind]} are not here: DVC brought none", remedy)
-    names = list(manifest.files)
-    broken = [name for name, why in zip(names, files.in_threads(_fault(path, manifest), names), strict=True) if why]
+    broken = faults(folder, manifest)
     if broken:
         set_aside(path)
         raise RadprobeError(
             path.parent / broken[0],
-            f"is missing or does not match its manifest ({len(broken)} of {len(names)} files); manifest set aside",
+            f"is missing or does not match its manifest ({len(broken)} of {len(manifest.files)} files); "
+            "manifest set aside",
             "run the same command again: the artifact is made anew",
         )
     return manifest
@@ -149,14 +149,17 @@ def all_here(folder: Path, kind: str) -> bool:
     return all((folder / name).is_file() for name in Manifest.read(folder / f"{kind}.json").files)
 
 
-def _fault(path: Path, manifest: Manifest) -> Callable[[str], bool]:
-    def fault(name: str) -> bool:
-        file, expected = path.parent / name, manifest.files[name]
+def faults(folder: Path, manifest: Manifest) -> list[str]:
+    """Return which files of a manifest are missing from its folder or have changed; nothing is set aside."""
+
+    def is_faulty(name: str) -> bool:
+        file, expected = Path(folder) / name, manifest.files[name]
         return (
             not file.is_file() or file.stat().st_size != expected["bytes"] or files.sha256(file) != expected["sha256"]
         )
 
-    return fault
+    names = list(manifest.files)
+    return [name for name, faulty in zip(names, files.in_threads(is_faulty, names), strict=True) if faulty]
 
 
 TOGETHER = (

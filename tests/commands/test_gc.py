@@ -199,5 +199,7 @@ def test_artifacts_of_an_older_version_are_told_and_kept(capsys):
     old.mkdir()
     (old / "index.json").write_text(json.dumps({"kind": "index", "spec": old.name, "facts": {}, "files": {}}))
     gc.run([study], lambda question: True)
-    assert "1 folder(s) are of another version of radprobe" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 folder(s) are of another version of radprobe" in said
+    assert "`radprobe adopt` takes over their frozen features" in said
     assert old.is_dir()

@@ -22,7 +22,8 @@ class Embeddings:
     stages: float16 [n (1 + views), C of the stage], the mean of the map of each earlier stage (or block), by its number
     from the end (-2, -3 ...); none where `tokens` has several blocks.
     dense: float16 [n (1 + views), C, h, w] maps by layer (the last one is -1), memory-mapped shard by shard; none where
-    they are not wanted or not stored. facts["decoders"] says which layers each decoder reads.
+    they are not wanted or not stored. facts["decoders"] says which layers each decoder reads. facts["adopted"], of what
+    `radprobe adopt` took over, has the key that it had, the number of images compared, and their largest difference.
     """
 
     KIND: ClassVar[str] = "embeddings"

@@ -33,6 +33,7 @@ def run(studies: list[Study], confirmed: Callable[[str], bool]) -> None:
     found = [one for one in everything if not is_of_other_version(one.folder)]
     if kept := len(everything) - len(found):
         say(f"{kept} folder(s) are of another version of radprobe, whose keys are not known: kept")
+        say("  -> `radprobe adopt` takes over their frozen features if they equal those of this version")
     names = ", ".join(sorted({study.params.study for study in studies}))
     if not found:
         say(f"everything is needed by {names}")
@@ -44,7 +45,7 @@ def run(studies: list[Study], confirmed: Callable[[str], bool]) -> None:
     if not confirmed(f"Remove them ({total})?"):
         say("nothing was removed")
         return
-    freed = sum(one.n_bytes for one in found if _remove(one.folder))
+    freed = sum(one.n_bytes for one in found if remove(one.folder))
     say(f"{size(freed)} removed")
 
 
@@ -131,7 +132,7 @@ def is_of_other_version(folder: Path) -> bool:
     return False
 
 
-def _remove(folder: Path) -> bool:
+def remove(folder: Path) -> bool:
     """Remove an artifact, its manifests first; return False where a run is making it."""
     guard = FileLock(folder / "lock")
     try:

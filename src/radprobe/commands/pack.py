@@ -6,8 +6,6 @@ each file is) and SHA256SUMS (for `sha256sum -c`).
 
 import glob
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -179,20 +177,11 @@ def _place(file: File, folder: Path, packed: Packed | None, before: Packed | Non
         leftover.unlink()
     try:
         with files.atomic(target) as temporary:
-            how = _link_or_copy(file.path.resolve(), temporary)
+            how = files.link_or_copy(file.path.resolve(), temporary)
     except OSError as error:
         reason = f"cannot be written ({error.strerror}; it takes {size(file.path.stat().st_size)})"
         raise RadprobeError(target, reason, "make room, or name another folder") from None
     say(f"{file.name}: {how}, {size(target.stat().st_size)}")
-
-
-def _link_or_copy(source: Path, target: Path) -> str:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
-        return "copied"
-    return "linked"
 
 
 def _facts(file: File, entry: Backbone, found: Weights, used_by: list[str]) -> Packed:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,7 +86,7 @@ class Source:
         found = [self._pass(rows[start : start + self.batch]) for start in range(0, len(rows), self.batch)]
         return {kind: torch.cat([each[kind] for each in found]) for kind in found[0]}
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each kind's features of one image."""
         return {kind: tuple(values.shape[1:]) for kind, values in self._forward(np.zeros(1, int)).items()}
@@ -269,28 +270,35 @@ def encode(source: Source, store: Store) -> tuple[dict[str, Any], list[str]]:
     names = [file for log in logs.values() for file in log["files"]]
     _remove_others(store.folder, {*names, *(f"{shard}.json" for shard in logs)})
     seconds = sum(log["seconds"] for log in logs.values())
-    facts = {
-        "n": len(source.images),
-        "views": source.views.count,
-        "seed": source.views.seed,
+    facts = source_facts(source) | {
         "shard_rows": store.shard_rows,
-        "size": source.encoder.size,
-        "dtype": "float16",
-        "precision": source.precision,
         "batch": source.batch,
         "seconds": seconds,
         "peak_gb": peak_gb(source.where),
         "images_per_second": len(source) / max(seconds, 1e-9),
         "device": device_name(source.where),
-        "dense": {str(layer): list(shape) for layer, shape in dense.items()},
         "streamed": streamed,
-        "decoders": source.layers,
+    }
+    return facts, names
+
+
+def source_facts(source: Source) -> dict[str, Any]:
+    """Return the facts of embeddings that follow from their source alone, whatever machine computes them."""
+    shapes = source.shapes
+    return {
+        "n": len(source.images),
+        "views": source.views.count,
+        "seed": source.views.seed,
+        "size": source.encoder.size,
+        "dtype": "float16",
+        "precision": source.precision,
+        "dense": {str(layer): list(shapes[dense_kind(layer)]) for layer in source.encoder.dense},
+        "decoders": {decoder: list(layers) for decoder, layers in source.layers.items()},
         "dim": shapes["cls"][-1],
         "blocks": shapes["cls"][0],
         "stages": {kind: shape[0] for kind, shape in shapes.items() if kind.startswith("stage")},
         "parameters": source.encoder.parameters_count,
     }
-    return facts, names
 
 
 def write_vectors(vectors: np.ndarray, place: Place) -> None:
